@@ -1,0 +1,27 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: search test lint venv slow-tests
+
+search: venv
+	$(BIN)/unfreeze search
+
+test: venv
+	$(BIN)/python -m pytest
+
+slow-tests: venv
+	$(BIN)/python -m pytest -m slow
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+venv: .venv/installed
+
+# the mark is newer than what it was installed from: a second time nothing is done
+.venv/installed: pyproject.toml clusters/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Unfreeze needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint clusters/constraints.txt --editable '.[dev]'
+	touch $@

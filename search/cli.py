@@ -1,0 +1,206 @@
+"""The `unfreeze` command. Imports only what its help needs; each command imports its own."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import SearchConfig
+
+DESCRIPTION = """\
+How deep should you unfreeze? Unfreeze finds out, and shows you: it searches for the best way to
+fine-tune a pretrained object detector on your own pictures."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    from trainer.config import BadInput
+
+    try:
+        return int(options.run(options))
+    except BadInput as error:
+        for line in error.errors:
+            print(line, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="unfreeze", description=DESCRIPTION)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    init = _command(commands, "init", _init, "write a commented search.yaml for a data set")
+    init.add_argument("data", type=Path, metavar="DATA", help="COCO json or a folder of them")
+    init.add_argument("--out", type=Path, default=Path("search.yaml"), metavar="FILE")
+
+    search = _command(commands, "search", _search, "search, or continue a search")
+    search.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE", help="default: the embedded one"
+    )
+    _settings(search)
+    search.add_argument("--trials", type=int, metavar="T", help="trials in all")
+    search.add_argument("--cluster", metavar="X", help="local, auto, or a head's address")
+    search.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
+
+    train = _command(commands, "train", _train, "train one trial, without Ray")
+    train.add_argument("file", type=Path, metavar="FILE")
+    _settings(train)
+
+    lister = _command(commands, "list", _list, "the searches in a storage folder")
+    status = _command(commands, "status", _status, "where a search stands")
+    status.add_argument("name", metavar="NAME")
+    export = _command(commands, "export", _export, "write a trial's best checkpoint as files")
+    export.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
+    export.add_argument("--trial", type=int, metavar="N", help="default: the winner")
+    export.add_argument("--format", choices=["safetensors"], default="safetensors")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "the 12 COCO figures of a model")
+    evaluate.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
+    evaluate.add_argument("data", type=Path, metavar="DATA")
+    evaluate.add_argument("--split", choices=["train", "val", "test"], default="val")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--detections", type=Path, metavar="FILE", help="write COCO results")
+
+    predict = _command(commands, "predict", _predict, "draw boxes on pictures")
+    predict.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
+    predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURES")
+    predict.add_argument("--out", type=Path, required=True, metavar="DIR")
+    predict.add_argument("--threshold", type=float, default=0.5, metavar="T")
+
+    ui = _command(commands, "ui", _ui, "MLflow's pages on this store")
+    ui.add_argument("--port", type=int, default=5000)
+    ui.add_argument(
+        "--tracking", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db"
+    )
+    for command in (lister, status, export, evaluate, predict):
+        command.add_argument("--storage", type=Path, default=Path("searches"), metavar="DIR")
+    return top
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    return command
+
+
+def _settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", action="append", default=[], metavar="A.B=C", help="a setting over the file's"
+    )
+    command.add_argument("--name", metavar="N", help="default: the file's name")
+
+
+def _config(options: argparse.Namespace, sets: list[str]) -> "SearchConfig":
+    from .config import read, resolve
+
+    raw = read(options.file, [*options.set, *sets], options.name)
+    return resolve(raw, options.file.parent if options.file else Path())
+
+
+def _init(options: argparse.Namespace) -> int:
+    from .init import write_search
+
+    write_search(options.data, options.out, print)
+    return 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    sets = [f"search.trials={options.trials}"] if options.trials is not None else []
+    sets += [f"cluster={options.cluster}"] if options.cluster else []
+    config = _config(options, sets)
+    from . import summary
+
+    if options.dry_run:
+        summary.print_plan(config)
+        return 0
+    from clusters.connect import CannotConnect
+
+    from .driver import Busy, run
+
+    try:
+        result = run(config, summary.progress())
+    except (CannotConnect, Busy) as error:
+        print(error, file=sys.stderr)
+        return 1
+    summary.print_result(result)
+    return 0 if result.winner is not None and result.state != "interrupted" else 1
+
+
+def _train(options: argparse.Namespace) -> int:
+    from . import summary
+    from .single import train
+
+    result = train(_config(options, []), summary.lines())
+    summary.print_result(result)
+    return 0 if result.winner is not None else 1
+
+
+def _list(options: argparse.Namespace) -> int:
+    from . import summary
+
+    summary.print_list(options.storage)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from . import summary
+
+    summary.print_status(options.storage, options.name)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .exports import export_model
+
+    export_model(options.model, options.trial, options.storage, options.out)
+    print(f"wrote {options.out}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from . import summary
+    from .exports import evaluate_model
+
+    metrics = evaluate_model(
+        options.model, options.data, options.split, options.storage, options.detections
+    )
+    if options.json:
+        print(json.dumps({"split": options.split, **metrics}))
+    else:
+        summary.print_metrics(options.split, metrics)
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from .exports import predict_pictures
+
+    unreadable = predict_pictures(
+        options.model, options.pictures, options.storage, options.out, options.threshold
+    )
+    for line in unreadable:
+        print(line, file=sys.stderr)
+    print(f"wrote {options.out}")
+    return 1 if unreadable else 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from .ui import serve
+
+    return serve(options.tracking, options.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""A whole search: the YAML that a user writes, checked whole before anything starts."""
+
+import io
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError
+
+from trainer.config import (
+    BadInput,
+    Config,
+    Data,
+    Number,
+    TrainConfig,
+    fixed_errors,
+    override,
+    parse_what_can_be,
+)
+from trainer.model.backbones import count_stages
+from trainer.phases import resolve_depth
+
+from .space import Space, read_space, space_errors
+
+DEFAULT = Path(__file__).parent / "default.yaml"
+"""The embedded default search."""
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
+        if not found:
+            raise ValueError("is no duration; write a number and s, m, h or d, as in 90m")
+        return float(found[1]) * UNITS[found[2]]
+    return value
+
+
+class Asha(Config):
+    """When weak trials are stopped."""
+
+    grace_period: Annotated[int, Field(ge=1, le=1000), Number] = 3
+    """Unfreeze epochs before the first comparison; the first rung."""
+    reduction_factor: Annotated[int, Field(ge=2, le=100), Number] = 3
+    """At each rung about one in this many goes on; rungs grow by the same factor."""
+
+
+class Search(Config):
+    """How many trials, for how long, and which first."""
+
+    trials: Annotated[int, Field(ge=1, le=100_000), Number] = 32
+    """Trials in all."""
+    time_budget: Annotated[float | None, Field(gt=0), BeforeValidator(_seconds)] = None
+    """Seconds, or a number with s, m, h or d; nothing new starts after it."""
+    seed: Annotated[int, Field(ge=0, lt=2**31), Number] = 0
+    """Seed of the sampler."""
+    asha: Asha | Literal["off"] = Asha()
+    """Early stopping by ASHA, or `off`."""
+    first: list[dict[str, Any]] = []
+    """Configurations to try first, each as dotted fields over the one as written."""
+
+
+class Resources(Config):
+    """What one trial takes of the cluster."""
+
+    cpus_per_trial: Annotated[float, Field(gt=0, le=4096), Number] = 1
+    """CPU cores; also the trial's threads."""
+    gpus_per_trial: Annotated[float, Field(ge=0, le=1), Number] = 0
+    """GPUs, or a fraction of one."""
+
+
+class SearchConfig(TrainConfig):
+    """Everything about one search."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    """Of the search, its folder and its MLflow experiment."""
+    data: Data | Literal["digits"]
+    """The pictures; `digits` is the embedded data set."""
+    space: dict[str, Any] = {}
+    """What is searched, by dotted field."""
+    search: Search = Search()
+    resources: Resources | Literal["auto"] = "auto"
+    """Of a trial; `auto` is a GPU where the cluster has one, else a share of the cores."""
+    cluster: str = "local"
+    """`local`, `auto` (the cluster this machine belongs to), or a head's address."""
+    tracking: str | None = None
+    """MLflow tracking URI; without it MLFLOW_TRACKING_URI, else SQLite beside the searches."""
+    storage: Path = Path("searches")
+    """Folder of all searches; shared by all nodes of a cluster."""
+
+    @property
+    def folder(self) -> Path:
+        """Of this search."""
+        return self.storage / self.name
+
+
+def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[str, Any]:
+    """The raw values of a YAML file (or the embedded default), with `a.b=c` settings over them.
+
+    Raises BadInput.
+    """
+    raw = read_yaml(file or DEFAULT)
+    if file is not None:
+        raw.setdefault("name", file.stem)
+    for setting in sets:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise BadInput([f"--set {setting}: write it as dotted.field=value"])
+        value = _yaml(text, f"--set {setting}")
+        if path.startswith("space."):  # a dimension's own name is dotted
+            raw.setdefault("space", {})[path.strip().removeprefix("space.")] = value
+        else:
+            override(raw, path.strip(), value)
+    if name is not None:
+        raw["name"] = name
+    return raw
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The content of a YAML 1.2 file of keys. Raises BadInput."""
+    if not file.is_file():
+        raise BadInput([f"{file}: no such file; `unfreeze init DATA` writes one"])
+    raw = _yaml(file.read_text(encoding="utf-8"), str(file))
+    if not isinstance(raw, dict):
+        raise BadInput([f"{file}: holds no keys; `unfreeze init DATA` writes an example"])
+    return raw
+
+
+def _yaml(text: str, place: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        raise BadInput([f"{place}: {error.problem}"]) from None
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadInput([f"{place}{line}: {error.problem}"]) from None
+
+
+def write_yaml(raw: dict[str, Any]) -> str:
+    """Plain values as YAML text."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(raw, stream)
+    return stream.getvalue()
+
+
+def resolve(raw: dict[str, Any], beside: Path) -> SearchConfig:
+    """Check raw values whole and make every path absolute.
+
+    Paths in `data` and `weights` are relative to `beside`, the YAML's folder; `storage` to the
+    working folder. Raises BadInput with every error found.
+    """
+    config, errors = parse_what_can_be(SearchConfig, raw)
+    if config is None:
+        raise BadInput(errors)
+    data = config.data
+    if isinstance(data, Data):
+        data = _absolute_data(data, beside)
+    weights = config.model.weights
+    if weights not in {"imagenet", "none"}:
+        weights = str((beside / weights).resolve())
+    config = config.model_copy(
+        update={
+            "data": data,
+            "model": config.model.model_copy(update={"weights": weights}),
+            "storage": config.storage.resolve(),
+        }
+    )
+    errors += [line for line in check(config) if line not in errors]
+    if errors:
+        raise BadInput(errors)
+    return config
+
+
+def _absolute_data(data: Data, beside: Path) -> Data:
+    images = data.images
+    if isinstance(images, dict):
+        images = {name: (beside / folder).resolve() for name, folder in images.items()}
+    elif images is not None:
+        images = (beside / images).resolve()
+    files = {
+        name: (beside / file).resolve()
+        for name in ("train", "val", "test")
+        if (file := getattr(data, name))
+    }
+    return data.model_copy(update={**files, "images": images})
+
+
+def check(config: SearchConfig) -> list[str]:
+    """Errors between fields of a search, and of its space; an empty list when it is sound."""
+    searched = frozenset(config.space)
+    errors = fixed_errors(config.train, searched)
+    errors += _file_errors(config)
+    space: Space = []
+    try:
+        space = read_space(config.space)
+    except BadInput as error:
+        errors += error.errors
+    try:
+        stages = count_stages(config.model.backbone)
+        resolve_depth(config.train.unfreeze.depth, stages)
+    except BadInput as error:
+        return errors + _asha_errors(config) + error.errors
+    errors += _asha_errors(config)
+    return errors + space_errors(space, config, config.search.first, stages)
+
+
+def _file_errors(config: SearchConfig) -> list[str]:
+    errors = []
+    if isinstance(config.data, Data):
+        for name in ("train", "val", "test"):
+            file = getattr(config.data, name)
+            if file is not None and not file.is_file():
+                errors.append(f"data.{name}: no file {file}")
+        folders = config.data.images
+        for folder in folders.values() if isinstance(folders, dict) else [folders]:
+            if folder is not None and not folder.is_dir():
+                errors.append(f"data.images: no folder {folder}")
+    if config.model.weights not in {"imagenet", "none"} and not Path(config.model.weights).exists():
+        errors.append(
+            f"model.weights: no file or folder {config.model.weights} "
+            "(legal: imagenet, none, a file)"
+        )
+    return errors
+
+
+def _asha_errors(config: SearchConfig) -> list[str]:
+    asha, unfreeze = config.search.asha, config.train.unfreeze
+    if asha == "off":
+        return []
+    errors = []
+    grace = f"search.asha.grace_period: {asha.grace_period}"
+    if asha.grace_period > unfreeze.epochs:
+        errors.append(f"{grace} is more than train.unfreeze.epochs ({unfreeze.epochs})")
+    gradual = unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in config.space
+    if gradual and asha.grace_period < unfreeze.open_epochs:
+        errors.append(
+            f"{grace} is less than train.unfreeze.open_epochs ({unfreeze.open_epochs}): "
+            "trials would be judged half open"
+        )
+    return errors

@@ -1,0 +1,487 @@
+"""One search from start to end: check, join the cluster, let Tune run trials, export the best."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+from ray import tune
+
+from clusters import connect
+from trainer.config import BadInput
+from trainer.data.canvas import cache_folder
+from trainer.data.formats import Splits, load
+from trainer.export import export, write_card, write_metrics, write_pictures
+from trainer.model.backbones import count_stages
+
+from .config import Resources, SearchConfig, read_yaml, write_yaml
+from .progress import Progress, Quiet
+from .results import Costs, Row, costs, markdown, rank, winner
+from .scheduler import StudyScheduler
+from .searcher import StudySearcher
+from .space import Space, apply, as_written, read_space
+from .study import Study, open_study
+from .tracking import Description, MlflowTracking, NoTracking
+from .trial import resolve_precision, run_trial, trial_folder
+
+log = logging.getLogger(__name__)
+
+PACKAGES = [Path(__file__).parents[1] / name for name in ("trainer", "search", "clusters")]
+MAY_CHANGE = ("search.trials", "search.time_budget", "resources", "cluster", "tracking", "storage")
+"""What a continued search may have differently."""
+MAX_RETRIES = 3
+"""Times that a trial whose worker died is started again."""
+TRACKING_PATIENCE = 60.0
+"""Seconds that an ended search waits for MLflow to take the last rows."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search came to."""
+
+    config: SearchConfig
+    space: Space
+    rows: list[Row]
+    """All trials, best first."""
+    winner: Row | None
+    metrics: dict[str, Any]
+    """The winner's figures, measured from its export: by split, `figures` and `per_class`."""
+    costs: Costs
+    state: str
+    """`done`, `out of time` or `interrupted`."""
+
+
+def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
+    """Run a search, or continue it where its folder holds one, and export its winner.
+
+    Raises BadInput before anything is started or written, CannotConnect, or Busy when another
+    process runs this search.
+    """
+    progress = progress or Quiet()
+    space = read_space(config.space)
+    data = load(config.data, cache_folder())
+    for note in data.notes:
+        progress.say(note)
+    refuse_changes(config)
+
+    _configure_tune()
+    with connect.connected(config.cluster, PACKAGES):
+        share = share_of_a_trial(config)
+        progress.say(describe_slots(share))
+        with locked(config.folder):
+            study = open_search(config, space, data, _precision(config, share))
+            try:
+                _run_trials(config, space, data, share, study, progress)
+            finally:
+                progress.close()
+    return conclude(config, space, data, study, progress)
+
+
+# -- before -------------------------------------------------------------------------------------
+
+
+class Busy(Exception):
+    """Another process runs this search."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a search's folder for this process alone. Raises Busy, saying who holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / "driver.json"
+    lock = FileLock(folder / "driver.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = json.loads(holder.read_text()) if holder.is_file() else {}
+        raise Busy(
+            f"{folder.name} is being run by process {who.get('pid', '?')} on "
+            f"{who.get('host', '?')} since {who.get('since', '?')}"
+        ) from None
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    holder.write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": since}))
+    try:
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def refuse_changes(config: SearchConfig) -> None:
+    """Raise BadInput with the differences when the folder holds a search of another config."""
+    file = config.folder / "search.yaml"
+    if not file.is_file():
+        return
+    before, now = _flat(read_yaml(file)), _flat(config.model_dump(mode="json"))
+    errors = [
+        f"{name}: {now.get(name)} (was {before.get(name)})"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
+    ]
+    if errors:
+        raise BadInput(
+            [
+                f"{config.folder} holds a search of this name with another configuration; give "
+                "this one another --name, or undo:",
+                *errors,
+            ]
+        )
+
+
+def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(raw, dict) or not raw:
+        return {prefix.removesuffix("."): raw}
+    return {
+        k: v for name, inner in raw.items() for k, v in _flat(inner, f"{prefix}{name}.").items()
+    }
+
+
+def share_of_a_trial(config: SearchConfig) -> Resources:
+    """What one trial gets on the cluster that is connected. Raises BadInput when it never could."""
+    machines = connect.nodes()
+    share = config.resources
+    if share == "auto":
+        share = _share(machines, config.search.trials)
+    elif not share.gpus_per_trial and any(node.gpus for node in machines):
+        log.warning("resources.gpus_per_trial is 0: the cluster's GPUs stay unused")
+    if not connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial):
+        largest = max(machines, key=lambda node: (node.gpus, node.cpus))
+        raise BadInput(
+            [
+                f"resources: a trial wants {share.cpus_per_trial:g} CPUs and "
+                f"{share.gpus_per_trial:g} GPUs, more than any node has (legal: at most "
+                f"{largest.cpus:g} and {largest.gpus:g})"
+            ]
+        )
+    return share
+
+
+def _share(machines: list[connect.Node], trials: int) -> Resources:
+    with_gpus = [node for node in machines if node.gpus >= 1]
+    if with_gpus:
+        cpus = min(node.cpus // node.gpus for node in with_gpus)
+        return Resources(cpus_per_trial=max(1, cpus), gpus_per_trial=1)
+    # small trials side by side use cores best, but a search learns only from trials that ended
+    cores = [int(node.cpus) for node in machines if node.cpus >= 1]
+    if not cores:
+        return Resources()
+    at_once = max(1, min(sum(cores), trials // 4))
+    return Resources(cpus_per_trial=max(1, min(max(cores), sum(cores) // at_once)))
+
+
+def describe_slots(share: Resources) -> str:
+    """`8 trials at once, 1 GPU each (4 nodes)`."""
+    machines = connect.nodes()
+    count = connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial)
+    unit, amount = (
+        ("GPU", share.gpus_per_trial) if share.gpus_per_trial else ("CPU", share.cpus_per_trial)
+    )
+    return (
+        f"{_count(count, 'trial')} at once, {amount:g} {unit}{'s' if amount > 1 else ''} each "
+        f"({_count(len(machines), 'node')})"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _precision(config: SearchConfig, share: Resources) -> str:
+    """`auto` as what a trial's machine has: asked there, for the driver may be another kind."""
+    if config.train.precision != "auto":
+        return config.train.precision
+    ask = ray.remote(resolve_precision).options(
+        num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial
+    )
+    return str(ray.get(ask.remote(config.train.precision)))
+
+
+def open_search(config: SearchConfig, space: Space, data: Splits, precision: str) -> Study:
+    """The study, with the trials that an earlier driver left, or with the first points.
+
+    Raises BadInput when the data set has changed since it was begun.
+    """
+    study = open_study(
+        config.folder, config.name, seed=config.search.seed, trials=config.search.trials
+    )
+    if study.get("data") not in (None, data.digest):
+        raise BadInput([f"data: its content has changed since {config.folder} was begun"])
+    if study.get("id") is None:
+        study.set("data", data.digest)
+        study.set("precision", precision)
+        study.set("id", uuid.uuid4().hex)
+    (config.folder / "search.yaml").write_text(write_yaml(config.model_dump(mode="json")))
+    study.release_running()
+    if not study.records:
+        _enqueue_first(config, space, study)
+    return study
+
+
+def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
+    """The configuration as written, the same with everything unfrozen, then the user's own."""
+    points = [("as written", config), *(("first", apply(config, v)) for v in config.search.first)]
+    if any(dimension.name == "train.unfreeze.depth" for dimension in space):
+        unfrozen = apply(config, {"train.unfreeze.depth": count_stages(config.model.backbone)})
+        points.insert(1, ("all unfrozen", unfrozen))
+    seen: list[dict[str, Any]] = []
+    for origin, point in points[: config.search.trials]:
+        parameters = as_written(space, point)
+        if parameters not in seen:
+            seen.append(parameters)
+            study.enqueue(parameters, origin)
+
+
+# -- the trials ---------------------------------------------------------------------------------
+
+
+def _configure_tune() -> None:
+    """Tune only schedules here: no loggers, no snapshots, no folders of its own."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000"
+    os.environ["TUNE_RESULT_BUFFER_LENGTH"] = "1"
+    os.environ["TUNE_WARN_THRESHOLD_S"] = "30"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # only the old output keeps silent at verbose=0
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ["RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS"] = "0"
+    for noisy in ("ray.tune", "ray.train", "ray._private"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def _run_trials(
+    config: SearchConfig,
+    space: Space,
+    data: Splits,
+    share: Resources,
+    study: Study,
+    progress: Progress,
+) -> None:
+    study.set("state", "running")
+    tracking = start_tracking(config, space, study)
+    written = apply(config, {"train.precision": study.get("precision")})
+    asha = config.search.asha
+    deadline = time.monotonic() + (config.search.time_budget or float("inf"))
+    progress.start(config, study, partial(_slots, share))
+    with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch, _sigterm_as_sigint():
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(
+                    run_trial,
+                    data=data,
+                    folder=config.folder,
+                    threads=int(max(1, share.cpus_per_trial)),
+                ),
+                {"cpu": share.cpus_per_trial, "gpu": share.gpus_per_trial},
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(
+                    study,
+                    space,
+                    written,
+                    trials=config.search.trials,
+                    stages=count_stages,
+                    slots=partial(_slots, share),
+                ),
+                scheduler=StudyScheduler(
+                    study, None if asha == "off" else asha, config.train.unfreeze.epochs
+                ),
+                num_samples=-1,
+                time_budget_s=config.search.time_budget,
+                trial_dirname_creator=lambda trial: str(trial.config["number"]),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                callbacks=[_Watchers(tracking, progress)],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    ended = len(study.ended()) >= config.search.trials
+    over = time.monotonic() >= deadline
+    study.set("state", "done" if ended else "out of time" if over else "interrupted")
+    study.release_running()
+    tracking.wake(None)
+    for number in study.records:
+        tracking.wake(number)
+    if not tracking.close(TRACKING_PATIENCE):
+        log.warning("MLflow lacks some rows still; the same line again fills them in")
+
+
+def _slots(share: Resources) -> int:
+    return connect.slots(connect.nodes(), share.cpus_per_trial, share.gpus_per_trial)
+
+
+class _Watchers(tune.Callback):
+    """Tells tracking and progress that a trial has news; neither can stop the search."""
+
+    def __init__(self, tracking: MlflowTracking | NoTracking, progress: Progress) -> None:
+        self._tracking = tracking
+        self._progress = progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its parts at the start; these stay here
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._tell(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        self._tell(trial)
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._tell(trial)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._tell(trial)
+
+    def _tell(self, trial: Any) -> None:
+        number = int(trial.config["number"])
+        try:
+            self._tracking.wake(number)
+            self._progress.update(number)
+        except Exception:  # a closed terminal, say: watching must not stop the work
+            log.debug("progress failed", exc_info=True)
+
+
+@contextlib.contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Let SIGTERM, as batch systems send it, end a search as orderly as Ctrl+C does."""
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    except ValueError:  # not in the main thread: whoever called us minds the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# -- after --------------------------------------------------------------------------------------
+
+
+def conclude(
+    config: SearchConfig, space: Space, data: Splits, study: Study, progress: Progress
+) -> SearchResult:
+    rows = rank(config, space, study.records.values())
+    best = winner(rows)
+    state = study.get("state")
+    metrics: dict[str, Any] = {}
+    if best is not None and state != "interrupted":
+        metrics = _export_winner(config, data, study, best, progress)
+        study.set("winner", {"trial": best.record.number, "metrics": metrics})
+    result = SearchResult(
+        config, space, rows, best, metrics, costs(config, study.records.values()), state
+    )
+    tracking = start_tracking(config, space, study, result)
+    if not tracking.close(TRACKING_PATIENCE):
+        log.warning("MLflow lacks the final rows; the same line again fills them in")
+    return result
+
+
+def _export_winner(
+    config: SearchConfig, data: Splits, study: Study, best: Row, progress: Progress
+) -> dict[str, Any]:
+    """Write `winner/` and measure it, unless it holds this very checkpoint already."""
+    assert best.record.best is not None
+    out = config.folder / "winner"
+    identity = {"trial": best.record.number, "epoch": best.record.best.epoch}
+    known = out / "metrics.json"
+    if known.is_file() and (metrics := json.loads(known.read_text())).get("of") == identity:
+        return dict(metrics)
+    progress.say(f"exporting trial {best.record.number} and measuring it in a fresh process")
+    fresh = config.folder / ".winner"
+    shutil.rmtree(fresh, ignore_errors=True)
+    trial_config = apply(config, {**best.values, "train.precision": study.get("precision")})
+    checkpoint = trial_folder(config.folder, best.record.number) / "best.pt"
+    export(checkpoint, trial_config, data.categories, data.digest, fresh)
+    write_metrics(fresh, {"of": identity})
+    splits = ["val", "test"] if data.test else ["val"]
+    for split in splits:
+        _measure(fresh, config.folder / "search.yaml", split)
+    metrics = json.loads((fresh / "metrics.json").read_text())
+    write_pictures(fresh, data.test or data.val)
+    write_card(fresh, config.name, metrics)
+    shutil.rmtree(out, ignore_errors=True)
+    fresh.rename(out)
+    return dict(metrics)
+
+
+def _measure(model: Path, data: Path, split: str) -> None:
+    """Run `unfreeze evaluate` as a user would; it keeps its figures beside the model."""
+    line = [sys.executable, "-P", "-m", "search.cli", "evaluate", model, data, "--split", split]
+    done = subprocess.run([*map(str, line), "--json"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring {model} on {split} failed:\n{done.stderr[-2000:]}")
+
+
+def start_tracking(
+    config: SearchConfig, space: Space, study: Study, result: SearchResult | None = None
+) -> MlflowTracking | NoTracking:
+    uri = tracking_uri(config)
+    if uri == "off":
+        return NoTracking()
+    return MlflowTracking(uri, study, config.name, partial(_describe, config, space, study, result))
+
+
+def tracking_uri(config: SearchConfig) -> str:
+    """Where MLflow's rows of a search go."""
+    return resolve_uri(config.tracking)
+
+
+def resolve_uri(uri: str | None) -> str:
+    """A tracking URI, else MLFLOW_TRACKING_URI, else SQLite in the working folder; absolute."""
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix):
+        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
+    return uri
+
+
+STATUS = {"running": "RUNNING", "done": "FINISHED", "out of time": "FINISHED"}
+
+
+def _describe(
+    config: SearchConfig, space: Space, study: Study, result: SearchResult | None
+) -> Description:
+    rows = rank(config, space, list(study.records.values()))
+    best = winner(rows)
+    tags = {"unfreeze.state": str(study.get("state")), "unfreeze.data": str(study.get("data"))}
+    metrics = {}
+    if best is not None:
+        tags["unfreeze.best_trial"] = str(best.record.number)
+        metrics["best_map"] = best.map or 0.0
+    for split in ("val", "test"):
+        figures = result.metrics.get(split, {}).get("figures", {}) if result else {}
+        metrics |= {f"winner/{split}_{k}": v for k, v in figures.items() if v is not None}
+    return Description(
+        status=STATUS.get(str(study.get("state")), "KILLED"),
+        params={
+            "detector": config.model.detector,
+            "backbone": config.model.backbone,
+            "image_size": str(config.model.image_size),
+            "precision": str(study.get("precision")),
+        },
+        tags=tags,
+        metrics=metrics,
+        texts={
+            "search.yaml": write_yaml(config.model_dump(mode="json")),
+            "table.md": markdown(space, rows),
+        },
+    )

@@ -1,0 +1,128 @@
+"""`unfreeze init`: a commented search.yaml chosen from what a data set holds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from trainer.config import BadInput, Data
+from trainer.data.canvas import cache_folder
+from trainer.data.formats import Splits, find, load
+
+TEMPLATE = """\
+# {classes} classes: {names}
+# {counts}
+name: {name}
+data:
+{data}
+model:
+  detector: retinanet        # or faster_rcnn
+  backbone: {backbone}
+  weights: imagenet          # or none, a local .pth or .safetensors, an exported folder
+  image_size: {size}            # pictures are letterboxed onto a square of this many pixels
+train:
+  optimizer: adamw           # or sgd
+  augment: flip              # or none, where left and right differ
+  seed: 0
+  head:                      # first a new head learns on the frozen backbone; once for all trials
+    {{epochs: 4, batch_size: {batch}, lr: 2e-3, weight_decay: 1e-4}}
+  unfreeze:                  # then `depth` stages of the backbone train too
+    epochs: 12               # at most; ASHA stops weak trials earlier
+    batch_size: {batch}
+    depth: 3                 # stages from the head end: 0 to all
+    schedule: gradual        # or at_once
+    open_epochs: 3           # gradual opens the stages over so many epochs
+    lr: 1e-3
+    backbone_lr_ratio: 0.1   # the backbone's learning rate, as a share of lr
+    weight_decay: 1e-4
+space:                       # what is searched; any dotted field of model and train can be
+  train.unfreeze.lr: {{log: [1e-4, 1e-2]}}
+  train.unfreeze.batch_size: {{choice: {batches}}}
+  train.unfreeze.weight_decay: {{log: [1e-6, 1e-2]}}
+  train.unfreeze.depth: {{int: [0, all]}}
+  train.unfreeze.schedule: {{choice: [gradual, at_once]}}
+search:
+  trials: {trials}
+  # time_budget: 2h
+  seed: 0
+  asha: {{grace_period: 3, reduction_factor: 3}}   # or off
+resources: auto              # or {{cpus_per_trial: 4, gpus_per_trial: 0.5}}
+cluster: local               # or auto, or a head's address
+# tracking: sqlite:///mlflow.db   # MLflow; without it MLFLOW_TRACKING_URI, else this
+storage: searches/
+"""
+
+
+def write_search(place: Path, out: Path, say: Callable[[str], None]) -> None:
+    """Write a search.yaml for the data at `place`. Raises BadInput, also where `out` is taken."""
+    if out.exists():
+        raise BadInput([f"{out} is there already; choose another with --out"])
+    if not place.exists():
+        raise BadInput([f"{place}: no such file or folder"])
+    data = find(place)
+    splits = load(data, cache_folder())
+    for note in splits.notes:
+        say(note)
+    gpu = torch.cuda.is_available()
+    batch = 4 if len(splits.train.pictures) < 100 else 8
+    text = TEMPLATE.format(
+        classes=len(splits.categories),
+        names=", ".join(c.name for c in splits.categories)[:200],
+        counts=_counts(splits),
+        name=_name(out, place),
+        data=_data_lines(data, out.resolve().parent),
+        backbone="resnet50" if gpu else "tf_efficientnet_lite0",
+        size=_size(splits, gpu),
+        batch=batch,
+        batches=[batch // 2, batch, batch * 2],
+        trials=32 if gpu else 12,
+    )
+    out.write_text(text)
+    say(f"wrote {out}: {_counts(splits)}. Next:")
+    say(f"  unfreeze search {out}")
+
+
+def _counts(splits: Splits) -> str:
+    found = []
+    for split in (splits.train, splits.val, splits.test):
+        if split is not None:
+            boxes = sum(len(p.boxes) for p in split.pictures)
+            found.append(f"{split.name} {len(split.pictures)} pictures, {boxes} boxes")
+    return "; ".join(found)
+
+
+def _name(out: Path, place: Path) -> str:
+    stem = (
+        out.stem
+        if out.stem != "search"
+        else (place if place.is_dir() else place.parent).resolve().name
+    )
+    kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-_")
+    return kept or "search"
+
+
+def _data_lines(data: Data, beside: Path) -> str:
+    lines = []
+    for key in ("train", "val", "test", "images"):
+        value = getattr(data, key)
+        if isinstance(value, Path):
+            path = value.resolve()
+            shown = path.relative_to(beside) if path.is_relative_to(beside) else path
+            lines.append(f'  {key}: "{shown}"')
+    return "\n".join(lines)
+
+
+def _size(splits: Splits, gpu: bool) -> int:
+    """The side at which a median object has 32 pixels, among what the machine can bear."""
+    sides = [
+        (box[2] * box[3]) ** 0.5 / max(p.width, p.height)
+        for p in splits.train.pictures
+        for box in p.boxes
+    ]
+    largest = 640 if gpu else 320
+    wanted = 32 / median(sides)
+    longest = max(max(p.width, p.height) for p in splits.train.pictures)
+    return int(
+        min(largest, max(320 if longest >= 320 else 128, round(min(wanted, longest) / 32) * 32))
+    )

@@ -1,0 +1,172 @@
+"""What a person sees while a search runs: a live table on a terminal, else a line a report."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from .config import SearchConfig
+from .scheduler import expected_epochs
+from .study import Study, TrialRecord
+
+SHOWN = 12
+"""Ended trials in the live table; the rest is counted."""
+
+
+class Progress(Protocol):
+    """Something that watches a search."""
+
+    def say(self, line: str) -> None:
+        """A line about the search as a whole."""
+
+    def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
+        """The trials begin."""
+
+    def update(self, number: int) -> None:
+        """A trial has news in the study."""
+
+    def close(self) -> None:
+        """No trial runs any more."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def say(self, line: str) -> None: ...
+
+    def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None: ...
+
+    def update(self, number: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Lines:
+    """One plain line a report, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: set[tuple[int, int]] = set()
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
+        self._study = study
+        self._config = config
+        # a continued search does not tell again what was told before
+        self._shown = {(n, e) for n, r in study.records.items() for e in r.reports}
+
+    def update(self, number: int) -> None:
+        record = self._study.records[number]
+        for epoch, report in sorted(record.reports.items()):
+            if (number, epoch) not in self._shown:
+                self._shown.add((number, epoch))
+                taken = "forked" if report.forked else f"{report.seconds:.0f} s"
+                self.say(
+                    f"trial {number} epoch {epoch} {report.phase} depth {report.depth}: "
+                    f"AP {report.map:.3f} best {report.best_map:.3f} ({taken})"
+                )
+        if record.end is not None and (number, 0) not in self._shown:
+            self._shown.add((number, 0))
+            done = len(self._study.ended())
+            self.say(f"trial {number} {record.end.value} ({done} of {self._config.search.trials})")
+
+    def close(self) -> None: ...
+
+
+class LiveTable:
+    """A table that redraws itself, with the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False)
+
+    def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
+        self._config = config
+        self._study = study
+        self._slots = slots
+        self._started = time.monotonic()
+        self._expected = expected_epochs(config, slots())
+        self._before = _epochs_run(study)
+        self._live = Live(
+            console=self._console, get_renderable=self._render, refresh_per_second=1, transient=True
+        )
+        self._live.start()
+
+    def update(self, number: int) -> None:
+        """The table redraws itself once a second."""
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> Group:
+        records = list(self._study.records.values())
+        shown = [r for r in records if r.end is None and r.started]
+        ended = sorted((r for r in records if r.end), key=_best, reverse=True)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("trial", "phase", "epoch", "AP", "best", "lr", "state"):
+            table.add_column(
+                heading, justify="right" if heading in {"AP", "best", "lr"} else "left"
+            )
+        for record in [*shown, *ended[:SHOWN]]:
+            table.add_row(*_cells(record, self._whole_epochs))
+        hidden = len(ended) - SHOWN
+        more = [Text(f"and {hidden} more that ended", style="dim")] if hidden > 0 else []
+        return Group(table, *more, Text(self._summary(len(ended)), style="bold"))
+
+    @property
+    def _whole_epochs(self) -> int:
+        return self._config.train.head.epochs + self._config.train.unfreeze.epochs
+
+    def _summary(self, ended: int) -> str:
+        spent = time.monotonic() - self._started
+        run = _epochs_run(self._study)
+        text = f"{ended} of {self._config.search.trials} trials, {run} epochs, {_clock(spent)}"
+        fresh = run - self._before
+        left = max(0, self._expected - run)
+        if fresh and left:
+            text += f", about {_clock(spent / fresh * left)} to go"
+        return text
+
+
+def _epochs_run(study: Study) -> int:
+    records = list(study.records.values())
+    return sum(not r.forked for record in records for r in list(record.reports.values()))
+
+
+def _best(record: TrialRecord) -> float:
+    return record.best.map if record.best else -1.0
+
+
+def _cells(record: TrialRecord, whole: int) -> list[str]:
+    last, best = record.last, record.best
+    if last is None or best is None:
+        state = record.end.value if record.end else "starting"
+        return [f"#{record.number}", "", "", "", "", "", state]
+    phase = "head" if last.phase == "head" else f"depth {last.depth}"
+    head = last.groups.get("head")
+    return [
+        f"#{record.number}",
+        phase,
+        f"{last.epoch}/{whole}",
+        f"{last.map:.3f}",
+        f"{best.map:.3f}",
+        f"{head.lr:.1e}" if head else "",
+        record.end.value if record.end else "running",
+    ]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

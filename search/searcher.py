@@ -1,0 +1,91 @@
+"""Optuna as a Ray Tune searcher: hands out trials of the study, one next step at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from trainer.config import TrainConfig
+from trainer.phase_cache import phase_key
+from trainer.phases import plan
+
+from .space import Space
+from .study import End, Study
+
+Handed = tuple[int, TrainConfig]
+
+
+class StudySearcher(Searcher):
+    """Waiting trials first, then new ones, until the study holds as many as are wanted.
+
+    A trial whose head phase another one is training now is held back until that phase is filed,
+    and then forks it. `slots` says how many trials the cluster holds at once.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        written: TrainConfig,
+        *,
+        trials: int,
+        stages: Callable[[str], int],
+        slots: Callable[[], int],
+    ) -> None:
+        super().__init__()
+        self._study = study
+        self._space = space
+        self._written = written
+        self._trials = trials
+        self._stages = stages
+        self._slots = slots
+        self._live: dict[str, Handed] = {}
+        """By Tune's trial id."""
+        self._held: Handed | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if len(self._live) >= self._slots():
+            return None  # asked later, the sampler knows more
+        if self._held is None:
+            if not self._study.waiting and len(self._study.records) >= self._trials:
+                # Ray documents this return, and its annotation lacks it
+                return Searcher.FINISHED  # type: ignore[return-value]
+            self._held = self._study.ask(self._space, self._written)
+        if self._head_in_progress(self._held):
+            return None
+        self._live[trial_id], self._held = self._held, None
+        number, config = self._live[trial_id]
+        return {"number": number, "config": config.model_dump(mode="json")}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Results are the scheduler's: it is told of each one, stopped trials' too."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        number, _ = self._live.pop(trial_id)
+        if error:
+            self._study.end(number, End.LOST, "its workers died, again and again")
+
+    def _head_in_progress(self, wanted: Handed) -> bool:
+        key = self._head_key(wanted[1])
+        return key is not None and any(
+            self._head_key(config) == key and not self._has_head(number, config)
+            for number, config in self._live.values()
+        )
+
+    def _head_key(self, config: TrainConfig) -> str | None:
+        head = plan(config.train, self._stages(config.model.backbone))[:1]
+        return phase_key(config, head) if config.train.head.epochs else None
+
+    def _has_head(self, number: int, config: TrainConfig) -> bool:
+        return len(self._study.records[number].reports) >= config.train.head.epochs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its parts at the start; the study is the state, and stays here
+
+    def save(self, checkpoint_path: str) -> None:
+        """The study is the state; Tune's own snapshots hold nothing of it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""

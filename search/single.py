@@ -1,0 +1,53 @@
+"""One trial in this process, without Ray: `unfreeze train`."""
+
+from trainer.data.canvas import cache_folder
+from trainer.data.formats import load
+from trainer.engine import Diverged, OutOfMemory
+from trainer.fit import EpochReport, fit
+from trainer.phase_cache import PhaseCache
+from trainer.precision import resolve
+
+from .config import SearchConfig
+from .driver import SearchResult, conclude, locked, open_search, refuse_changes, start_tracking
+from .progress import Lines
+from .space import apply
+from .study import End
+from .trial import trial_folder
+
+
+def train(config: SearchConfig, progress: Lines) -> SearchResult:
+    """Train the configuration as written, or go on with it, and export it like a winner."""
+    search = config.search.model_copy(update={"trials": 1, "asha": "off", "first": []})
+    config = config.model_copy(update={"space": {}, "search": search})
+    data = load(config.data, cache_folder())
+    for note in data.notes:
+        progress.say(note)
+    refuse_changes(config)
+    with locked(config.folder):
+        study = open_search(config, [], data, resolve(config.train.precision))
+        study.set("state", "running")
+        tracking = start_tracking(config, [], study)
+        progress.start(config, study, lambda: 1)
+
+        def report(epoch: EpochReport) -> bool:
+            study.record(0, epoch)
+            progress.update(0)
+            tracking.wake(0)
+            return True
+
+        if study.waiting:
+            _, written = study.ask([], apply(config, {"train.precision": study.get("precision")}))
+            folder = trial_folder(config.folder, 0)
+            try:
+                fit(written, data, folder, report, PhaseCache(config.folder / "phases"))
+                study.end(0, End.FINISHED)
+            except Diverged as error:
+                study.end(0, End.DIVERGED, str(error))
+            except OutOfMemory as error:
+                study.end(0, End.OUT_OF_MEMORY, str(error))
+            finally:
+                study.release_running()
+        study.set("state", "done")
+        progress.update(0)
+        tracking.close(0)
+    return conclude(config, [], data, study, progress)

@@ -1,0 +1,253 @@
+"""The search space: dimensions over dotted fields, and how a trial's values are chosen from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import optuna
+
+from trainer.config import BadInput, TrainConfig, get, inert, leaves, nearest, override, parse
+from trainer.model.backbones import count_stages
+from trainer.phases import resolve_depth
+
+Kind = Literal["log", "uniform", "int", "choice"]
+Values = dict[str, Any]
+"""Dotted field to value: what a trial differs in from the configuration as written."""
+
+FIXED = {
+    "train.unfreeze.epochs": "it is ASHA's budget",
+    "train.precision": "phases are shared between trials of one precision only",
+    "train.seed": "it would be searched for luck",
+}
+DECIDING = (
+    "model.",
+    "train.optimizer",
+    "train.head.epochs",
+    "train.unfreeze.depth",
+    "train.unfreeze.schedule",
+)
+"""Fields on which it depends whether others have an effect: chosen first."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One searched field."""
+
+    name: str
+    """Dotted field."""
+    kind: Kind
+    low: float = 0
+    high: float | Literal["all"] = 0
+    choices: tuple[Any, ...] = ()
+    branches: dict[Any, "Space"] = field(default_factory=dict)
+    """Further dimensions that exist only for one choice."""
+    branch: str = ""
+    """The choice under which this dimension exists."""
+
+    @property
+    def parameter(self) -> str:
+        """Its name in Optuna: one field may have another range in each branch."""
+        return f"{self.name} ({self.branch})" if self.branch else self.name
+
+
+Space = list[Dimension]
+Choose = Callable[[Dimension, Any], Any]
+"""Gives the value of a dimension whose bounds are numbers; the second is the value as written."""
+
+
+def read_space(raw: dict[str, Any], branch: str = "") -> Space:
+    """Dimensions from the `space:` part of a config. Raises BadInput with every error."""
+    errors: list[str] = []
+    space: Space = []
+    legal = [name for name in leaves(TrainConfig) if name not in FIXED]
+    for name, spec in raw.items():
+        try:
+            if name not in legal:
+                why = f"cannot be searched: {FIXED[name]}" if name in FIXED else "unknown field"
+                raise BadInput(
+                    [f"space.{name}: {why}" + ("" if name in FIXED else nearest(name, legal))]
+                )
+            space.append(_read_dimension(name, spec, branch))
+        except BadInput as error:
+            errors += error.errors
+    if errors:
+        raise BadInput(errors)
+    return sorted(space, key=lambda d: not d.name.startswith(DECIDING))
+
+
+def _read_dimension(name: str, spec: Any, branch: str) -> Dimension:
+    place = f"space.{name}"
+    if not isinstance(spec, dict) or len(spec) != 1 or next(iter(spec)) not in Kind.__args__:  # type: ignore[attr-defined]
+        raise BadInput(
+            [f"{place}: {spec!r} (legal: one of log, uniform, int: [low, high], choice: [...])"]
+        )
+    (kind, bounds), *_ = spec.items()
+    if kind == "choice":
+        return _read_choice(name, bounds, branch)
+    numbers = isinstance(bounds, list) and len(bounds) == 2
+    if (
+        not numbers
+        or not _is_number(bounds[0])
+        or not (_is_number(bounds[1]) or bounds[1] == "all")
+    ):
+        raise BadInput([f"{place}: {kind}: {bounds!r} (legal: [low, high])"])
+    low, high = bounds
+    if kind == "log" and low <= 0:
+        raise BadInput([f"{place}: log: low is {low} (legal: above 0)"])
+    if high != "all" and low >= high:
+        raise BadInput([f"{place}: {kind}: low {low} is not below high {high}"])
+    if kind == "int" and (low != int(low) or (high != "all" and high != int(high))):
+        raise BadInput([f"{place}: int: {bounds!r} (legal: whole numbers)"])
+    return Dimension(name, kind, low, high, branch=branch)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_choice(name: str, choices: Any, branch: str) -> Dimension:
+    branches = choices if isinstance(choices, dict) else {}
+    if not isinstance(choices, list | dict) or not choices:
+        raise BadInput(
+            [f"space.{name}: choice: {choices!r} (legal: a list, or values with a space each)"]
+        )
+    inner = {
+        value: read_space(own or {}, branch=f"{branch} {name}={value}".strip())
+        for value, own in branches.items()
+    }
+    return Dimension(name, "choice", choices=tuple(choices), branches=inner, branch=branch)
+
+
+def walk(space: Space, written: TrainConfig, choose: Choose) -> Values:
+    """Choose a value for each dimension that has an effect, given those chosen before it."""
+    values: Values = {}
+    config = written
+    todo = list(space)
+    while todo:
+        dimension = todo.pop(0)
+        if dimension.name in inert(config.train):
+            continue
+        value = choose(_bounded(dimension, config), get(written, dimension.name))
+        values[dimension.name] = value
+        config = apply(written, values)
+        # a branch's own dimensions come next, so that what they decide is known to the rest
+        todo = sorted(
+            [*dimension.branches.get(value, []), *todo],
+            key=lambda d: not d.name.startswith(DECIDING),
+        )
+    return values
+
+
+def _bounded(dimension: Dimension, config: TrainConfig) -> Dimension:
+    if dimension.high != "all":
+        return dimension
+    high = count_stages(config.model.backbone)
+    return Dimension(dimension.name, dimension.kind, dimension.low, high, branch=dimension.branch)
+
+
+def apply(written: TrainConfig, values: Values) -> TrainConfig:
+    """The configuration as written with these values in it. Raises BadInput."""
+    raw = written.model_dump(include={"model", "train"})
+    for name, value in values.items():
+        override(raw, name, value)
+    return parse(TrainConfig, raw)
+
+
+def suggest(space: Space, written: TrainConfig, trial: optuna.Trial) -> Values:
+    """The values that Optuna gives a trial; those already given stay."""
+
+    def choose(dimension: Dimension, _: Any) -> Any:
+        name, low, high = dimension.parameter, dimension.low, dimension.high
+        assert high != "all"
+        if dimension.kind == "choice":
+            return trial.suggest_categorical(name, dimension.choices)
+        if dimension.kind == "int":
+            return trial.suggest_int(name, int(low), int(high))
+        return trial.suggest_float(name, low, high, log=dimension.kind == "log")
+
+    return walk(space, written, choose)
+
+
+def as_written(space: Space, written: TrainConfig) -> Values:
+    """The values of the configuration as written, by Optuna's parameter names."""
+    parameters: Values = {}
+
+    def choose(dimension: Dimension, value: Any) -> Any:
+        if value == "all":
+            value = resolve_depth(value, count_stages(written.model.backbone))
+        parameters[dimension.parameter] = value
+        return value
+
+    walk(space, written, choose)
+    return parameters
+
+
+def space_errors(space: Space, written: TrainConfig, first: list[Values], stages: int) -> list[str]:
+    """Dimensions whose bounds the field refuses, or that leave out a point to be tried first."""
+    errors: list[str] = []
+    for dimension in _flat(space):
+        errors += _bound_errors(dimension, written, stages)
+    if errors:
+        return errors
+
+    points = [("trial 0", written)]
+    for i, values in enumerate(first):
+        try:
+            points.append((f"search.first[{i}]", apply(written, values)))
+        except BadInput as error:
+            errors += [f"search.first[{i}].{line}" for line in error.errors]
+    for place, point in points:
+        errors += _outside(space, point, place, stages)
+    return errors
+
+
+def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[str]:
+    errors = []
+
+    def choose(dimension: Dimension, value: Any) -> Any:
+        value = stages if value == "all" else value
+        if not contains(dimension, value):
+            errors.append(
+                f"{dimension.name}: {value}, its value in {place}, lies outside its own dimension "
+                f"({_describe(dimension)}); change either"
+            )
+        return value
+
+    walk(space, point, choose)
+    return errors
+
+
+def _flat(space: Space) -> Space:
+    inner = [d for dimension in space for own in dimension.branches.values() for d in _flat(own)]
+    return [*space, *inner]
+
+
+def _bound_errors(dimension: Dimension, written: TrainConfig, stages: int) -> list[str]:
+    place = f"space.{dimension.name}"
+    if dimension.high == "all" and dimension.name != "train.unfreeze.depth":
+        return [f"{place}: all is a depth; give a number"]
+    found = []
+    bounds = dimension.choices or (dimension.low, dimension.high)
+    for bound in bounds:
+        value = int(bound) if dimension.kind == "int" and bound != "all" else bound
+        try:
+            config = apply(written, {dimension.name: value})
+            if dimension.name == "train.unfreeze.depth":
+                resolve_depth(config.train.unfreeze.depth, stages)
+        except BadInput as error:
+            found += [f"space.{line}" for line in error.errors]
+    return found
+
+
+def contains(dimension: Dimension, value: Any) -> bool:
+    """Whether a value lies in a dimension."""
+    if dimension.kind == "choice":
+        return value in dimension.choices
+    high = float("inf") if dimension.high == "all" else dimension.high
+    return _is_number(value) and dimension.low <= value <= high
+
+
+def _describe(dimension: Dimension) -> str:
+    if dimension.kind == "choice":
+        return f"choice of {', '.join(map(str, dimension.choices))}"
+    return f"{dimension.kind} {dimension.low:g} to {dimension.high}"

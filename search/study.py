@@ -1,0 +1,278 @@
+"""The record of a search: one Optuna study, which holds everything that happened.
+
+Parameters, every epoch's report and the true end of every trial are in it; all else (rungs, the
+MLflow rows, the table, what to do next) follows from it. One process, the driver, writes.
+"""
+
+import contextlib
+import json
+import logging
+import time
+import warnings
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from trainer.config import TrainConfig
+from trainer.fit import EpochReport, read_report
+
+from .space import Space, Values, apply, suggest
+
+JOURNAL = "study.journal"
+
+
+class End(StrEnum):
+    """How a trial ended."""
+
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    """Stopped by ASHA."""
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out of memory"
+    ERROR = "error"
+    LOST = "lost"
+    """Its workers died too often."""
+
+
+STATES = {
+    End.FINISHED: TrialState.COMPLETE,
+    End.PRUNED: TrialState.PRUNED,
+    # told as pruned, so that the sampler learns from them, and as infeasible, so that it stays away
+    End.DIVERGED: TrialState.PRUNED,
+    End.OUT_OF_MEMORY: TrialState.PRUNED,
+    # says nothing of the configuration: the sampler leaves failed trials out
+    End.ERROR: TrialState.FAIL,
+    End.LOST: TrialState.FAIL,
+}
+INFEASIBLE = {End.DIVERGED, End.OUT_OF_MEMORY}
+
+
+@dataclass
+class TrialRecord:
+    """What the study knows of one trial."""
+
+    number: int
+    """Its only identity."""
+    origin: str
+    """`as written`, `all unfrozen`, `first` or `sampled`."""
+    parameters: Values
+    """Under Optuna's names."""
+    started: float | None = None
+    """Seconds since 1970."""
+    ended: float | None = None
+    reports: dict[int, EpochReport] = field(default_factory=dict)
+    """By epoch."""
+    times: dict[int, float] = field(default_factory=dict)
+    """When each report came, seconds since 1970."""
+    end: End | None = None
+    """None while it runs or waits."""
+    text: str = ""
+    """What went wrong."""
+    stopped_at: int | None = None
+    """Unfreeze epoch of the rung at which ASHA stopped it."""
+
+    @property
+    def last(self) -> EpochReport | None:
+        return self.reports[max(self.reports)] if self.reports else None
+
+    @property
+    def best(self) -> EpochReport | None:
+        return max(self.reports.values(), key=lambda r: r.map, default=None)
+
+    @property
+    def unfreeze_epoch(self) -> int:
+        """Unfreeze epochs behind it."""
+        return self.last.unfreeze_epoch if self.last else 0
+
+    def best_until(self, unfreeze_epoch: int) -> float | None:
+        """Best AP up to an unfreeze epoch, or None where it has not come so far."""
+        if self.unfreeze_epoch < unfreeze_epoch:
+            return None
+        return max(r.map for r in self.reports.values() if r.unfreeze_epoch <= unfreeze_epoch)
+
+
+class Study:
+    """An Optuna study with the project's own rules about what is written when."""
+
+    def __init__(self, storage: BaseStorage, name: str, *, seed: int = 0, trials: int = 1) -> None:
+        _hush()
+        self.storage = storage
+        self.seed = seed
+        self.startup = min(10, trials // 3)
+        """Trials sampled at random before TPE begins."""
+        self.optuna = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+        self.records = {t.number: _read(t) for t in self.optuna.get_trials(deepcopy=False)}
+        self._ids = {t.number: t._trial_id for t in self.optuna.get_trials(deepcopy=False)}
+
+    # -- what is to be tried ---------------------------------------------------------------------
+
+    def release_running(self) -> None:
+        """Put trials that an earlier driver left running back among those that wait."""
+        for number, record in self.records.items():
+            if record.end is None:
+                self.storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
+
+    def enqueue(self, parameters: Values, origin: str) -> None:
+        """Make a trial of given parameters wait for its turn."""
+        self.optuna.enqueue_trial(parameters, user_attrs={"origin": origin})
+        trial = self.optuna.get_trials(deepcopy=False)[-1]
+        self._ids[trial.number] = trial._trial_id
+        self.records[trial.number] = _read(trial)
+
+    def ask(self, space: Space, written: TrainConfig) -> tuple[int, TrainConfig]:
+        """Hand out the first waiting trial, or a new one from the sampler: number and config."""
+        self.optuna.sampler = self._sampler(len(self.records))
+        trial = self.optuna.ask()
+        config = apply(written, suggest(space, written, trial))
+        self._ids[trial.number] = trial._trial_id
+        record = self.records.setdefault(
+            trial.number, TrialRecord(trial.number, "sampled", dict(trial.params))
+        )
+        record.parameters = dict(trial.params)
+        record.started = record.started or time.time()
+        return trial.number, config
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        # made anew for each trial: a continued search samples what an unbroken one would have
+        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=self.startup,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+
+    @property
+    def waiting(self) -> list[int]:
+        """Numbers of the trials that have no end and are not with a worker, in order."""
+        return [
+            t.number for t in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        ]
+
+    # -- what happened ---------------------------------------------------------------------------
+
+    def record(self, number: int, report: EpochReport, stop: bool = False) -> bool:
+        """Write an epoch's report, once; False when it was there already.
+
+        `stop` says that ASHA stops the trial here: one write holds both.
+        """
+        record = self.records[number]
+        if report.epoch in record.reports:
+            return False
+        now = time.time()
+        content = {"at": now, "stop": stop, **asdict(report)}
+        self.storage.set_trial_user_attr(self._ids[number], f"epoch {report.epoch}", content)
+        if report.unfreeze_epoch:
+            self.storage.set_trial_intermediate_value(
+                self._ids[number], report.unfreeze_epoch, report.best_map
+            )
+        record.reports[report.epoch] = report
+        record.times[report.epoch] = now
+        if stop:
+            record.stopped_at = report.unfreeze_epoch
+        return True
+
+    def end(self, number: int, end: End, text: str = "") -> None:
+        """Write the true end of a trial, once, and tell the sampler."""
+        record = self.records[number]
+        if record.end is not None:
+            return
+        trial = optuna.Trial(self.optuna, self._ids[number])
+        trial.set_user_attr("end", end.value)
+        if text:
+            trial.set_user_attr("text", text)
+        if end in INFEASIBLE:
+            trial.set_constraint("feasible", 1.0)
+        best = record.best
+        finished = end is End.FINISHED and best is not None
+        self.optuna.tell(
+            trial, best.map if best and finished else None, state=STATES[end], skip_if_finished=True
+        )
+        record.end, record.text, record.ended = end, text, time.time()
+
+    # -- about the search as a whole -------------------------------------------------------------
+
+    def set(self, key: str, value: Any) -> None:
+        """Write a fact about the search."""
+        self.optuna.set_user_attr(key, value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Read a fact about the search."""
+        return self.optuna.user_attrs.get(key, default)
+
+    def ended(self) -> list[TrialRecord]:
+        """Trials that have an end."""
+        return [r for r in self.records.values() if r.end is not None]
+
+
+def open_study(folder: Path, name: str, **settings: Any) -> Study:
+    """The study in a search's folder, made when it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / JOURNAL
+    _cut_torn_line(journal)
+    return Study(JournalStorage(JournalFileBackend(str(journal))), name, **settings)
+
+
+def read_study(folder: Path, name: str) -> Study:
+    """The study of a search for reading, from any process. Raises FileNotFoundError."""
+    journal = folder / JOURNAL
+    if not journal.is_file():
+        raise FileNotFoundError(f"no search in {folder}")
+    return Study(JournalStorage(JournalFileBackend(str(journal))), name)
+
+
+def _cut_torn_line(journal: Path) -> None:
+    """Cut off a last line that a killed driver left unfinished: Optuna reads no line after one."""
+    with contextlib.suppress(FileNotFoundError), journal.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+def _read(trial: FrozenTrial) -> TrialRecord:
+    attrs = trial.user_attrs
+    record = TrialRecord(
+        trial.number,
+        attrs.get("origin", "sampled"),
+        dict(trial.params),
+        started=trial.datetime_start.timestamp() if trial.datetime_start else None,
+        ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        end=End(attrs["end"]) if "end" in attrs and trial.state.is_finished() else None,
+        text=attrs.get("text", ""),
+    )
+    for key, content in attrs.items():
+        if key.startswith("epoch "):
+            raw = dict(content)
+            at, stop = raw.pop("at"), raw.pop("stop")
+            report = read_report(raw)
+            record.reports[report.epoch] = report
+            record.times[report.epoch] = at
+            if stop:
+                record.stopped_at = report.unfreeze_epoch
+    return record
+
+
+def to_json(report: EpochReport) -> str:
+    """A report on its way from a worker."""
+    return json.dumps(asdict(report))
+
+
+def from_json(text: str) -> EpochReport:
+    """A report as it came from a worker."""
+    return read_report(json.loads(text))
+
+
+def _hush() -> None:
+    optuna.logging.set_verbosity(logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,0 +1,215 @@
+"""What the commands print."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trainer.config import BadInput
+
+from .config import SearchConfig, write_yaml
+from .driver import SearchResult, tracking_uri
+from .exports import read_search
+from .progress import Lines, LiveTable, Progress
+from .results import Row, columns, costs, rank, show, trial_name, winner
+from .scheduler import expected_epochs, rungs
+from .space import Space, read_space
+from .study import read_study
+
+WHOLE_TABLE = 100
+"""Columns of a terminal from which on the table shows all it has."""
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def progress() -> Progress:
+    """A live table on a terminal, plain lines elsewhere."""
+    console = _console()
+    return LiveTable(console) if console.is_terminal else Lines(console)
+
+
+def lines() -> Lines:
+    """Plain lines."""
+    return Lines(_console())
+
+
+def print_result(result: SearchResult) -> None:
+    """The ranked table, the winner with its figures, the costs, and the next commands."""
+    console = _console()
+    config = result.config
+    console.print(_table(result.rows, result.space, console.width))
+    spent = result.costs
+    console.print(
+        f"{spent.trials} trials; {spent.run} epochs trained, {spent.forked} forked, "
+        f"{spent.stopped} not run since ASHA stopped their trials"
+    )
+    if result.state == "interrupted":
+        console.print("Interrupted. The same line again continues.")
+        return
+    if result.winner is None:
+        console.print("No trial came to a result:")
+        for line in _ends(result.rows):
+            console.print(f"  {line}")
+        return
+    _print_winner(console, result)
+    folder = config.folder / "winner"
+    console.print(f"\n{folder} holds the weights, figures and pictures. Next:")
+    for line in (
+        f"unfreeze predict {config.name} PICTURES --out predicted",
+        f"unfreeze export {config.name} --out model",
+        "unfreeze ui",
+    ):
+        console.print(f"  {line}")
+
+
+def _print_winner(console: Console, result: SearchResult) -> None:
+    row = result.winner
+    assert row is not None
+    settings = ", ".join(
+        f"{heading} {show(row.values[name])}"
+        for name, heading in columns(result.space).items()
+        if name in row.values
+    )
+    console.print(
+        f"\n[bold]Winner: trial {trial_name(row)}[/bold]" + (f" ({settings})" if settings else "")
+    )
+    console.print("Measured from its export, in fp32:")
+    console.print(_figures(result.metrics))
+    looks = result.metrics.get("test", {}).get("looks", 0)
+    if looks:
+        console.print(f"Test was looked at {looks} time{'s' if looks > 1 else ''}.")
+
+
+def _figures(metrics: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("split")
+    splits = {name: metrics[name] for name in ("val", "test") if name in metrics}
+    classes = list(next(iter(splits.values()))["per_class"]) if splits else []
+    shown = classes[:10]
+    for heading in ("AP", "AP50", "AP75", *(f"AP {name}" for name in shown)):
+        table.add_column(heading, justify="right")
+    for name, found in splits.items():
+        figures = found["figures"]
+        values = [figures["map"], figures["map_50"], figures["map_75"]]
+        values += [found["per_class"][c] for c in shown]
+        table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in values))
+    return table
+
+
+def _table(rows: list[Row], space: Space, width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    heads = columns(space)
+    table.add_column("", justify="right")
+    table.add_column("trial", no_wrap=True)
+    for heading in ("AP", "AP50", "epoch"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in heads.values():
+        table.add_column(
+            heading if width >= WHOLE_TABLE else heading.replace("_", "\n"), justify="right"
+        )
+    table.add_column("state")
+    for row in rows:
+        best = row.record.best
+        figures = [f"{best.map:.3f}", f"{best.map_50:.3f}", str(best.epoch)] if best else ["-"] * 3
+        table.add_row(
+            str(row.rank),
+            trial_name(row),
+            *figures,
+            *(show(row.values.get(name)) for name in heads),
+            row.state,
+            style="bold" if row.rank == 1 else None,
+        )
+    return table
+
+
+def _ends(rows: list[Row]) -> list[str]:
+    found = []
+    for row in rows:
+        last = (row.record.text.strip().splitlines() or [""])[-1]
+        found.append(f"trial {row.record.number}: {row.state}" + (f": {last}" if last else ""))
+    return found
+
+
+def print_plan(config: SearchConfig) -> None:
+    """What a search would run: `--dry-run`."""
+    console = _console()
+    console.print(write_yaml(config.model_dump(mode="json")), end="", soft_wrap=True)
+    train, search = config.train, config.search
+    heads = 1 if train.head.epochs else 0
+    varied = [
+        name
+        for name in config.space
+        if name.startswith(("model.", "train.head.", "train.optimizer"))
+    ]
+    if heads and varied:
+        heads = search.trials
+    most = heads * train.head.epochs + search.trials * train.unfreeze.epochs
+    console.print(f"\n{search.trials} trials")
+    note = f", since {', '.join(varied)} varies" if varied else ""
+    console.print(f"head phases trained: {'at most ' if heads > 1 else ''}{heads}{note}")
+    if search.asha != "off":
+        heights = ", ".join(map(str, rungs(search.asha, train.unfreeze.epochs))) or "none"
+        console.print(f"ASHA compares at unfreeze epochs: {heights}")
+    about = expected_epochs(config, slots=2) + max(0, heads - 1) * train.head.epochs
+    console.print(f"epochs: at most {most}, about {min(about, most)}")
+
+
+def print_metrics(split: str, metrics: dict[str, Any]) -> None:
+    """The 12 COCO figures, and AP a class."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in metrics["figures"].items():
+        table.add_row(name, "-" if value is None else f"{value:.4f}")
+    for name, value in metrics["per_class"].items():
+        table.add_row(f"AP {name}", "-" if value is None else f"{value:.4f}")
+    console.print(f"On {split}:")
+    console.print(table)
+
+
+def print_list(storage: Path) -> None:
+    """The searches in a folder, a line each."""
+    console = _console()
+    names = sorted(file.parent.name for file in storage.glob("*/search.yaml"))
+    if not names:
+        console.print(f"no searches in {storage}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("name", "state", "trials", "best AP"):
+        table.add_column(heading)
+    for name in names:
+        config = read_search(name, storage)
+        study = read_study(config.folder, config.name)
+        best = winner(rank(config, read_space(config.space), study.records.values()))
+        ended = f"{len(study.ended())} of {config.search.trials}"
+        shown = f"{best.map:.3f}" if best and best.map is not None else "-"
+        table.add_row(name, _state(config, study.get("state")), ended, shown)
+    console.print(table)
+
+
+def _state(config: SearchConfig, state: Any) -> str:
+    """A search that says it runs, though nobody holds it, was killed."""
+    if state == "running" and not (config.folder / "driver.json").is_file():
+        return "interrupted"
+    return str(state or "not begun")
+
+
+def print_status(storage: Path, name: str) -> None:
+    """Where one search stands."""
+    config = read_search(name, storage)
+    try:
+        study = read_study(config.folder, config.name)
+    except FileNotFoundError as error:
+        raise BadInput([str(error)]) from error
+    console = _console()
+    space = read_space(config.space)
+    rows = rank(config, space, study.records.values())
+    console.print(f"{name}: {_state(config, study.get('state'))}, tracking {tracking_uri(config)}")
+    console.print(_table(rows, space, console.width))
+    spent = costs(config, study.records.values())
+    console.print(
+        f"{len(study.ended())} of {config.search.trials} trials ended; {spent.run} epochs trained, "
+        f"{spent.forked} forked, {spent.stopped} not run"
+    )

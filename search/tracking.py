@@ -1,0 +1,278 @@
+"""MLflow as a mirror of the study: what it lacks is filled in, by one thread of the driver.
+
+A trial is a child run of its search's run. Rows carry the study's timestamps, so that a replay
+writes the same rows; a server that is away delays them and stops nothing.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.tracking import MlflowClient
+
+from trainer.fit import EpochReport
+
+from .study import End, Study, TrialRecord
+
+log = logging.getLogger(__name__)
+
+STATUS = {
+    End.FINISHED: "FINISHED",
+    End.PRUNED: "KILLED",
+    End.DIVERGED: "FAILED",
+    End.OUT_OF_MEMORY: "FAILED",
+    End.ERROR: "FAILED",
+    End.LOST: "FAILED",
+}
+RETRY_SECONDS = 5.0
+BATCH = 900
+"""Metrics a request; MLflow takes 1000."""
+SEARCH = None
+"""Stands for the search itself in the queue of trial numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What MLflow shows of the search itself."""
+
+    status: str
+    """RUNNING, FINISHED, FAILED or KILLED."""
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    texts: dict[str, str]
+    """Artifacts by file name."""
+
+
+class NoTracking:
+    """Tracking switched off: the same face, and nothing behind it."""
+
+    def wake(self, number: int | None) -> None:
+        """Nothing to fill in."""
+
+    def close(self, seconds: float) -> bool:
+        """Nothing to wait for."""
+        return True
+
+
+class MlflowTracking:
+    """Fills MLflow from a study in a thread of its own.
+
+    `describe` gives the search's params, tags and text artifacts as they stand.
+    """
+
+    def __init__(
+        self, uri: str, study: Study, name: str, describe: Callable[[], Description]
+    ) -> None:
+        # MLflow retries for minutes by itself; we come again anyway, and must not hold up an end
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        self._client = MlflowClient(uri)
+        self._study = study
+        self._name = name
+        self._describe = describe
+        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._runs: dict[int, str] = {}
+        self._logged: dict[int, set[int]] = {}
+        self._written: dict[str, str] = {}
+        self._parent: str | None = None
+        self._complained = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        for number in study.records:
+            self._queue.put(number)
+        self._queue.put(SEARCH)
+        self._thread.start()
+
+    def wake(self, number: int | None) -> None:
+        """Something about this trial (None: the search) is new in the study."""
+        self._queue.put(number)
+
+    def close(self, seconds: float) -> bool:
+        """Wait until everything is filled in, at most so long; False when something is missing."""
+        self._queue.put(SEARCH)
+        self._closing.set()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        stale: dict[int | None, None] = {}
+        while True:
+            self._collect(stale, wait=not stale and not self._closing.is_set())
+            if not stale and self._closing.is_set():
+                return
+            # the search first: its run is the parent of the others
+            for number in sorted(stale, key=lambda n: -1 if n is SEARCH else n):
+                try:
+                    self._fill_search() if number is SEARCH else self._fill_trial(number)
+                    del stale[number]
+                except Exception as error:  # whatever a server, a disk or a network can do
+                    self._complain(error)
+                    time.sleep(RETRY_SECONDS)
+                    break
+
+    def _collect(self, stale: dict[int | None, None], wait: bool) -> None:
+        try:
+            while True:
+                stale[self._queue.get(timeout=0.5 if wait else 0)] = None
+                wait = False
+        except queue.Empty:
+            return
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            reason = (str(error).splitlines() or [""])[0][:200]
+            log.warning(
+                "MLflow does not take our rows (%s: %s); the search goes on, and they are filled "
+                "in when it does",
+                type(error).__name__,
+                reason,
+            )
+
+    def _fill_search(self) -> None:
+        description = self._describe()
+        client, parent = self._client, self._parent_run()
+        params = {k: v for k, v in description.params.items() if self._is_new(f"param {k}", v)}
+        tags = {k: v for k, v in description.tags.items() if self._is_new(f"tag {k}", v)}
+        now = _milliseconds(time.time())
+        client.log_batch(
+            parent,
+            metrics=[Metric(k, v, now, 0) for k, v in description.metrics.items()],
+            params=[Param(k, v) for k, v in params.items()],
+            tags=[RunTag(k, v) for k, v in tags.items()],
+        )
+        for name, text in description.texts.items():
+            if self._is_new(f"text {name}", text):
+                client.log_text(parent, text, name)
+                self._written[f"text {name}"] = text
+        self._written |= {f"param {k}": v for k, v in params.items()}
+        self._written |= {f"tag {k}": v for k, v in tags.items()}
+        if description.status == "RUNNING":
+            client.update_run(parent, status="RUNNING")
+        else:
+            client.set_terminated(parent, description.status)
+
+    def _is_new(self, key: str, value: str) -> bool:
+        return self._written.get(key) != value
+
+    def _parent_run(self) -> str:
+        if self._parent is None:
+            experiment = self._client.get_experiment_by_name(self._name)
+            identity = (
+                experiment.experiment_id
+                if experiment
+                else self._client.create_experiment(self._name)
+            )
+            self._experiment = identity
+            tags = {"unfreeze.search": self._study.get("id"), "unfreeze.kind": "search"}
+            run = self._find(tags) or self._client.create_run(
+                identity, run_name=self._name, tags=tags
+            )
+            self._parent = run.info.run_id
+        return self._parent
+
+    def _find(self, tags: dict[str, str]) -> Run | None:
+        clause = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        found = self._client.search_runs([self._experiment], clause, max_results=1)
+        return found[0] if found else None
+
+    def _fill_trial(self, number: int) -> None:
+        record = self._study.records[number]
+        if record.started is None:
+            return
+        run = self._trial_run(record)
+        reports = [r for e, r in sorted(record.reports.items()) if e not in self._logged[number]]
+        rows = [
+            Metric(name, value, _milliseconds(record.times[report.epoch]), report.epoch)
+            for report in reports
+            for name, value in flat_metrics(report).items()
+        ]
+        for start in range(0, len(rows), BATCH):
+            self._client.log_batch(run, metrics=rows[start : start + BATCH])
+        self._logged[number] |= {report.epoch for report in reports}
+        self._write_end(run, record)
+
+    def _trial_run(self, record: TrialRecord) -> str:
+        number = record.number
+        if number not in self._runs:
+            parent = self._parent_run()
+            tags = {"mlflow.parentRunId": parent, "unfreeze.trial": str(number)}
+            run = self._find(tags)
+            if run is None:
+                run = self._client.create_run(
+                    self._experiment,
+                    start_time=_milliseconds(record.started or time.time()),
+                    run_name=run_name(record),
+                    tags={**tags, "unfreeze.origin": record.origin},
+                )
+            identity = run.info.run_id
+            params = [Param(k, str(v)) for k, v in record.parameters.items()]
+            self._client.log_batch(identity, params=params)
+            history = self._client.get_metric_history(identity, "val/map")
+            self._logged[number] = {row.step for row in history}
+            self._runs[number] = identity
+        return self._runs[number]
+
+    def _write_end(self, run: str, record: TrialRecord) -> None:
+        state = record.end.value if record.end else "running"
+        if record.end is None and self._study.get("state") != "running":
+            state = "interrupted"
+        if not self._is_new(f"end {record.number}", state):
+            return
+        self._client.set_tag(run, "unfreeze.end", state)
+        if record.text:
+            self._client.set_tag(run, "unfreeze.text", record.text[-4000:])
+        if state == "running":
+            self._client.update_run(run, status="RUNNING")
+        elif record.end is None:
+            self._client.set_terminated(run, "KILLED")
+        else:
+            ended = _milliseconds(record.ended or time.time())
+            self._client.set_terminated(run, STATUS[record.end], ended)
+        self._written[f"end {record.number}"] = state
+
+
+def flat_metrics(report: EpochReport) -> dict[str, float]:
+    """A report's numbers under the names by which MLflow groups them."""
+    rows = {
+        "val/map": report.map,
+        "val/map_50": report.map_50,
+        "val/map_75": report.map_75,
+        "best_map": report.best_map,  # MLflow sorts runs by a metric's last value
+        "phase/depth": report.depth,
+        "phase/unfreeze_epoch": report.unfreeze_epoch,
+        "time/seconds": report.seconds,
+        "time/images_per_second": report.images_per_second,
+    }
+    rows |= {f"train/{name}": value for name, value in report.losses.items()}
+    for name, group in report.groups.items():
+        part, _, no_decay = name.partition(" ")
+        rows[f"lr/{part}"] = group.lr
+        rows[f"trainable/{part}"] = rows.get(f"trainable/{part}", 0) + group.trainable
+        if not no_decay:
+            rows[f"weight_decay/{part}"] = group.weight_decay
+    return {name: float(value) for name, value in rows.items()}
+
+
+def run_name(record: TrialRecord) -> str:
+    """A child run's name, so that a list of them reads well: `#07 depth 3 lr 0.0012`."""
+    parts = [f"#{record.number:02}"]
+    for parameter, short in (("train.unfreeze.depth", "depth"), ("train.unfreeze.lr", "lr")):
+        for name, value in record.parameters.items():
+            if name.split(" ")[0] == parameter:
+                parts.append(
+                    f"{short} {value:.2g}" if isinstance(value, float) else f"{short} {value}"
+                )
+    return " ".join(parts)
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)

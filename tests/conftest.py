@@ -1,0 +1,130 @@
+"""What all tests share: no network, one thread, a cache of their own, and a tiny data set."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub is imported
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trainer.config import Data, TrainConfig, override, parse
+from trainer.data.formats import Category, Picture, Split, Splits, load
+
+WIDTH, HEIGHT = 96, 72
+CATEGORIES = (Category(3, "red"), Category(7, "blue"))
+COLOURS = {3: (220, 40, 30), 7: (30, 60, 230)}
+TINY = {
+    "model": {"weights": "none", "image_size": 96},
+    "train": {
+        "precision": "fp32",
+        "head": {"epochs": 2, "batch_size": 4},
+        "unfreeze": {"epochs": 3, "batch_size": 4, "open_epochs": 2},
+    },
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """12 pictures to train on, 6 to evaluate on, each with one or two coloured rectangles."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "images").mkdir()
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 6)):
+        images, annotations = [], []
+        for i in range(count):
+            pixels = draw.integers(90, 170, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            for _ in range(1 + i % 2):
+                category = int(draw.choice([3, 7]))
+                w, h = (int(v) for v in draw.integers(16, 40, 2))
+                x, y = int(draw.integers(0, WIDTH - w)), int(draw.integers(0, HEIGHT - h))
+                pixels[y : y + h, x : x + w] = COLOURS[category]
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": 100 + i,
+                        "category_id": category,
+                        "bbox": [x, y, w, h],
+                        "area": w * h,
+                        "iscrowd": 0,
+                    }
+                )
+            name = f"{split}-{i:02}.png"
+            Image.fromarray(pixels).save(folder / "images" / name)
+            images.append({"id": 100 + i, "file_name": name, "width": WIDTH, "height": HEIGHT})
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": c.id, "name": c.name} for c in CATEGORIES],
+        }
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    return Data(train=folder / "train.json", val=folder / "val.json")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_data: Data, tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    return load(tiny_data, tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., TrainConfig]:
+    """`tiny_config({"train.unfreeze.depth": 2})`: two head epochs, three unfreeze epochs."""
+
+    def make(changes: dict[str, Any] | None = None) -> TrainConfig:
+        raw = json.loads(json.dumps(TINY))
+        for path, value in (changes or {}).items():
+            override(raw, path, value)
+        return parse(TrainConfig, raw)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> Callable[..., Picture]:
+    """A picture in memory; `boxes` are (label, x, y, width, height), crowds by position."""
+
+    def make(
+        id: int = 1,
+        boxes: list[tuple[float, ...]] | None = None,
+        *,
+        size: tuple[int, int] = (WIDTH, HEIGHT),
+        crowd: tuple[int, ...] = (),
+        file: Path = Path("nowhere.png"),
+    ) -> Picture:
+        rows = np.array(boxes or [], dtype=np.float64).reshape(-1, 5)
+        return Picture(
+            id=id,
+            file=file,
+            width=size[0],
+            height=size[1],
+            sha256=hashlib.sha256(str(id).encode()).hexdigest(),
+            boxes=rows[:, 1:],
+            labels=rows[:, 0].astype(np.int64),
+            crowd=np.isin(np.arange(len(rows)), crowd),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_split() -> Callable[..., Split]:
+    """A split in memory, of red (3) and blue (7) things."""
+
+    def make(*pictures: Picture, name: str = "train") -> Split:
+        return Split(name, pictures, CATEGORIES)
+
+    return make

@@ -1,0 +1,140 @@
+"""Batches: every picture once, a pure function of seed and epoch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.data.batches import Batch, batches, steps, target
+from trainer.data.formats import Picture, Split
+
+MakePicture = Callable[..., Picture]
+MakeSplit = Callable[..., Split]
+SIZE = 8
+
+
+def epoch_of(split: Split, batch_size: int = 4, **changes: Any) -> list[Batch]:
+    """An epoch of canvases whose left column holds the picture's index, the rest 200."""
+    count = len(split.pictures)
+    canvases = np.full((count, SIZE, SIZE, 3), 200, dtype=np.uint8)
+    canvases[:, :, 0] = np.arange(count)[:, None, None]
+    settings: dict[str, Any] = {"augment": "flip", "seed": 0, "epoch": 0, **changes}
+    return list(batches(split, canvases, batch_size=batch_size, **settings))
+
+
+def order(found: list[Batch]) -> list[int]:
+    return [int(picture.min()) for pictures, _ in found for picture in pictures]
+
+
+def flipped(found: list[Batch]) -> list[bool]:
+    return [int(picture[0, 0, 0]) == 200 for pictures, _ in found for picture in pictures]
+
+
+@pytest.fixture(scope="module")
+def split(make_picture: MakePicture, make_split: MakeSplit) -> Split:
+    return make_split(*(make_picture(i, [(1, i, 0, 10, 10)]) for i in range(13)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 5, 12, 13, 14, 100])
+def test_every_picture_comes_once_in_batches_of_nearly_one_size(
+    split: Split, batch_size: int
+) -> None:
+    found = epoch_of(split, batch_size)
+    assert sorted(order(found)) == list(range(13))
+    sizes = [len(pictures) for pictures, _ in found]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= batch_size
+    assert len(found) == steps(13, batch_size)
+
+
+def test_one_picture_is_an_epoch(make_picture: MakePicture, make_split: MakeSplit) -> None:
+    assert order(epoch_of(make_split(make_picture()))) == [0]
+
+
+def test_an_epoch_follows_from_seed_and_epoch_alone(split: Split) -> None:
+    first = epoch_of(split, seed=3, epoch=5)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    again = epoch_of(split, seed=3, epoch=5)
+    for (pictures, targets), (others, other_targets) in zip(first, again, strict=True):
+        assert torch.equal(pictures, others)
+        for one, other in zip(targets, other_targets, strict=True):
+            assert torch.equal(one["boxes"], other["boxes"])
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 1}, {"seed": 2**31 - 1, "epoch": 999}])
+def test_another_seed_or_epoch_is_another_order_with_other_flips(
+    split: Split, other: dict[str, int]
+) -> None:
+    one, two = epoch_of(split), epoch_of(split, **other)
+    assert order(one) != order(two)
+    assert dict(zip(order(one), flipped(one), strict=True)) != (
+        dict(zip(order(two), flipped(two), strict=True))
+    )
+
+
+def test_a_pictures_flip_does_not_depend_on_the_batch_size(split: Split) -> None:
+    one, two = epoch_of(split, 2), epoch_of(split, 5)
+    assert order(one) == order(two)
+    assert flipped(one) == flipped(two)
+
+
+def test_about_half_are_flipped_and_each_in_some_epoch(split: Split) -> None:
+    flips = np.zeros(13)
+    for epoch in range(20):
+        found = epoch_of(split, epoch=epoch)
+        flips[order(found)] += flipped(found)
+    assert 0.35 < flips.mean() / 20 < 0.65
+    assert flips.min() > 0
+
+
+def test_without_augmentation_nothing_is_flipped(split: Split) -> None:
+    found = epoch_of(split, augment="none")
+    assert not any(flipped(found))
+    assert order(found) == order(epoch_of(split))
+
+
+def test_a_flip_moves_the_boxes_of_its_picture(split: Split) -> None:
+    found = epoch_of(split)
+    plain = {i: target(split.pictures[i], SIZE)["boxes"] for i in range(13)}
+    targets = [own for _, batch in found for own in batch]
+    assert any(flipped(found)) and not all(flipped(found))
+    for i, own, mirrored in zip(order(found), targets, flipped(found), strict=True):
+        x1, y1, x2, y2 = plain[i][0].tolist()
+        expected = [SIZE - x2, y1, SIZE - x1, y2] if mirrored else [x1, y1, x2, y2]
+        assert own["boxes"][0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_pictures_are_bytes_with_their_channels_first(split: Split) -> None:
+    pictures, _ = epoch_of(split, 13)[0]
+    assert pictures.dtype is torch.uint8
+    assert pictures.shape == (13, 3, SIZE, SIZE)
+
+
+def test_targets_are_corners_on_the_canvas(make_picture: MakePicture) -> None:
+    picture = make_picture(1, [(2, 10, 20, 30, 40)], size=(100, 200))
+    found = target(picture, 50)  # a quarter
+    assert found["boxes"].tolist() == [[2.5, 5.0, 10.0, 15.0]]
+    assert found["labels"].tolist() == [2]
+    assert (found["boxes"].dtype, found["labels"].dtype) == (torch.float32, torch.int64)
+
+
+def test_crowds_are_not_trained_on(make_picture: MakePicture) -> None:
+    picture = make_picture(1, [(1, 0, 0, 9, 9), (2, 20, 20, 30, 30)], crowd=(0,))
+    assert target(picture, SIZE)["labels"].tolist() == [2]
+    crowd = make_picture(1, [(1, 0, 0, 9, 9)], crowd=(0,))
+    assert target(crowd, SIZE)["boxes"].shape == (0, 4)
+
+
+def test_boxes_are_clipped_to_the_picture_and_dropped_outside(make_picture: MakePicture) -> None:
+    picture = make_picture(1, [(1, -10, -10, 20, 20), (2, 96, 0, 5, 5), (2, 90, 60, 50, 50)])
+    found = target(picture, 96)
+    assert found["boxes"].tolist() == [[0, 0, 10, 10], [90, 60, 96, 72]]
+    assert found["labels"].tolist() == [1, 2]
+
+
+def test_a_picture_without_boxes_has_an_empty_target(make_picture: MakePicture) -> None:
+    found = target(make_picture(), SIZE)
+    assert (found["boxes"].shape, found["labels"].shape) == ((0, 4), (0,))

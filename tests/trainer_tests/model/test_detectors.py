@@ -1,0 +1,146 @@
+"""Detectors: losses to learn from, detections to score, whatever the classes and targets."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainer.config import Model
+from trainer.model.detectors import DETECTIONS, SCORE_THRESHOLD, Detector, build
+from trainer.model.freezing import set_depth
+
+SIZE = 64
+DETECTORS = ("retinanet", "faster_rcnn")
+
+
+def new(detector: Any, classes: int = 2, size: int = SIZE) -> Detector:
+    torch.manual_seed(0)
+    return build(Model(detector=detector, weights="none", image_size=size), classes)
+
+
+@pytest.fixture(scope="module", params=DETECTORS)
+def detector(request: pytest.FixtureRequest) -> Detector:
+    return new(request.param)
+
+
+def pictures(count: int = 2, size: int = SIZE) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
+
+
+def target(*labels: int) -> dict[str, Tensor]:
+    corners = [[4.0 + i, 8.0, 36.0 + i, 40.0] for i in range(len(labels))]
+    return {
+        "boxes": torch.tensor(corners).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    }
+
+
+def learn(detector: Detector, *targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    set_depth(detector, detector.stages, 1)
+    detector.zero_grad()
+    losses = detector(pictures(len(targets)), list(targets))
+    torch.stack(list(losses.values())).sum().backward()
+    return losses
+
+
+@pytest.mark.parametrize("classes", [1, 90])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_losses_are_finite_and_reach_every_open_parameter(name: str, classes: int) -> None:
+    detector = new(name, classes)
+    losses = learn(detector, target(classes, 1))
+    assert len(losses) >= 2
+    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
+    for parameter_name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, parameter_name
+            assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+def test_a_batch_without_any_box_can_be_learned_from(detector: Detector) -> None:
+    losses = learn(detector, target())
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    gradients = [p.grad for p in detector.head.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@torch.no_grad()
+def detections(
+    detector: Detector, count: int = 2, precision: Any = None, size: int = SIZE
+) -> list[dict[str, Tensor]]:
+    detector.eval()
+    with torch.autocast("cpu", dtype=precision, enabled=precision is not None):
+        return detector(pictures(count, size))
+
+
+@pytest.mark.parametrize("classes", [1, 90])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detections_are_boxes_labels_and_scores_best_first(name: str, classes: int) -> None:
+    found = detections(new(name, classes))
+    assert len(found) == 2
+    for own in found:
+        boxes, labels, scores = own["boxes"], own["labels"], own["scores"]
+        assert boxes.shape == (len(scores), 4) and labels.shape == scores.shape
+        assert len(scores) <= DETECTIONS
+        assert ((scores >= SCORE_THRESHOLD) & (scores <= 1)).all()
+        assert (scores[:-1] >= scores[1:]).all()
+        assert ((boxes >= 0) & (boxes <= SIZE)).all()
+        assert (boxes[:, :2] <= boxes[:, 2:]).all()
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_background_is_never_detected(name: str, classes: int) -> None:
+    detector = new(name, classes)
+    if name == "retinanet":  # unsure of everything, so that every class is found somewhere
+        with torch.no_grad():
+            detector.get_parameter("head.head.classification_head.cls_logits.bias").zero_()
+    labels = torch.cat([own["labels"] for own in detections(detector)])
+    assert len(labels) > 0
+    assert set(labels.tolist()) <= set(range(1, classes + 1))
+
+
+def test_boxes_are_decoded_in_fp32_whatever_the_precision() -> None:
+    detector = new("retinanet", size=320)  # a bf16 has only even numbers from 256 on
+    with torch.no_grad():  # no offsets: every box is its anchor
+        for name in ("weight", "bias"):
+            detector.get_parameter(f"head.head.regression_head.bbox_reg.{name}").zero_()
+            detector.get_parameter(f"head.head.classification_head.cls_logits.{name}").zero_()
+    plain, reduced = (
+        detections(detector, 1, p, size=320)[0]["boxes"] for p in (None, torch.bfloat16)
+    )
+    exact = {tuple(box) for box in plain.tolist()}
+    assert len(reduced) > 0
+    assert {tuple(box) for box in reduced.tolist()} == exact
+
+
+def test_losses_and_detections_are_fp32_in_reduced_precision(detector: Detector) -> None:
+    set_depth(detector, detector.stages, 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = detector(pictures(1), [target(1)])
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    (own,) = detections(detector, 1, torch.bfloat16)
+    assert own["boxes"].dtype is own["scores"].dtype is torch.float32
+
+
+def test_names_begin_with_backbone_neck_and_head(detector: Detector) -> None:
+    assert {name.split(".")[0] for name in detector.state_dict()} == {"backbone", "neck", "head"}
+
+
+def test_equal_seeds_give_equal_detectors() -> None:
+    one, two = new("retinanet").state_dict(), new("retinanet").state_dict()
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_a_small_object_on_the_canvas_can_be_learned() -> None:
+    """Ten steps on one picture must lower every loss."""
+    detector = new("retinanet")
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
+    before = learn(detector, target(1))
+    for _ in range(10):
+        learn(detector, target(1))
+        optimizer.step()
+    after = learn(detector, target(1))
+    assert all(after[name] < before[name] for name in before)

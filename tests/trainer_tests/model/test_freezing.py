@@ -1,0 +1,202 @@
+"""Freezing: not one bit below the depth changes, everything above it trains."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainer import optim
+from trainer.config import TrainConfig
+from trainer.data.batches import Batch
+from trainer.engine import train_one_epoch
+from trainer.model import backbones
+from trainer.model.detectors import Detector, build
+from trainer.model.freezing import opened_names, set_depth
+from trainer.phases import Phase, plan
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config: Callable[..., TrainConfig]) -> TrainConfig:
+    return tiny_config({"model.image_size": 64, "train.unfreeze.lr": 0.01})
+
+
+@pytest.fixture(scope="module")
+def built(config: TrainConfig) -> Detector:
+    torch.manual_seed(0)
+    return build(config.model, classes=2)
+
+
+@pytest.fixture
+def detector(built: Detector) -> Detector:
+    return copy.deepcopy(built)
+
+
+def batches() -> list[Batch]:
+    draw = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=draw)
+    target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    return [(pictures, [target, target])]
+
+
+def train(detector: Detector, config: TrainConfig, phase: Phase, optimizer: object = None) -> None:
+    """Two real epochs of one step each."""
+    chosen = optimizer or optim.build(detector, config.train)
+    assert isinstance(chosen, torch.optim.Optimizer)
+    for epoch in range(2):
+        set_depth(detector, detector.stages, phase.depth)
+        train_one_epoch(
+            detector,
+            chosen,
+            torch.amp.GradScaler("cpu", enabled=False),
+            batches(),
+            set_step=lambda step: optim.set_step(chosen, phase, 0.0, step, 1),
+            precision="fp32",
+            clip_norm=10.0,
+            seed=0,
+            epoch=epoch,
+        )
+
+
+def bits(detector: Detector) -> dict[str, bytes]:
+    def raw(tensor: Tensor) -> bytes:
+        return tensor.detach().contiguous().numpy().tobytes()
+
+    return {name: raw(tensor) for name, tensor in detector.state_dict().items()}
+
+
+def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_in_the_head_phase_not_one_bit_of_the_backbone_changes(
+    detector: Detector, config: TrainConfig
+) -> None:
+    before = bits(detector)
+    train(detector, config, plan(config.train, 5)[0])
+    moved = changed(before, bits(detector))
+    assert not {name for name in moved if name.startswith("backbone.")}
+    assert moved == {name for name in before if not name.startswith("backbone.")}
+
+
+@pytest.mark.parametrize("depth", range(6))
+def test_exactly_the_top_stages_change(detector: Detector, config: TrainConfig, depth: int) -> None:
+    before = bits(detector)
+    train(detector, config, replace(plan(config.train, 5)[-1], depth=depth))
+    moved = changed(before, bits(detector))
+    opened = detector.stages[5 - depth :]
+    expected = {f"backbone.{n}" for stage in opened for n in (*stage.parameters, *stage.buffers)}
+    assert {name for name in moved if name.startswith("backbone.")} == expected
+
+
+def test_sgd_with_momentum_and_decay_leaves_frozen_stages_alone_too(
+    detector: Detector, config: TrainConfig
+) -> None:
+    sgd = config.train.model_copy(update={"optimizer": "sgd"})
+    before = bits(detector)
+    phase = replace(plan(config.train, 5)[-1], depth=2, weight_decay=0.5)
+    train(detector, config, phase, optim.build(detector, sgd))
+    moved = {name for name in changed(before, bits(detector)) if name.startswith("backbone.")}
+    assert moved and moved <= {f"backbone.{n}" for n in opened_names(detector.stages, 2)}
+
+
+def test_stages_closed_again_keep_still_though_the_optimizer_remembers(
+    detector: Detector, config: TrainConfig
+) -> None:
+    optimizer = optim.build(detector, config.train)
+    phase = replace(plan(config.train, 5)[-1], depth=5)
+    train(detector, config, phase, optimizer)
+    before = bits(detector)
+    train(detector, config, replace(phase, depth=0), optimizer)
+    moved = changed(before, bits(detector))
+    assert not {name for name in moved if name.startswith("backbone.")}
+
+
+def state(detector: Detector) -> dict[str, bool]:
+    modes = {f"mode of {name}": module.training for name, module in detector.named_modules()}
+    return modes | {name: p.requires_grad for name, p in detector.named_parameters()}
+
+
+@pytest.mark.parametrize("depth", range(6))
+def test_a_depth_set_twice_or_after_any_other_is_the_same(detector: Detector, depth: int) -> None:
+    set_depth(detector, detector.stages, depth)
+    first = state(detector)
+    set_depth(detector, detector.stages, depth)
+    assert state(detector) == first
+    set_depth(detector, detector.stages, 5 - depth)
+    detector.eval()
+    set_depth(detector, detector.stages, depth)
+    assert state(detector) == first
+
+
+def test_neck_and_head_train_at_every_depth(detector: Detector) -> None:
+    for depth in range(6):
+        set_depth(detector, detector.stages, depth)
+        for part in (detector.neck, detector.head):
+            assert all(p.requires_grad for p in part.parameters())
+            assert all(module.training for module in part.modules())
+
+
+def test_frozen_parameters_hold_no_gradient(detector: Detector, config: TrainConfig) -> None:
+    train(detector, config, replace(plan(config.train, 5)[-1], depth=5))
+    set_depth(detector, detector.stages, 1)
+    for name, parameter in detector.named_parameters():
+        assert parameter.requires_grad or parameter.grad is None, name
+
+
+STAGES = {
+    "tf_efficientnet_lite0": 5,
+    "resnet50": 5,
+    "vgg16": 5,
+    "inception_v3": 5,
+    "convnext_tiny": 4,
+}
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def backbone(request: pytest.FixtureRequest) -> backbones.Backbone:
+    with torch.device("meta"):
+        return backbones.build(request.param, "none")
+
+
+def test_stages_hold_every_parameter_and_buffer_exactly_once(
+    backbone: backbones.Backbone,
+) -> None:
+    module, stages = backbone.module, backbone.stages
+    parameters = [name for stage in stages for name in stage.parameters]
+    buffers = [name for stage in stages for name in stage.buffers]
+    modules = [name for stage in stages for name in stage.modules]
+    assert sorted(parameters) == sorted(name for name, _ in module.named_parameters())
+    assert sorted(buffers) == sorted(name for name, _ in module.named_buffers())
+    assert sorted(modules) == sorted(name for name, _ in module.named_modules())
+
+
+def test_every_stage_has_parameters_and_they_are_in_order(backbone: backbones.Backbone) -> None:
+    assert all(stage.parameters for stage in backbone.stages)
+    held = [name for stage in backbone.stages for name in stage.parameters]
+    assert held == [name for name, _ in backbone.module.named_parameters()]
+
+
+def test_what_is_opened_grows_from_the_top(backbone: backbones.Backbone) -> None:
+    stages = backbone.stages
+    assert opened_names(stages, 0) == set()
+    for depth in range(1, len(stages) + 1):
+        top = stages[len(stages) - depth]
+        more = opened_names(stages, depth) - opened_names(stages, depth - 1)
+        assert more == {*top.parameters, *top.buffers}
+    assert opened_names(stages, len(stages)) == set(backbone.module.state_dict())
+
+
+def test_the_well_known_cuts_are_where_everyone_expects_them() -> None:
+    with torch.device("meta"):
+        resnet = backbones.build("resnet18", "none").stages
+        convnext = backbones.build("convnext_atto", "none").stages
+    assert [{name.split(".")[0] for name in stage.parameters} for stage in resnet] == (
+        [{"conv1", "bn1"}, {"layer1"}, {"layer2"}, {"layer3"}, {"layer4"}]
+    )
+    assert {name.split(".")[0] for name in convnext[0].parameters} == (
+        {"stem_0", "stem_1", "stages_0"}
+    )
+    assert {name.split(".")[0] for name in convnext[3].parameters} == {"stages_3"}

@@ -1,0 +1,174 @@
+"""Scores are COCO's; detections carry the data set's own ids and pixels."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+
+from trainer.config import Data, TrainConfig
+from trainer.data.batches import target
+from trainer.data.canvas import letterbox
+from trainer.data.formats import Picture, Split, Splits
+from trainer.evaluate import FIGURES, Truth, detect, evaluate, measure, score
+from trainer.model.detectors import build
+
+SIZE = 64
+MakePicture = Callable[..., Picture]
+MakeSplit = Callable[..., Split]
+
+
+class Oracle(nn.Module):
+    """A detector that finds the given boxes, on the canvas, picture after picture."""
+
+    def __init__(self, answers: list[dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+        self.answers = answers
+
+    def forward(self, pictures: Tensor) -> list[dict[str, Tensor]]:
+        own, self.answers = self.answers[: len(pictures)], self.answers[len(pictures) :]
+        return [{**a, "scores": torch.full((len(a["labels"]),), 0.9)} for a in own]
+
+
+def perfect(split: Split) -> Any:
+    return Oracle([target(picture, SIZE) for picture in split.pictures])
+
+
+def canvases(count: int) -> NDArray[np.uint8]:
+    return np.zeros((count, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def found(id: int, category: int, box: list[float], certainty: float = 0.9) -> dict[str, Any]:
+    return {"image_id": id, "category_id": category, "bbox": box, "score": certainty}
+
+
+def guesses(split: Split) -> list[dict[str, Any]]:
+    """Detections of every quality: shifted, of the wrong class, twice, out of nowhere."""
+    draw = np.random.default_rng(1)
+    results = []
+    for picture in split.pictures:
+        for box, label in zip(picture.boxes, picture.labels, strict=True):
+            for shift in (1, 4, 9):
+                moved = box + draw.normal(0, shift, 4)
+                category = split.categories[(label - 1 + (shift == 9)) % 2].id
+                results.append(
+                    found(picture.id, category, np.abs(moved).tolist(), float(draw.random()))
+                )
+        results.append(found(picture.id, 7, [1.0, 1.0, 9.0, 9.0], float(draw.random())))
+    return results
+
+
+def test_perfect_detections_score_1(tiny: Splits) -> None:
+    metrics = evaluate(perfect(tiny.val), Truth(tiny.val), canvases(6), batch_size=4)
+    assert metrics["map"] == pytest.approx(1.0)
+    assert metrics["mar_100"] == pytest.approx(1.0)
+    assert metrics.per_class == pytest.approx({"red": 1.0, "blue": 1.0})
+
+
+def test_what_is_measured_are_the_figures_and_their_detections(tiny: Splits) -> None:
+    metrics, results = measure(perfect(tiny.val), tiny.val, SIZE)
+    assert metrics["map"] == pytest.approx(1.0)
+    assert len(results) == sum(len(picture.boxes) for picture in tiny.val.pictures)
+
+
+def test_figures_are_those_of_a_direct_run_of_pycocotools(tiny: Splits, tiny_data: Data) -> None:
+    results = guesses(tiny.val)
+    metrics = score(Truth(tiny.val), json.loads(json.dumps(results)))
+    truth = COCO(str(tiny_data.val))
+    direct = COCOeval(truth, truth.loadRes(results), "bbox")
+    direct.evaluate()
+    direct.accumulate()
+    direct.summarize()
+    expected = {n: None if v < 0 else v for n, v in zip(FIGURES, direct.stats, strict=True)}
+    assert metrics.figures == pytest.approx(expected, abs=1e-12)
+    assert 0.05 < metrics["map"] < 0.95
+
+
+def test_the_mean_of_the_classes_is_the_whole(tiny: Splits) -> None:
+    metrics = score(Truth(tiny.val), guesses(tiny.val))
+    assert np.mean(list(metrics.per_class.values())) == pytest.approx(metrics["map"])
+
+
+def test_no_detections_score_0(tiny: Splits) -> None:
+    metrics = score(Truth(tiny.val), [])
+    assert set(metrics.figures) == set(FIGURES)
+    assert set(metrics.figures.values()) == {0.0}
+    assert metrics.per_class == {"red": 0.0, "blue": 0.0}
+
+
+def test_a_detector_that_finds_nothing_scores_0(tiny: Splits) -> None:
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    blind: Any = Oracle([nothing] * 6)
+    assert evaluate(blind, Truth(tiny.val), canvases(6))["map"] == 0.0
+
+
+def test_detections_carry_own_ids_and_original_pixels(
+    make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    wide = make_picture(41, [(2, 30, 15, 45, 30)], size=(192, 96))
+    tall = make_picture(17, [(1, 10, 20, 30, 40)], size=(60, 120))
+    split = make_split(wide, tall)
+    first, second = detect(perfect(split), split, canvases(2))
+    assert (first["image_id"], first["category_id"]) == (41, 7)
+    assert first["bbox"] == pytest.approx([30, 15, 45, 30], abs=1e-4)
+    assert (second["image_id"], second["category_id"]) == (17, 3)
+    assert second["bbox"] == pytest.approx([10, 20, 30, 40], abs=1e-4)
+    assert json.dumps([first, second])
+
+
+def test_boxes_are_clipped_to_the_picture(make_picture: MakePicture, make_split: MakeSplit) -> None:
+    split = make_split(make_picture())  # 96 x 72 on a canvas of 64: the lower quarter is grey
+    answer = {"boxes": torch.tensor([[-5.0, 30.0, 70.0, 64.0]]), "labels": torch.tensor([1])}
+    oracle: Any = Oracle([answer])
+    (only,) = detect(oracle, split, canvases(1))
+    assert only["bbox"] == pytest.approx([0, 45, 96, 27])
+
+
+def test_a_crowd_is_no_miss_and_what_is_found_in_it_no_mistake(
+    make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    boxes = [(1, 5, 5, 20, 20), (1, 40, 10, 50, 50)]
+    truth = Truth(make_split(make_picture(1, boxes, crowd=(1,))))
+    right = found(1, 3, [5, 5, 20, 20], 0.5)
+    assert score(truth, [right, found(1, 3, [45, 15, 20, 20], 0.9)])["map"] == pytest.approx(1.0)
+    assert score(truth, [right, found(1, 3, [0, 50, 20, 20], 0.9)])["map"] < 0.6
+
+
+def test_what_a_split_lacks_is_none_but_counts_as_0(
+    make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    truth = Truth(make_split(make_picture(1, [(1, 5, 5, 20, 20)])))  # small, and red alone
+    metrics = score(truth, [found(1, 3, [5, 5, 20, 20])])
+    assert metrics.per_class == {"red": pytest.approx(1.0), "blue": None}
+    assert metrics.figures["map_large"] is None
+    assert metrics["map_large"] == 0.0
+
+
+def test_a_split_without_boxes_is_no_exception(
+    make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    truth = Truth(make_split(make_picture()))
+    assert score(truth, [found(1, 3, [5, 5, 20, 20])])["map"] == 0.0
+
+
+def test_a_picture_is_seen_the_same_in_any_batch(
+    tiny: Splits, tiny_config: Callable[..., TrainConfig]
+) -> None:
+    torch.manual_seed(0)
+    model = tiny_config({"model.weights": "imagenet", "model.image_size": SIZE}).model
+    detector = build(model, classes=2)
+    with torch.no_grad():  # sure enough to find something
+        detector.get_parameter("head.head.classification_head.cls_logits.bias").fill_(-2.0)
+    store = np.stack([letterbox(picture, SIZE) for picture in tiny.val.pictures])
+    single, batched = (detect(detector, tiny.val, store, batch_size=n) for n in (1, 6))
+    assert len(single) == len(batched) > 0
+    for one, other in zip(single, batched, strict=True):
+        assert one["image_id"] == other["image_id"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)

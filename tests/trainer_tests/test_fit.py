@@ -1,0 +1,298 @@
+"""A trial: one report an epoch, and the same bits however often it is stopped or forked."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainer.checkpoint import BEST, LAST, load
+from trainer.config import BadInput, TrainConfig
+from trainer.data.formats import Splits
+from trainer.engine import Diverged, OutOfMemory
+from trainer.fit import EpochReport, Result, fit
+from trainer.phase_cache import PhaseCache
+
+EPOCHS = 5
+DEPTHS = [0, 0, 3, 5, 5]
+FIRST_LOSSES: list[dict[str, float]] = []
+"""Of the first epochs, seeded: a refactor keeps them, a change of the numbers says so."""
+
+
+class Unbroken:
+    """A trial that ran from start to end, and its folder as it was after each epoch."""
+
+    def __init__(self, config: TrainConfig, data: Splits, place: Path) -> None:
+        self.cache = PhaseCache(place / "phases")
+        self.reports: list[EpochReport] = []
+
+        def report(epoch: EpochReport) -> bool:
+            self.reports.append(epoch)
+            copytree(place / "trial", place / f"after {epoch.epoch}")
+            return True
+
+        self.place = place
+        self.result = fit(config, data, place / "trial", report, self.cache)
+
+    def after(self, epoch: int) -> Path:
+        return self.place / f"after {epoch}"
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config: Callable[..., TrainConfig]) -> TrainConfig:
+    return tiny_config({"model.image_size": 64, "train.unfreeze.depth": "all"})
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    config: TrainConfig, tiny: Splits, tmp_path_factory: pytest.TempPathFactory
+) -> Unbroken:
+    return Unbroken(config, tiny, tmp_path_factory.mktemp("unbroken"))
+
+
+@pytest.fixture(scope="module")
+def stopped(config: TrainConfig, tiny: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial stopped after every epoch and resumed; its folder is kept as `after N`."""
+    place = tmp_path_factory.mktemp("stopped")
+    for epoch in range(1, EPOCHS + 1):
+        result = run(config, tiny, place / "trial", until=epoch)
+        assert result.epochs == epoch
+        copytree(place / "trial", place / f"after {epoch}")
+    return place
+
+
+def run(
+    config: TrainConfig,
+    data: Splits,
+    folder: Path,
+    until: int = EPOCHS,
+    reports: list[EpochReport] | None = None,
+    reuse: PhaseCache | None = None,
+) -> Result:
+    def report(epoch: EpochReport) -> bool:
+        if reports is not None:
+            reports.append(epoch)
+        return epoch.epoch < until
+
+    return fit(config, data, folder, report, reuse)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from leaves(inner, f"{path}/{key}")
+    else:
+        yield path, value.numpy().tobytes() if isinstance(value, Tensor) else value
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Weights, optimizer, scaler and figures of two trials' folders are the same bits."""
+    first, second = load(one / LAST), load(other / LAST)
+    for part in ("model", "optimizer", "scaler"):
+        assert dict(leaves(first[part])) == dict(leaves(second[part])), part
+    assert [figures(raw) for raw in first["reports"]] == [figures(raw) for raw in second["reports"]]
+    best = [load(folder / BEST) for folder in (one, other)]
+    assert dict(leaves(best[0]["model"])) == dict(leaves(best[1]["model"]))
+    assert figures(best[0]["report"]) == figures(best[1]["report"])
+
+
+def figures(raw: dict[str, Any]) -> dict[str, Any]:
+    """A report without what the clock says and where it was run."""
+    return {k: v for k, v in raw.items() if k not in {"seconds", "images_per_second", "forked"}}
+
+
+def test_each_epoch_is_reported_once_with_its_place(unbroken: Unbroken) -> None:
+    reports = unbroken.reports
+    assert [r.epoch for r in reports] == [1, 2, 3, 4, 5]
+    assert [r.phase for r in reports] == ["head"] * 2 + ["unfreeze"] * 3
+    assert [r.depth for r in reports] == DEPTHS
+    assert [r.unfreeze_epoch for r in reports] == [0, 0, 1, 2, 3]
+    assert not any(r.forked for r in reports)
+
+
+def test_reports_are_finite_and_plain(unbroken: Unbroken) -> None:
+    for report in unbroken.reports:
+        json.dumps(asdict(report), allow_nan=False)
+        assert report.seconds > 0 and report.images_per_second > 0
+        assert report.losses
+
+
+def test_groups_report_what_trained(unbroken: Unbroken) -> None:
+    for report, depth in zip(unbroken.reports, DEPTHS, strict=True):
+        for name, group in report.groups.items():
+            trains = not name.startswith("stage") or int(name[5]) > 5 - depth
+            assert (group.lr > 0) == trains == (group.trainable > 0)
+
+
+def test_the_best_so_far_never_falls_and_is_kept(unbroken: Unbroken) -> None:
+    maps = [r.map for r in unbroken.reports]
+    assert [r.best_map for r in unbroken.reports] == [max(maps[: i + 1]) for i in range(EPOCHS)]
+    best = maps.index(max(maps)) + 1
+    assert unbroken.result == Result(max(maps), best, EPOCHS)
+    assert load(unbroken.place / "trial" / BEST)["report"]["epoch"] == best
+
+
+def test_the_first_losses_are_what_they_were(unbroken: Unbroken) -> None:
+    for report, expected in zip(unbroken.reports, FIRST_LOSSES, strict=False):
+        assert report.losses == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
+def test_stopped_after_every_epoch_and_resumed_it_is_the_same_bits(
+    unbroken: Unbroken, stopped: Path, epoch: int
+) -> None:
+    assert_same(stopped / f"after {epoch}", unbroken.after(epoch))
+
+
+def test_a_resumed_trial_reports_its_past_first(
+    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+) -> None:
+    folder = copytree(unbroken.after(EPOCHS), tmp_path / "trial")
+    reports: list[EpochReport] = []
+    assert run(config, tiny, folder, reports=reports) == unbroken.result
+    assert reports == unbroken.reports
+
+
+def test_a_trial_stopped_in_its_past_trains_nothing(
+    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+) -> None:
+    folder = copytree(unbroken.after(2), tmp_path / "trial")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    reports: list[EpochReport] = []
+    run(config, tiny, folder, until=1, reports=reports)
+    assert [r.epoch for r in reports] == [1]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_damaged_last_is_resumed_from_the_one_before(
+    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+) -> None:
+    folder = copytree(unbroken.after(3), tmp_path / "trial")
+    os.truncate(folder / LAST, 1000)
+    reports: list[EpochReport] = []
+    run(config, tiny, folder, until=3, reports=reports)
+    assert [r.epoch for r in reports] == [1, 2, 3]
+    assert_same(folder, unbroken.after(3))
+
+
+def test_a_forked_trial_is_the_same_bits_and_says_so(
+    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+) -> None:
+    reports: list[EpochReport] = []
+    run(config, tiny, tmp_path / "fork", 3, reports, unbroken.cache)
+    assert [r.forked for r in reports] == [True, True, False]
+    assert_same(tmp_path / "fork", unbroken.after(3))
+
+
+def test_a_fork_that_goes_another_way_shares_the_head_alone(
+    unbroken: Unbroken, tiny_config: Callable[..., TrainConfig], tiny: Splits, tmp_path: Path
+) -> None:
+    other = tiny_config({"model.image_size": 64, "train.unfreeze.depth": 1})
+    reports: list[EpochReport] = []
+    run(other, tiny, tmp_path / "fork", 2, reports, unbroken.cache)
+    assert [(r.epoch, r.depth, r.forked) for r in reports] == [(1, 0, True), (2, 0, True)]
+    assert_same(tmp_path / "fork", unbroken.after(2))
+
+
+def test_a_forked_trial_stopped_and_resumed_still_says_so(
+    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+) -> None:
+    reports: list[EpochReport] = []
+    run(config, tiny, tmp_path / "fork", 1, reuse=unbroken.cache)
+    run(config, tiny, tmp_path / "fork", 2, reports, unbroken.cache)
+    assert [r.forked for r in reports] == [True, True]
+
+
+def test_a_damaged_head_is_thrown_away_and_trained_again(
+    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+) -> None:
+    cache = PhaseCache(copytree(unbroken.cache.folder, tmp_path / "phases"))
+    (entry,) = cache.folder.iterdir()
+    os.truncate(entry / LAST, 1000)
+    reports: list[EpochReport] = []
+    run(config, tiny, tmp_path / "trial", 2, reports, cache)
+    assert [r.forked for r in reports] == [False, False]
+    assert_same(tmp_path / "trial", unbroken.after(2))
+    assert_same(cache.folder / entry.name, unbroken.after(2))
+
+
+def allocate_too_much() -> None:
+    torch.empty(2**55, dtype=torch.uint8)
+
+
+def raise_cuda() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+
+def raise_python() -> None:
+    raise MemoryError
+
+
+def raise_bug() -> None:
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("cause", "raised", "message"),
+    [
+        (allocate_too_much, OutOfMemory, "can't allocate memory"),
+        (raise_cuda, OutOfMemory, "CUDA out of memory. Tried to allocate 2 GiB.$"),
+        (raise_python, OutOfMemory, "no memory"),
+        (raise_bug, RuntimeError, "a bug"),
+    ],
+)
+def test_every_lack_of_memory_is_one_error_and_bugs_are_none(
+    unbroken: Unbroken,
+    config: TrainConfig,
+    tiny: Splits,
+    tmp_path: Path,
+    cause: Callable[[], None],
+    raised: type[Exception],
+    message: str,
+) -> None:
+    folder = copytree(unbroken.after(1), tmp_path / "trial")
+    with pytest.raises(raised, match=message) as caught:
+        fit(config, tiny, folder, lambda _: bool(cause()))
+    assert type(caught.value) is raised
+
+
+def test_a_depth_beyond_the_backbone_is_told_before_anything_is_written(
+    tiny_config: Callable[..., TrainConfig], tiny: Splits, tmp_path: Path
+) -> None:
+    config = tiny_config({"model.image_size": 64, "train.unfreeze.depth": 6})
+    with pytest.raises(BadInput, match="legal: 0 to 5, or all"):
+        run(config, tiny, tmp_path / "trial")
+    assert not (tmp_path / "trial").exists()
+
+
+def test_a_trial_that_diverges_says_so_and_keeps_what_it_had(
+    tiny_config: Callable[..., TrainConfig], tiny: Splits, tmp_path: Path
+) -> None:
+    wild = {"optimizer": "sgd", "clip_norm": 1e6, "head.lr": 10.0, "unfreeze.lr": 10.0}
+    changes = {f"train.{name}": value for name, value in wild.items()}
+    config = tiny_config({"model.image_size": 64, **changes})
+    reports: list[EpochReport] = []
+    with pytest.raises(Diverged, match="not finite"):
+        run(config, tiny, tmp_path / "trial", reports=reports)
+    if reports:
+        assert len(load(tmp_path / "trial" / LAST)["reports"]) == len(reports)
+    else:
+        assert not (tmp_path / "trial" / LAST).exists()
+
+
+def test_without_a_head_phase_unfreezing_starts_at_once(
+    tiny_config: Callable[..., TrainConfig], tiny: Splits, tmp_path: Path
+) -> None:
+    config = tiny_config({"model.image_size": 64, "train.head.epochs": 0})
+    few = replace(tiny, train=replace(tiny.train, pictures=tiny.train.pictures[:4]))
+    reports: list[EpochReport] = []
+    run(config, few, tmp_path / "trial", 1, reports)
+    (only,) = reports
+    assert (only.phase, only.depth, only.unfreeze_epoch) == ("unfreeze", 2, 1)

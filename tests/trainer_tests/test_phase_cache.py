@@ -1,0 +1,167 @@
+"""Finished phases: found by what they depend on, taken whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer.checkpoint import BEST, LAST, save
+from trainer.config import TrainConfig
+from trainer.phase_cache import PhaseCache, digest, phase_key
+from trainer.phases import plan
+
+CPU = torch.device("cpu")
+MakeConfig = Callable[..., TrainConfig]
+
+
+def head_key(config: TrainConfig) -> str:
+    return phase_key(config, plan(config.train, 5)[:1])
+
+
+def head_digest(config: TrainConfig, data: str = "data") -> str:
+    return digest(config, plan(config.train, 5)[:1], data, CPU)
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Path:
+    folder = tmp_path / "trial"
+    save({"model": {"a": torch.ones(3)}, "reports": [1]}, folder / LAST)
+    save({"model": {"a": torch.ones(3)}, "report": 1}, folder / BEST)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PhaseCache:
+    return PhaseCache(tmp_path / "phases")
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"train.unfreeze.depth": 1},
+        {"train.unfreeze.lr": 0.5},
+        {"train.unfreeze.batch_size": 2},
+        {"train.unfreeze.epochs": 9},
+        {"train.unfreeze.schedule": "at_once"},
+        {"train.unfreeze.weight_decay": 0.5},
+    ],
+)
+def test_trials_that_differ_only_later_share_a_head(
+    tiny_config: MakeConfig, later: dict[str, Any]
+) -> None:
+    assert head_key(tiny_config(later)) == head_key(tiny_config())
+    assert head_digest(tiny_config(later)) == head_digest(tiny_config())
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        {"model.detector": "faster_rcnn"},
+        {"model.backbone": "resnet18"},
+        {"model.weights": "imagenet"},
+        {"model.image_size": 128},
+        {"train.seed": 1},
+        {"train.precision": "bf16"},
+        {"train.optimizer": "sgd"},
+        {"train.augment": "none"},
+        {"train.warmup_epochs": 1.0},
+        {"train.clip_norm": 1.0},
+        {"train.head.lr": 0.5},
+        {"train.head.epochs": 1},
+        {"train.head.batch_size": 2},
+        {"train.head.weight_decay": 0.5},
+    ],
+)
+def test_trials_that_differ_before_share_none(
+    tiny_config: MakeConfig, earlier: dict[str, Any]
+) -> None:
+    assert head_key(tiny_config(earlier)) != head_key(tiny_config())
+
+
+def test_later_phases_have_keys_of_their_own(tiny_config: MakeConfig) -> None:
+    config = tiny_config()
+    phases = plan(config.train, 5)
+    keys = {phase_key(config, phases[: i + 1]) for i in range(len(phases))}
+    assert len(keys) == len(phases)
+
+
+def test_other_data_and_other_threads_are_other_phases(tiny_config: MakeConfig) -> None:
+    config = tiny_config()
+    one = head_digest(config)
+    assert head_digest(config) == one
+    assert head_digest(config, "other data") != one
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert head_digest(config) != one
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_other_bytes_in_the_file_of_weights_are_another_phase(
+    tmp_path: Path, tiny_config: MakeConfig
+) -> None:
+    file = tmp_path / "weights.pth"
+    config = tiny_config({"model.weights": str(file)})
+    file.write_bytes(b"one")
+    one = head_digest(config)
+    file.write_bytes(b"two")
+    assert head_digest(config) != one
+
+
+def test_a_fork_has_the_bytes_that_were_filed(
+    cache: PhaseCache, trial: Path, tmp_path: Path
+) -> None:
+    cache.file_away("key", trial)
+    fork = tmp_path / "fork"
+    checkpoint = cache.fork("key", fork)
+    assert checkpoint and checkpoint["reports"] == [1]
+    for name in (LAST, BEST):
+        assert (fork / name).read_bytes() == (trial / name).read_bytes()
+
+
+def test_what_is_not_filed_gives_no_fork_and_no_folder(cache: PhaseCache, tmp_path: Path) -> None:
+    assert cache.fork("key", tmp_path / "fork") is None
+    assert not (tmp_path / "fork").exists()
+
+
+def test_the_first_to_file_a_phase_stays(cache: PhaseCache, trial: Path) -> None:
+    cache.file_away("key", trial)
+    before = (cache.folder / "key" / LAST).read_bytes()
+    save({"model": {}, "reports": [2]}, trial / LAST)
+    cache.file_away("key", trial)
+    assert (cache.folder / "key" / LAST).read_bytes() == before
+    assert [entry.name for entry in cache.folder.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("name", [LAST, BEST])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Path.unlink,
+        lambda file: os.truncate(file, 0),
+        lambda file: os.truncate(file, file.stat().st_size // 2),
+        lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"),
+    ],
+    ids=["gone", "empty", "truncated", "flipped"],
+)
+def test_a_damaged_entry_is_thrown_away_and_can_be_filed_again(
+    cache: PhaseCache, trial: Path, tmp_path: Path, name: str, damage: Callable[[Path], Any]
+) -> None:
+    cache.file_away("key", trial)
+    damage(cache.folder / "key" / name)
+    assert cache.fork("key", tmp_path / "fork") is None
+    assert not (cache.folder / "key").exists()
+    assert not (tmp_path / "fork").exists()
+    cache.file_away("key", trial)
+    assert cache.fork("key", tmp_path / "fork")
+
+
+def test_a_filing_that_fails_leaves_nothing_behind(cache: PhaseCache, trial: Path) -> None:
+    (trial / BEST).unlink()
+    with pytest.raises(OSError):
+        cache.file_away("key", trial)
+    assert not list(cache.folder.iterdir())

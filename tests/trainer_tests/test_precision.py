@@ -1,0 +1,31 @@
+"""Precision: what is asked for is taken, `auto` is resolved to what there is."""
+
+import pytest
+import torch
+
+from trainer.precision import DTYPES, autocast, device, resolve
+
+
+@pytest.mark.parametrize("wanted", ["fp32", "bf16", "fp16"])
+def test_a_named_precision_is_taken_as_it_is(wanted: str) -> None:
+    assert resolve(wanted) == wanted
+
+
+def test_auto_becomes_a_precision_and_stays_it() -> None:
+    resolved = resolve("auto")
+    assert resolved in DTYPES
+    assert resolve(resolved) == resolved == resolve("auto")
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_products_are_taken_in_that_precision(precision: str, dtype: torch.dtype) -> None:
+    ones = torch.ones(2, 2)
+    with autocast(torch.device("cpu"), precision):
+        assert (ones @ ones).dtype is dtype
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_the_device_is_the_cpu() -> None:
+    assert device() == torch.device("cpu")

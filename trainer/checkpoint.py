@@ -1,0 +1,96 @@
+"""Checkpoints: files of plain tensors, written whole or not at all.
+
+A checkpoint holds only what may differ from the pretrained weights: neck, head and the stages that
+were ever opened. The rest is rebuilt from the config. A file ends with the SHA-256 of what comes
+before: `torch.load` itself reads a file with flipped bits without a word.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .model.detectors import Detector
+from .model.freezing import opened_names
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+
+Checkpoint = dict[str, Any]
+
+
+def trained_state(detector: Detector, depth: int) -> dict[str, Tensor]:
+    """Tensors of neck, head and the top `depth` stages, on the CPU, under the detector's names."""
+    opened = {f"backbone.{name}" for name in opened_names(detector.stages, depth)}
+    return {
+        name: tensor.detach().cpu()
+        for name, tensor in detector.state_dict().items()
+        if name in opened or not name.startswith("backbone.")
+    }
+
+
+def load_trained_state(detector: Detector, state: dict[str, Tensor]) -> None:
+    """Put a `trained_state` into a detector that holds its pretrained weights.
+
+    Raises RuntimeError when it is of another architecture.
+    """
+    missing, unexpected = detector.load_state_dict(state, strict=False)
+    strangers = [*unexpected, *(name for name in missing if not name.startswith("backbone."))]
+    if strangers:
+        raise RuntimeError(f"the checkpoint is of another architecture: {strangers[0]}")
+
+
+def save(checkpoint: Checkpoint, file: Path) -> None:
+    """Write a checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    content = buffer.getvalue()
+    write_whole(content + hashlib.sha256(content).digest(), file)
+
+
+def write_whole(content: bytes, file: Path) -> None:
+    """Put bytes into a file so that a reader sees all of them or the file as it was."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def save_last(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write `last.pt`, keeping the one before as `previous.pt`."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / LAST).replace(folder / PREVIOUS)
+    save(checkpoint, folder / LAST)
+
+
+class Damaged(Exception):
+    """A checkpoint file is not what was written."""
+
+
+def load(file: Path) -> Checkpoint:
+    """Read a checkpoint of plain tensors. Raises OSError where it is missing, or Damaged."""
+    content = file.read_bytes()
+    payload, digest = content[:-32], content[-32:]
+    if hashlib.sha256(payload).digest() != digest:
+        raise Damaged(f"{file} is damaged: its content does not match its digest")
+    checkpoint: Checkpoint = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def load_last(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint of a trial, or None where it has none."""
+    for name in (LAST, PREVIOUS):
+        with contextlib.suppress(OSError, Damaged):
+            return load(folder / name)
+    return None

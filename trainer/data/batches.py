@@ -1,0 +1,63 @@
+"""Batches of an epoch: a pure function of (seed, epoch, index)."""
+
+from collections.abc import Iterator
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .augment import flip
+from .canvas import scales
+from .formats import Picture, Split
+
+Batch = tuple[Tensor, list[dict[str, Tensor]]]
+
+
+def batches(
+    split: Split,
+    canvases: NDArray[np.uint8],
+    *,
+    batch_size: int,
+    augment: str,
+    seed: int,
+    epoch: int,
+) -> Iterator[Batch]:
+    """Shuffled batches of an epoch: uint8 pictures (n, 3, S, S), channels last, and targets.
+
+    Every picture comes once; batch sizes differ by at most one, so that no BatchNorm ever sees a
+    leftover of one picture.
+    """
+    order = generator(seed, epoch, 0).permutation(len(split.pictures))
+    for indices in np.array_split(order, steps(len(order), batch_size)):
+        pictures = torch.from_numpy(canvases[indices]).permute(0, 3, 1, 2)
+        targets = [target(split.pictures[i], canvases.shape[1]) for i in indices]
+        if augment == "flip":
+            flips = [bool(generator(seed, epoch, 1 + i).integers(2)) for i in indices]
+            pictures, targets = flip(pictures, targets, flips)
+        yield pictures, targets
+
+
+def steps(pictures: int, batch_size: int) -> int:
+    """Optimizer steps in an epoch."""
+    return ceil(pictures / batch_size)
+
+
+def generator(*key: int) -> np.random.Generator:
+    """A generator that depends on its key alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def target(picture: Picture, size: int) -> dict[str, Tensor]:
+    """Boxes to train on: x1, y1, x2, y2 on the canvas, clipped to the picture; no crowds."""
+    across, down = scales(picture.width, picture.height, size)
+    boxes = picture.boxes[~picture.crowd]
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    inside = corners.clip(0, [picture.width, picture.height] * 2)
+    corners = inside * np.array([across, down, across, down])
+    keep = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+    return {
+        "boxes": torch.from_numpy(corners[keep].astype(np.float32)),
+        "labels": torch.from_numpy(picture.labels[~picture.crowd][keep]),
+    }

@@ -1,0 +1,93 @@
+"""Canvases: every picture letterboxed once to a fixed square, kept in a file all trials map.
+
+A canvas holds the picture at its top left, scaled to fit, the rest grey. Since the canvas is
+fixed, what a detector sees of one picture never depends on its batch mates.
+"""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from .formats import Picture, Split
+
+GREY = 114
+"""Of the canvas outside the picture: near the mean of ImageNet."""
+VERSION = 1
+"""Part of a store's digest; raise it when the making of a canvas changes."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One picture on its canvas."""
+
+    pixels: NDArray[np.uint8]
+    """(size, size, 3) RGB."""
+    scale: tuple[float, float]
+    """Canvas pixels a picture pixel, across and down."""
+
+
+def to_canvas(picture: Image.Image, size: int) -> Canvas:
+    """Letterbox an upright RGB picture."""
+    scaled = picture.resize(fitted(*picture.size, size), Image.Resampling.BILINEAR)
+    pixels = np.full((size, size, 3), GREY, dtype=np.uint8)
+    pixels[: scaled.height, : scaled.width] = np.asarray(scaled)
+    return Canvas(pixels, scales(*picture.size, size))
+
+
+def fitted(width: int, height: int, size: int) -> tuple[int, int]:
+    """Width and height that a picture has on its canvas, at least a pixel each."""
+    scale = min(size / width, size / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def scales(width: int, height: int, size: int) -> tuple[float, float]:
+    """Canvas pixels a picture pixel, across and down."""
+    across, down = fitted(width, height, size)
+    return across / width, down / height
+
+
+def letterbox(picture: Picture, size: int) -> NDArray[np.uint8]:
+    """Decode one picture of a data set onto its canvas, (size, size, 3) RGB."""
+    with Image.open(picture.file) as opened:
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    return to_canvas(upright, size).pixels
+
+
+def open_store(split: Split, size: int, folder: Path) -> NDArray[np.uint8]:
+    """The canvases of a split, (n, size, size, 3), mapped from a file made at first use.
+
+    Safe for many processes at once: one makes the file, whole or not at all, the others wait.
+    """
+    identity = f"{VERSION} {size} " + " ".join(picture.sha256 for picture in split.pictures)
+    file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                _make_store(split, size, file)
+    store: NDArray[np.uint8] = np.load(file, mmap_mode="r")
+    return store
+
+
+def _make_store(split: Split, size: int, file: Path) -> None:
+    part = file.with_suffix(f".{os.getpid()}.part")
+    shape = (len(split.pictures), size, size, 3)
+    store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+    with ThreadPoolExecutor() as pool:  # PIL decodes and scales without the interpreter's lock
+        for i, canvas in enumerate(pool.map(lambda p: letterbox(p, size), split.pictures)):
+            store[i] = canvas
+    store.flush()
+    part.replace(file)
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "unfreeze"

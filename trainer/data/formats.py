@@ -1,0 +1,247 @@
+"""Annotated pictures in memory, and how COCO files and Roboflow exports become them."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..config import BadInput, Data
+from .digits import make_digits
+from .split import split_off
+from .validate import check_coco
+
+ROBOFLOW = "_annotations.coco.json"
+SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class under the data set's own id and name."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture and its boxes; sizes are as seen, after EXIF orientation."""
+
+    id: int
+    """The data set's own id."""
+    file: Path
+    width: int
+    height: int
+    sha256: str
+    """Of the file's bytes."""
+    boxes: NDArray[np.float64]
+    """(n, 4) x, y, width, height in pixels of this picture."""
+    labels: NDArray[np.int64]
+    """(n,) from 1: the position of the category in `Split.categories`."""
+    crowd: NDArray[np.bool_]
+    """(n,) whether the box is a crowd: not trained on, ignored in evaluation, as COCO does."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pictures of train, val or test."""
+
+    name: str
+    pictures: tuple[Picture, ...]
+    categories: tuple[Category, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of pictures, boxes and classes: equal wherever the files lie."""
+        total = hashlib.sha256()
+        for picture in self.pictures:
+            total.update(f"{picture.id} {picture.sha256}".encode())
+            for array in (picture.boxes, picture.labels, picture.crowd):
+                total.update(array.tobytes())
+        total.update(json.dumps([(c.id, c.name) for c in self.categories]).encode())
+        return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as trials see it."""
+
+    train: Split
+    val: Split
+    test: Split | None
+    notes: tuple[str, ...] = ()
+    """What the reader dropped or made up, a line each."""
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return self.train.categories
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of what training and validation see; test has no say in a trial."""
+        return hashlib.sha256((self.train.digest + self.val.digest).encode()).hexdigest()
+
+
+def load(data: Data | str, cache: Path) -> Splits:
+    """Read a data set: the `data:` part of a config, or `digits` for the embedded one.
+
+    Raises BadInput with every error of every file.
+    """
+    if data == "digits":
+        data = find(make_digits(cache))
+    assert isinstance(data, Data)
+    errors: list[str] = []
+    notes: list[str] = []
+    raw = {
+        name: _read_json(f"data.{name}", file, errors)
+        for name in SPLIT_NAMES
+        if (file := getattr(data, name)) is not None
+    }
+    if errors:
+        raise BadInput(errors)
+    categories = _categories(raw, notes)
+    splits = {}
+    for name, content in raw.items():
+        folders = _image_folders(data, name)
+        check = check_coco(f"data.{name}", content, folders)
+        errors += check.errors
+        notes += check.notes
+        if not check.errors:
+            splits[name] = Split(name, _pictures(content, folders, categories), categories)
+    if errors:
+        raise BadInput(errors)
+    if "val" not in splits:
+        splits["train"], splits["val"] = split_off(splits["train"], "val", data.val_fraction)
+        notes.append(
+            f"no val given: {len(splits['val'].pictures)} of the pictures of train are val, "
+            "chosen by content"
+        )
+    return Splits(splits["train"], splits["val"], splits.get("test"), tuple(notes))
+
+
+def find(place: Path) -> Data:
+    """Guess the `data:` part from a COCO json, a folder of them, or a Roboflow export.
+
+    Raises BadInput saying what was looked for.
+    """
+    if place.is_file():
+        return Data(train=place)
+    files = {name: file for name in SPLIT_NAMES if (file := _split_file(place, name))}
+    if "train" not in files:
+        raise BadInput(
+            [
+                f"{place}: found no train.json and no train/{ROBOFLOW} here; give a COCO json, a "
+                "folder with train.json (val.json, test.json), or a Roboflow COCO export"
+            ]
+        )
+    images = place / "images"
+    return Data(
+        train=files["train"],
+        val=files.get("val"),
+        test=files.get("test"),
+        images=images if images.is_dir() else None,
+    )
+
+
+def _split_file(place: Path, name: str) -> Path | None:
+    aliases = {"val": ("val", "valid")}.get(name, (name,))
+    for alias in aliases:
+        for file in (place / f"{alias}.json", place / alias / ROBOFLOW):
+            if file.is_file():
+                return file
+    return None
+
+
+def _read_json(path: str, file: Path, errors: list[str]) -> dict[str, Any]:
+    if not file.is_file():
+        errors.append(f"{path}: no file {file}")
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        errors.append(f"{path}: {file}, line {error.lineno}, column {error.colno}: {error.msg}")
+        return {}
+    except UnicodeDecodeError:
+        errors.append(f"{path}: {file} is not UTF-8 text")
+        return {}
+    parts = ("images", "annotations", "categories")
+    lacking = [
+        p for p in parts if not isinstance(content, dict) or not isinstance(content.get(p), list)
+    ]
+    if lacking:
+        errors.append(
+            f"{path}: {file} is no COCO json: it has no list {' and no list '.join(lacking)}"
+        )
+        return {}
+    coco: dict[str, Any] = content
+    return coco
+
+
+def _categories(raw: dict[str, dict[str, Any]], notes: list[str]) -> tuple[Category, ...]:
+    """The classes of all splits by id, without Roboflow's unused root category."""
+    found: dict[int, str] = {}
+    used = set()
+    supers = set()
+    for content in raw.values():
+        for category in content["categories"]:
+            found.setdefault(category["id"], category["name"])
+            supers.add(category.get("supercategory"))
+        used |= {annotation.get("category_id") for annotation in content["annotations"]}
+    roots = [i for i, name in found.items() if i not in used and name in supers]
+    for root in roots:
+        notes.append(f"category {root} ({found[root]}) is a root without boxes: dropped")
+    return tuple(Category(i, found[i]) for i in sorted(found) if i not in roots)
+
+
+def _image_folders(data: Data, name: str) -> list[Path]:
+    """Where the pictures of a split may lie, in the order to look."""
+    images = data.images.get(name) if isinstance(data.images, dict) else data.images  # type: ignore[call-overload]
+    if images is not None:
+        return [images]
+    file: Path = getattr(data, name)
+    return [file.parent, file.parent / "images"]
+
+
+def _pictures(
+    content: dict[str, Any], folders: list[Path], categories: tuple[Category, ...]
+) -> tuple[Picture, ...]:
+    label = {category.id: i for i, category in enumerate(categories, start=1)}
+    boxes: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        boxes[annotation["image_id"]].append(annotation)
+
+    def picture(image: dict[str, Any]) -> Picture:
+        own = boxes[image["id"]]
+        file = next(f for d in folders if (f := d / image["file_name"]).is_file())
+        width, height = _size(file)
+        return Picture(
+            id=image["id"],
+            file=file.resolve(),
+            width=width,
+            height=height,
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            boxes=np.array([a["bbox"] for a in own], dtype=np.float64).reshape(-1, 4),
+            labels=np.array([label[a["category_id"]] for a in own], dtype=np.int64),
+            crowd=np.array([bool(a.get("iscrowd", 0)) for a in own], dtype=np.bool_),
+        )
+
+    return tuple(_in_parallel(picture, content["images"]))
+
+
+def _in_parallel(make: Any, items: Iterable[Any]) -> list[Any]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(make, items))
+
+
+def _size(file: Path) -> tuple[int, int]:
+    with Image.open(file) as picture:
+        turned = picture.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 lie on their side
+        width, height = picture.size
+    return (height, width) if turned else (width, height)

@@ -1,0 +1,22 @@
+"""A split by content: the same pictures land on the same side on every machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .formats import Split
+
+
+def split_off(whole: Split, name: str, fraction: float) -> tuple[Split, Split]:
+    """Split off about `fraction` of the pictures, at least one, as a new split of that name.
+
+    A picture's side follows from the digest of its file, so equal files stay on one side, and a
+    picture added later moves no other.
+    """
+    share = [int(picture.sha256[:8], 16) / 2**32 for picture in whole.pictures]
+    limit = max(fraction, min(share))
+    kept = tuple(p for p, s in zip(whole.pictures, share, strict=True) if s > limit)
+    gone = tuple(p for p, s in zip(whole.pictures, share, strict=True) if s <= limit)
+    return replace(whole, pictures=kept), replace(whole, name=name, pictures=gone)

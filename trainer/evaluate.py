@@ -1,0 +1,173 @@
+"""COCO evaluation of a detector on a split, by pycocotools."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from .data.canvas import letterbox, scales
+from .data.formats import Split
+from .model.detectors import Detector
+from .precision import autocast
+
+FIGURES = (
+    "map",
+    "map_50",
+    "map_75",
+    "map_small",
+    "map_medium",
+    "map_large",
+    "mar_1",
+    "mar_10",
+    "mar_100",
+    "mar_small",
+    "mar_medium",
+    "mar_large",
+)
+"""The 12 COCO figures in the order of pycocotools."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """COCO figures of one evaluation; None where the split has nothing to measure."""
+
+    figures: dict[str, float | None]
+    """By name, see FIGURES."""
+    per_class: dict[str, float | None]
+    """AP (IoU .50 to .95) a class name."""
+
+    def __getitem__(self, name: str) -> float:
+        return self.figures[name] or 0.0
+
+
+class Truth:
+    """Ground truth of a split in pycocotools' form, built once."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.coco = COCO()
+        self.coco.dataset = {
+            "images": [{"id": p.id, "width": p.width, "height": p.height} for p in split.pictures],
+            "categories": [{"id": c.id, "name": c.name} for c in split.categories],
+            "annotations": _annotations(split),
+        }
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints unasked
+            self.coco.createIndex()
+
+
+def _annotations(split: Split) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for picture in split.pictures:
+        for box, label, crowd in zip(picture.boxes, picture.labels, picture.crowd, strict=True):
+            found.append(
+                {
+                    "id": len(found) + 1,  # pycocotools takes id 0 for "unmatched"
+                    "image_id": picture.id,
+                    "category_id": split.categories[label - 1].id,
+                    "bbox": box.tolist(),
+                    "area": float(box[2] * box[3]),
+                    "iscrowd": int(crowd),
+                }
+            )
+    return found
+
+
+def evaluate(
+    detector: Detector,
+    truth: Truth,
+    canvases: NDArray[np.uint8],
+    *,
+    precision: str = "fp32",
+    batch_size: int = 1,
+) -> Metrics:
+    """Detect on every picture of a split and score against its truth."""
+    found = detect(detector, truth.split, canvases, precision=precision, batch_size=batch_size)
+    return score(truth, found)
+
+
+@torch.no_grad()
+def detect(
+    detector: Detector,
+    split: Split,
+    canvases: NDArray[np.uint8],
+    *,
+    precision: str = "fp32",
+    batch_size: int = 1,
+) -> list[dict[str, Any]]:
+    """Detections in COCO's result format: the data set's ids, original pixels, x, y, w, h."""
+    detector.eval()
+    where = detector.mean.device
+    results = []
+    for start in range(0, len(split.pictures), batch_size):
+        pictures = split.pictures[start : start + batch_size]
+        batch = torch.from_numpy(np.array(canvases[start : start + batch_size])).permute(0, 3, 1, 2)
+        with autocast(where, precision):
+            detections = detector(batch.to(where))
+        for picture, own in zip(pictures, detections, strict=True):
+            boxes = own["boxes"].cpu().numpy().astype(np.float64)
+            across, down = scales(picture.width, picture.height, canvases.shape[1])
+            for box, label, certainty in zip(
+                to_xywh(boxes / [across, down, across, down], picture.width, picture.height),
+                own["labels"].tolist(),
+                own["scores"].tolist(),
+                strict=True,
+            ):
+                results.append(
+                    {
+                        "image_id": picture.id,
+                        "category_id": split.categories[label - 1].id,
+                        "bbox": box.tolist(),
+                        "score": certainty,
+                    }
+                )
+    return results
+
+
+def measure(detector: Detector, split: Split, size: int) -> tuple[Metrics, list[dict[str, Any]]]:
+    """Final figures of a detector, with its detections: fp32, one picture at a time."""
+    results: list[dict[str, Any]] = []
+    for picture in split.pictures:
+        alone = Split(split.name, (picture,), split.categories)
+        results += detect(detector, alone, letterbox(picture, size)[None])
+    return score(Truth(split), results), results
+
+
+def to_xywh(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
+    """x1, y1, x2, y2 clipped to the picture, as x, y, width, height."""
+    inside = corners.clip(0, [width, height, width, height])
+    return np.concatenate([inside[:, :2], inside[:, 2:] - inside[:, :2]], axis=1)
+
+
+def score(truth: Truth, results: list[dict[str, Any]]) -> Metrics:
+    """The COCO figures of detections in COCO's result format."""
+    categories = truth.split.categories
+    if not results:  # loadRes fails on an empty list
+        empty = dict.fromkeys(FIGURES, 0.0)
+        return Metrics(dict(empty), {c.name: 0.0 for c in categories})
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = COCOeval(truth.coco, truth.coco.loadRes(results), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    figures = {name: _or_none(value) for name, value in zip(FIGURES, run.stats, strict=True)}
+    # precision: IoU thresholds x recalls x classes x areas (all first) x detections (100 last)
+    precision = run.eval["precision"][:, :, :, 0, -1]
+    per_class = {
+        category.name: _or_none(_mean(precision[:, :, k])) for k, category in enumerate(categories)
+    }
+    return Metrics(figures, per_class)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else -1.0
+
+
+def _or_none(value: float) -> float | None:
+    return None if value < 0 else float(value)  # pycocotools gives -1 for "no such boxes"

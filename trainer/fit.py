@@ -1,0 +1,286 @@
+"""A trial from start to end: head phase, then each unfreeze phase, one report an epoch."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import optim
+from .checkpoint import (
+    BEST,
+    Checkpoint,
+    load_last,
+    load_trained_state,
+    save,
+    save_last,
+    trained_state,
+)
+from .config import TrainConfig
+from .data.batches import batches, steps
+from .data.canvas import cache_folder, open_store
+from .data.formats import Splits
+from .engine import OutOfMemory, train_one_epoch
+from .evaluate import Truth, evaluate
+from .model.detectors import Detector, build
+from .model.freezing import set_depth
+from .optim import GroupReport
+from .phase_cache import PhaseCache, digest
+from .phases import Phase, plan
+from .precision import device, resolve
+
+EVALUATION_BATCH = 8
+"""Pictures at once on val during a trial; an export is measured one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """What one epoch did; every number is finite."""
+
+    epoch: int
+    """Counted across phases, from 1."""
+    phase: str
+    depth: int
+    unfreeze_epoch: int
+    """Epochs after the head phase, from 1; 0 within it."""
+    map: float
+    """AP on val, IoU .50 to .95."""
+    map_50: float
+    map_75: float
+    best_map: float
+    """The best `map` so far."""
+    losses: dict[str, float]
+    """Mean over the epoch."""
+    groups: dict[str, GroupReport]
+    seconds: float
+    """Of training and evaluation."""
+    images_per_second: float
+    """Of training."""
+    forked: bool
+    """Whether the epoch was taken over from another trial instead of run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial came out."""
+
+    best_map: float
+    best_epoch: int
+    epochs: int
+    """Epochs of the trial so far, forked ones included."""
+
+
+@dataclass
+class _Run:
+    """All that changes while a trial runs; a checkpoint holds it."""
+
+    detector: Detector
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    reports: list[EpochReport] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        return len(self.reports)
+
+    @property
+    def best(self) -> EpochReport | None:
+        return max(self.reports, key=lambda r: r.map, default=None)
+
+    def checkpoint(self, depth: int) -> Checkpoint:
+        return {
+            "model": trained_state(self.detector, depth),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "reports": [asdict(report) for report in self.reports],
+        }
+
+    def result(self) -> Result:
+        best = self.best
+        return Result(best.map if best else 0.0, best.epoch if best else 0, self.epoch)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        load_trained_state(self.detector, checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        self.reports = [read_report(raw) for raw in checkpoint["reports"]]
+
+
+def fit(
+    config: TrainConfig,
+    data: Splits,
+    folder: Path,
+    report: Callable[[EpochReport], bool],
+    reuse: PhaseCache | None = None,
+) -> Result:
+    """Train one trial, keeping `folder/last.pt` and `folder/best.pt`, and report each epoch.
+
+    Goes on from `folder` where it holds a checkpoint, or from equal phases in `reuse`; the epochs
+    of both are reported again first. Ends early when `report` returns False. Raises Diverged,
+    OutOfMemory, or BadInput for a config that does not fit its model.
+    """
+    with _memory_errors():
+        where = device()
+        config = _with_precision(config)
+        train = config.train
+        run = _start(config, len(data.categories), where)
+        phases = plan(train, len(run.detector.stages))
+        keys = [digest(config, phases[: i + 1], data.digest, where) for i in range(len(phases))]
+        _resume_or_fork(run, phases, keys, folder, reuse)
+        scene = _Scene.open(config, data)
+        for past in run.reports:
+            if not report(past):
+                return run.result()
+
+        for phase, key in zip(phases, keys, strict=True):
+            for epoch in range(max(phase.first_epoch, run.epoch), phase.end):
+                started = time.monotonic()
+                set_depth(
+                    run.detector,
+                    run.detector.stages,
+                    phase.depth,
+                    adapt_statistics=phase.adapt_statistics,
+                )
+                losses = _train(run, config, scene, phase, epoch)
+                trained = time.monotonic()
+                metrics = evaluate(
+                    run.detector,
+                    scene.truth,
+                    scene.val,
+                    precision=train.precision,
+                    batch_size=EVALUATION_BATCH,
+                )
+                ended = time.monotonic()
+                run.reports.append(
+                    EpochReport(
+                        epoch=epoch + 1,
+                        phase=phase.name,
+                        depth=phase.depth,
+                        unfreeze_epoch=max(0, epoch + 1 - train.head.epochs),
+                        map=metrics["map"],
+                        map_50=metrics["map_50"],
+                        map_75=metrics["map_75"],
+                        best_map=max([metrics["map"], *(r.map for r in run.reports)]),
+                        losses=losses,
+                        groups=optim.report_groups(run.optimizer),
+                        seconds=ended - started,
+                        images_per_second=len(data.train.pictures) / (trained - started),
+                        forked=False,
+                    )
+                )
+                _keep(run, phase, config, folder)
+                if reuse and phase.name == "head" and run.epoch == phase.end:
+                    reuse.file_away(key, folder)
+                if not report(run.reports[-1]):
+                    return run.result()
+    return run.result()
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Canvases and truth, opened once a trial."""
+
+    data: Splits
+    train: NDArray[np.uint8]
+    val: NDArray[np.uint8]
+    truth: Truth
+
+    @classmethod
+    def open(cls, config: TrainConfig, data: Splits) -> "_Scene":
+        folder = cache_folder() / "canvases"
+        size = config.model.image_size
+        return cls(
+            data,
+            open_store(data.train, size, folder),
+            open_store(data.val, size, folder),
+            Truth(data.val),
+        )
+
+
+def _with_precision(config: TrainConfig) -> TrainConfig:
+    train = config.train.model_copy(update={"precision": resolve(config.train.precision)})
+    return config.model_copy(update={"train": train})
+
+
+def _start(config: TrainConfig, classes: int, where: torch.device) -> _Run:
+    torch.manual_seed(config.train.seed)  # of the new weights
+    detector = build(config.model, classes).to(where)
+    scaler = torch.amp.GradScaler(where.type, enabled=config.train.precision == "fp16")
+    return _Run(detector, optim.build(detector, config.train), scaler)
+
+
+def _resume_or_fork(
+    run: _Run, phases: list[Phase], keys: list[str], folder: Path, reuse: PhaseCache | None
+) -> None:
+    checkpoint = load_last(folder)
+    if checkpoint is not None:
+        run.restore(checkpoint)
+        return
+    for key in reversed(keys) if reuse else ():
+        assert reuse is not None
+        checkpoint = reuse.fork(key, folder)
+        if checkpoint is not None:
+            run.restore(checkpoint)
+            run.reports = [replace(past, forked=True) for past in run.reports]
+            return
+
+
+def _train(
+    run: _Run, config: TrainConfig, scene: _Scene, phase: Phase, epoch: int
+) -> dict[str, float]:
+    train = config.train
+    epoch_steps = steps(len(scene.data.train.pictures), phase.batch_size)
+    first = (epoch - phase.first_epoch) * epoch_steps
+    return train_one_epoch(
+        run.detector,
+        run.optimizer,
+        run.scaler,
+        batches(
+            scene.data.train,
+            scene.train,
+            batch_size=phase.batch_size,
+            augment=train.augment,
+            seed=train.seed,
+            epoch=epoch,
+        ),
+        set_step=lambda step: optim.set_step(
+            run.optimizer, phase, train.warmup_epochs, first + step, epoch_steps
+        ),
+        precision=train.precision,
+        clip_norm=train.clip_norm,
+        seed=train.seed,
+        epoch=epoch,
+    )
+
+
+def _keep(run: _Run, phase: Phase, config: TrainConfig, folder: Path) -> None:
+    """Write `best.pt` where this epoch is the best, then `last.pt`."""
+    checkpoint = run.checkpoint(phase.depth)
+    if run.best is run.reports[-1]:
+        weights = {"model": checkpoint["model"], "report": checkpoint["reports"][-1]}
+        save(weights, folder / BEST)
+    save_last(checkpoint, folder)
+
+
+def read_report(raw: dict[str, Any]) -> EpochReport:
+    """An EpochReport from its plain values."""
+    groups = {name: GroupReport(**group) for name, group in raw["groups"].items()}
+    return EpochReport(**{**raw, "groups": groups})
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn every way that torch and Python say "no memory" into OutOfMemory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(str(error).splitlines()[0] if str(error) else "no memory") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # the CPU allocator has no type of its own
+            raise
+        raise OutOfMemory(str(error).splitlines()[0]) from error

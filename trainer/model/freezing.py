@@ -1,0 +1,84 @@
+"""Stages of a backbone, and the one function that freezes and opens them."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+@dataclass
+class Stage:
+    """One level of a backbone: names of its modules, parameters and buffers."""
+
+    modules: list[str] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
+    buffers: list[str] = field(default_factory=list)
+
+
+def split_stages(backbone: nn.Module, levels: Sequence[str]) -> list[Stage]:
+    """Cut a backbone into stages, bottom first.
+
+    `levels` are the names of the modules that end the feature levels, in order. Everything belongs
+    to the first level whose module comes at or after it; what follows the last level belongs to
+    the last, and a level without parameters joins the one below.
+    """
+    modules = [name for name, _ in backbone.named_modules()]
+    # a level ends with the last module inside the one that gives it its name
+    ends = [
+        max(i for i, name in enumerate(modules) if name == level or name.startswith(level + "."))
+        for level in levels
+    ]
+    owner = {name: min(bisect_left(ends, i), len(ends) - 1) for i, name in enumerate(modules)}
+
+    stages = [Stage() for _ in ends]
+    for name in modules:
+        stages[owner[name]].modules.append(name)
+    for name, _ in backbone.named_parameters():
+        stages[owner[name.rpartition(".")[0]]].parameters.append(name)
+    for name, _ in backbone.named_buffers():
+        stages[owner[name.rpartition(".")[0]]].buffers.append(name)
+    return _join_empty(stages)
+
+
+def _join_empty(stages: list[Stage]) -> list[Stage]:
+    joined: list[Stage] = []
+    for stage in stages:
+        if stage.parameters or not joined:
+            joined.append(stage)
+        else:
+            joined[-1].modules += stage.modules
+            joined[-1].buffers += stage.buffers
+    return joined
+
+
+def set_depth(
+    detector: nn.Module, stages: list[Stage], depth: int, *, adapt_statistics: bool = False
+) -> None:
+    """Put a detector into the freeze state of a depth. Idempotent: applied anew at each epoch.
+
+    The top `depth` stages train; those below are frozen and in eval mode. BatchNorm statistics of
+    the open stages stay the pretrained ones unless `adapt_statistics`. Neck and head always train.
+    `stages` were cut from `detector.backbone`.
+    """
+    opened = stages[len(stages) - depth :]
+    open_modules = {name for stage in opened for name in stage.modules}
+    open_parameters = {name for stage in opened for name in stage.parameters}
+
+    detector.train()
+    backbone = detector.get_submodule("backbone")
+    for name, module in backbone.named_modules():
+        keeps = isinstance(module, BATCH_NORMS) and not adapt_statistics
+        module.training = name in open_modules and not keeps  # train() would reach the children too
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name in open_parameters)
+        if name not in open_parameters:
+            parameter.grad = None
+
+
+def opened_names(stages: list[Stage], depth: int) -> set[str]:
+    """Names, within the backbone, of the tensors that may differ from the pretrained ones."""
+    opened = stages[len(stages) - depth :]
+    return {name for stage in opened for name in (*stage.parameters, *stage.buffers)}

@@ -1,0 +1,92 @@
+"""The optimizer: named parameter groups, and the learning rate of each at every step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import cos, pi
+
+import torch
+from torch import nn
+
+from .config import Train
+from .model.detectors import Detector
+from .phases import Phase
+
+FLOOR = 0.01
+"""Share of the peak learning rate at the end of a phase."""
+
+
+def build(detector: Detector, train: Train) -> torch.optim.Optimizer:
+    """An optimizer over all parameters, in groups named `stage1`, ..., `neck`, `head`, each also
+    as `... no decay` for norms and biases.
+
+    Frozen parameters are in it from the start: without a gradient no optimizer touches them, and
+    nothing need be regrouped when a stage opens or a trial resumes.
+    """
+    groups = [
+        {"name": name, "params": parameters, "lr": 0.0}
+        for name, parameters in _named_groups(detector)
+        if parameters
+    ]
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=train.momentum, nesterov=train.momentum > 0)
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+def _named_groups(detector: Detector) -> Iterator[tuple[str, list[nn.Parameter]]]:
+    parts = {
+        f"stage{i}": [detector.backbone.get_parameter(name) for name in stage.parameters]
+        for i, stage in enumerate(detector.stages, start=1)
+    }
+    parts["neck"] = list(detector.neck.parameters())
+    parts["head"] = list(detector.head.parameters())
+    for name, parameters in parts.items():
+        # norms and biases, the parameters of one dimension, are not decayed
+        yield name, [p for p in parameters if p.ndim > 1]
+        yield f"{name} no decay", [p for p in parameters if p.ndim <= 1]
+
+
+def set_step(
+    optimizer: torch.optim.Optimizer, phase: Phase, warmup: float, step: int, steps: int
+) -> None:
+    """Set every group's learning rate and weight decay for a step of a phase, counted from 0.
+
+    `steps` is an epoch's, `warmup` is in epochs.
+    """
+    factor = lr_factor(step, phase.epochs * steps, round(warmup * steps))
+    for group in optimizer.param_groups:
+        in_backbone = group["name"].startswith("stage")
+        trains = any(p.requires_grad for p in group["params"])
+        peak = phase.lr * (phase.backbone_lr_ratio if in_backbone else 1.0)
+        group["lr"] = peak * factor if trains else 0.0
+        group["weight_decay"] = 0.0 if group["name"].endswith("no decay") else phase.weight_decay
+
+
+def lr_factor(step: int, total: int, warmup: int) -> float:
+    """Linear warm-up, at most over half of the phase, then a cosine down to FLOOR."""
+    warmup = min(warmup, total // 2)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, total - warmup - 1)
+    return FLOOR + (1 - FLOOR) * (1 + cos(pi * min(1.0, progress))) / 2
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What one parameter group really trained with, at the end of an epoch."""
+
+    lr: float
+    weight_decay: float
+    trainable: int
+    """Number of parameters that train."""
+
+
+def report_groups(optimizer: torch.optim.Optimizer) -> dict[str, GroupReport]:
+    """The groups by name, as they stand in the optimizer."""
+    return {
+        group["name"]: GroupReport(
+            lr=float(group["lr"]),
+            weight_decay=float(group["weight_decay"]),
+            trainable=sum(p.numel() for p in group["params"] if p.requires_grad),
+        )
+        for group in optimizer.param_groups
+    }

@@ -1,0 +1,108 @@
+"""Finished phases, filed under a digest of everything they depend on, for other trials to fork."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from .checkpoint import BEST, LAST, Checkpoint, load_last
+from .config import TrainConfig
+from .phases import Phase
+
+
+def phase_key(config: TrainConfig, phases: list[Phase]) -> str:
+    """What a run of phases depends on as far as the config says: equal for trials that can share
+    it. Settings that act only in later phases are not in it."""
+    train = config.train
+    return json.dumps(
+        {
+            "model": config.model.model_dump(mode="json"),
+            "optimizer": [train.optimizer, train.momentum, train.warmup_epochs, train.clip_norm],
+            "augment": train.augment,
+            "seed": train.seed,
+            "precision": train.precision,
+            "phases": [asdict(phase) for phase in phases],
+        },
+        sort_keys=True,
+    )
+
+
+def digest(config: TrainConfig, phases: list[Phase], data: str, where: torch.device) -> str:
+    """Identity of the state after these phases on this kind of machine, with this code.
+
+    `data` is the digest of the data set; `config` has its precision resolved.
+    """
+    parts = [
+        phase_key(config, phases),
+        data,
+        _weights_digest(config.model.weights),
+        _hardware(where),
+        str(torch.get_num_threads()),
+        _sources(),
+        *(version(name) for name in ("torch", "torchvision", "timm")),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _weights_digest(weights: str) -> str:
+    file = Path(weights)
+    if weights in {"imagenet", "none"}:
+        return weights
+    content = file / "model.safetensors" if file.is_dir() else file
+    return hashlib.sha256(content.read_bytes()).hexdigest()
+
+
+def _hardware(where: torch.device) -> str:
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+@cache
+def _sources() -> str:
+    """Digest of this package's own code: stale phases never match."""
+    total = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class PhaseCache:
+    """A folder of finished phases, one subfolder each."""
+
+    folder: Path
+
+    def file_away(self, key: str, trial: Path) -> None:
+        """Keep a trial's checkpoints as they stand at the end of a phase; whole or not at all."""
+        place = self.folder / key
+        if place.is_dir():
+            return
+        part = self.folder / f".{key}.{platform.node()}.{os.getpid()}"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name in (LAST, BEST):
+            shutil.copy(trial / name, part / name)
+        try:
+            part.rename(place)
+        except OSError:  # another trial filed it first
+            shutil.rmtree(part)
+
+    def fork(self, key: str, trial: Path) -> Checkpoint | None:
+        """Start a trial's folder from a finished phase, or None where it is not filed whole."""
+        place = self.folder / key
+        checkpoint = load_last(place)
+        if checkpoint is None or not (place / BEST).is_file():
+            shutil.rmtree(place, ignore_errors=True)
+            return None
+        trial.mkdir(parents=True, exist_ok=True)
+        for name in (BEST, LAST):  # `last` last: with it the trial's folder counts
+            shutil.copy(place / name, trial / name)
+        return checkpoint

@@ -1,0 +1,26 @@
+"""Arithmetic of the forward pass: what the hardware has natively, resolved once a search."""
+
+import torch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device() -> torch.device:
+    """The device a trial trains on: the first visible GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve(wanted: str) -> str:
+    """`auto` as one of fp32, bf16 and fp16: the fastest that this machine has in hardware."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    has = torch.cpu.get_capabilities()
+    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
+
+
+def autocast(where: torch.device, precision: str) -> torch.autocast:
+    """The context of a forward pass."""
+    dtype = DTYPES[precision]
+    return torch.autocast(where.type, dtype=dtype, enabled=dtype is not torch.float32)
