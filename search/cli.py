@@ -128,7 +128,8 @@ def _search(options: argparse.Namespace) -> int:
         return 0
     from clusters.connect import CannotConnect
 
-    from .driver import Busy, run
+    from .driver import run
+    from .lock import Busy
 
     try:
         result = run(config, summary.progress())

@@ -1,13 +1,9 @@
 """One search from start to end: check, join the cluster, let Tune run trials, export the best."""
 
 import contextlib
-import json
 import logging
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -18,25 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from filelock import FileLock, Timeout
 from ray import tune
 
 from clusters import connect
 from trainer.config import BadInput
 from trainer.data.canvas import cache_folder
 from trainer.data.formats import Splits, load
-from trainer.export import export, write_card, write_metrics, write_pictures
 from trainer.model.backbones import count_stages
 
 from .config import Resources, SearchConfig, read_yaml, write_yaml
+from .lock import locked
 from .progress import Progress, Quiet
+from .resources import describe_slots, share_of_a_trial, slots
 from .results import Costs, Row, costs, markdown, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
 from .space import Space, apply, as_written, read_space
 from .study import Study, open_study
 from .tracking import Description, MlflowTracking, NoTracking
-from .trial import resolve_precision, run_trial, trial_folder
+from .trial import resolve_precision, run_trial
+from .winner import export_winner
 
 log = logging.getLogger(__name__)
 
@@ -94,33 +91,6 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
 # -- before -------------------------------------------------------------------------------------
 
 
-class Busy(Exception):
-    """Another process runs this search."""
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a search's folder for this process alone. Raises Busy, saying who holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / "driver.json"
-    lock = FileLock(folder / "driver.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = json.loads(holder.read_text()) if holder.is_file() else {}
-        raise Busy(
-            f"{folder.name} is being run by process {who.get('pid', '?')} on "
-            f"{who.get('host', '?')} since {who.get('since', '?')}"
-        ) from None
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder.write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": since}))
-    try:
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
 def refuse_changes(config: SearchConfig) -> None:
     """Raise BadInput with the differences when the folder holds a search of another config."""
     file = config.folder / "search.yaml"
@@ -148,56 +118,6 @@ def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:
     return {
         k: v for name, inner in raw.items() for k, v in _flat(inner, f"{prefix}{name}.").items()
     }
-
-
-def share_of_a_trial(config: SearchConfig) -> Resources:
-    """What one trial gets on the cluster that is connected. Raises BadInput when it never could."""
-    machines = connect.nodes()
-    share = config.resources
-    if share == "auto":
-        share = _share(machines, config.search.trials)
-    elif not share.gpus_per_trial and any(node.gpus for node in machines):
-        log.warning("resources.gpus_per_trial is 0: the cluster's GPUs stay unused")
-    if not connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial):
-        largest = max(machines, key=lambda node: (node.gpus, node.cpus))
-        raise BadInput(
-            [
-                f"resources: a trial wants {share.cpus_per_trial:g} CPUs and "
-                f"{share.gpus_per_trial:g} GPUs, more than any node has (legal: at most "
-                f"{largest.cpus:g} and {largest.gpus:g})"
-            ]
-        )
-    return share
-
-
-def _share(machines: list[connect.Node], trials: int) -> Resources:
-    with_gpus = [node for node in machines if node.gpus >= 1]
-    if with_gpus:
-        cpus = min(node.cpus // node.gpus for node in with_gpus)
-        return Resources(cpus_per_trial=max(1, cpus), gpus_per_trial=1)
-    # small trials side by side use cores best, but a search learns only from trials that ended
-    cores = [int(node.cpus) for node in machines if node.cpus >= 1]
-    if not cores:
-        return Resources()
-    at_once = max(1, min(sum(cores), trials // 4))
-    return Resources(cpus_per_trial=max(1, min(max(cores), sum(cores) // at_once)))
-
-
-def describe_slots(share: Resources) -> str:
-    """`8 trials at once, 1 GPU each (4 nodes)`."""
-    machines = connect.nodes()
-    count = connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial)
-    unit, amount = (
-        ("GPU", share.gpus_per_trial) if share.gpus_per_trial else ("CPU", share.cpus_per_trial)
-    )
-    return (
-        f"{_count(count, 'trial')} at once, {amount:g} {unit}{'s' if amount > 1 else ''} each "
-        f"({_count(len(machines), 'node')})"
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _precision(config: SearchConfig, share: Resources) -> str:
@@ -274,7 +194,7 @@ def _run_trials(
     written = apply(config, {"train.precision": study.get("precision")})
     asha = config.search.asha
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
-    progress.start(config, study, partial(_slots, share))
+    progress.start(config, study, partial(slots, share))
     with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch, _sigterm_as_sigint():
         tuner = tune.Tuner(
             tune.with_resources(
@@ -293,7 +213,7 @@ def _run_trials(
                     written,
                     trials=config.search.trials,
                     stages=count_stages,
-                    slots=partial(_slots, share),
+                    slots=partial(slots, share),
                 ),
                 scheduler=StudyScheduler(
                     study, None if asha == "off" else asha, config.train.unfreeze.epochs
@@ -320,10 +240,6 @@ def _run_trials(
         tracking.wake(number)
     if not tracking.close(TRACKING_PATIENCE):
         log.warning("MLflow lacks some rows still; the same line again fills them in")
-
-
-def _slots(share: Resources) -> int:
-    return connect.slots(connect.nodes(), share.cpus_per_trial, share.gpus_per_trial)
 
 
 class _Watchers(tune.Callback):
@@ -384,7 +300,7 @@ def conclude(
     state = study.get("state")
     metrics: dict[str, Any] = {}
     if best is not None and state != "interrupted":
-        metrics = _export_winner(config, data, study, best, progress)
+        metrics = export_winner(config, data, study, best, progress)
         study.set("winner", {"trial": best.record.number, "metrics": metrics})
     result = SearchResult(
         config, space, rows, best, metrics, costs(config, study.records.values()), state
@@ -393,42 +309,6 @@ def conclude(
     if not tracking.close(TRACKING_PATIENCE):
         log.warning("MLflow lacks the final rows; the same line again fills them in")
     return result
-
-
-def _export_winner(
-    config: SearchConfig, data: Splits, study: Study, best: Row, progress: Progress
-) -> dict[str, Any]:
-    """Write `winner/` and measure it, unless it holds this very checkpoint already."""
-    assert best.record.best is not None
-    out = config.folder / "winner"
-    identity = {"trial": best.record.number, "epoch": best.record.best.epoch}
-    known = out / "metrics.json"
-    if known.is_file() and (metrics := json.loads(known.read_text())).get("of") == identity:
-        return dict(metrics)
-    progress.say(f"exporting trial {best.record.number} and measuring it in a fresh process")
-    fresh = config.folder / ".winner"
-    shutil.rmtree(fresh, ignore_errors=True)
-    trial_config = apply(config, {**best.values, "train.precision": study.get("precision")})
-    checkpoint = trial_folder(config.folder, best.record.number) / "best.pt"
-    export(checkpoint, trial_config, data.categories, data.digest, fresh)
-    write_metrics(fresh, {"of": identity})
-    splits = ["val", "test"] if data.test else ["val"]
-    for split in splits:
-        _measure(fresh, config.folder / "search.yaml", split)
-    metrics = json.loads((fresh / "metrics.json").read_text())
-    write_pictures(fresh, data.test or data.val)
-    write_card(fresh, config.name, metrics)
-    shutil.rmtree(out, ignore_errors=True)
-    fresh.rename(out)
-    return dict(metrics)
-
-
-def _measure(model: Path, data: Path, split: str) -> None:
-    """Run `unfreeze evaluate` as a user would; it keeps its figures beside the model."""
-    line = [sys.executable, "-P", "-m", "search.cli", "evaluate", model, data, "--split", split]
-    done = subprocess.run([*map(str, line), "--json"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"measuring {model} on {split} failed:\n{done.stderr[-2000:]}")
 
 
 def start_tracking(

@@ -111,7 +111,7 @@ class LiveTable:
 
     def _render(self) -> Group:
         records = list(self._study.records.values())
-        shown = [r for r in records if r.end is None and r.started]
+        shown = [r for r in records if r.running]
         ended = sorted((r for r in records if r.end), key=_best, reverse=True)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("trial", "phase", "epoch", "AP", "best", "lr", "state"):

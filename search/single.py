@@ -8,7 +8,8 @@ from trainer.phase_cache import PhaseCache
 from trainer.precision import resolve
 
 from .config import SearchConfig
-from .driver import SearchResult, conclude, locked, open_search, refuse_changes, start_tracking
+from .driver import SearchResult, conclude, open_search, refuse_changes, start_tracking
+from .lock import locked
 from .progress import Lines
 from .space import apply
 from .study import End

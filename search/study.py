@@ -75,6 +75,8 @@ class TrialRecord:
     """None while it runs or waits."""
     text: str = ""
     """What went wrong."""
+    running: bool = False
+    """Whether a worker has it, as far as this driver knows."""
     stopped_at: int | None = None
     """Unfreeze epoch of the rung at which ASHA stopped it."""
 
@@ -120,6 +122,7 @@ class Study:
         for number, record in self.records.items():
             if record.end is None:
                 self.storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
+                record.running = False
 
     def enqueue(self, parameters: Values, origin: str) -> None:
         """Make a trial of given parameters wait for its turn."""
@@ -139,6 +142,7 @@ class Study:
         )
         record.parameters = dict(trial.params)
         record.started = record.started or time.time()
+        record.running = True
         return trial.number, config
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -199,6 +203,7 @@ class Study:
             trial, best.map if best and finished else None, state=STATES[end], skip_if_finished=True
         )
         record.end, record.text, record.ended = end, text, time.time()
+        record.running = False
 
     # -- about the search as a whole -------------------------------------------------------------
 

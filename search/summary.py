@@ -11,6 +11,7 @@ from trainer.config import BadInput
 from .config import SearchConfig, write_yaml
 from .driver import SearchResult, tracking_uri
 from .exports import read_search
+from .lock import is_held
 from .progress import Lines, LiveTable, Progress
 from .results import Row, columns, costs, rank, show, trial_name, winner
 from .scheduler import expected_epochs, rungs
@@ -191,7 +192,7 @@ def print_list(storage: Path) -> None:
 
 def _state(config: SearchConfig, state: Any) -> str:
     """A search that says it runs, though nobody holds it, was killed."""
-    if state == "running" and not (config.folder / "driver.json").is_file():
+    if state == "running" and not is_held(config.folder):
         return "interrupted"
     return str(state or "not begun")
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from trainer.config import Data, TrainConfig, override, parse
 from trainer.data.formats import Category, Picture, Split, Splits, load
+from trainer.model.backbones import Backbone, build
 
 WIDTH, HEIGHT = 96, 72
 CATEGORIES = (Category(3, "red"), Category(7, "blue"))
@@ -45,7 +47,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     (folder / "images").mkdir()
     draw = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 6)):
-        images, annotations = [], []
+        images: list[Any] = []
+        annotations: list[Any] = []
         for i in range(count):
             pixels = draw.integers(90, 170, (HEIGHT, WIDTH, 3), dtype=np.uint8)
             for _ in range(1 + i % 2):
@@ -89,6 +92,18 @@ def tiny_config() -> Callable[..., TrainConfig]:
         for path, value in (changes or {}).items():
             override(raw, path, value)
         return parse(TrainConfig, raw)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def without_tensors() -> Callable[[str], Backbone]:
+    """Backbones by name, built once, on the meta device."""
+
+    @cache
+    def make(name: str) -> Backbone:
+        with torch.device("meta"):
+            return build(name, "none")
 
     return make
 

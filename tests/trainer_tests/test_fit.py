@@ -21,8 +21,12 @@ from trainer.phase_cache import PhaseCache
 
 EPOCHS = 5
 DEPTHS = [0, 0, 3, 5, 5]
-FIRST_LOSSES: list[dict[str, float]] = []
-"""Of the first epochs, seeded: a refactor keeps them, a change of the numbers says so."""
+FIRST_LOSSES = [
+    {"classification": 1.09317, "bbox_regression": 0.8423124},
+    {"classification": 0.8372397, "bbox_regression": 0.8875111},
+    {"classification": 0.9621788, "bbox_regression": 0.7962172},
+]
+"""Seeded: a refactor keeps them. Later ones differ between processors, by more than allowed."""
 
 
 class Unbroken:
@@ -46,22 +50,33 @@ class Unbroken:
 
 @pytest.fixture(scope="module")
 def config(tiny_config: Callable[..., TrainConfig]) -> TrainConfig:
-    return tiny_config({"model.image_size": 64, "train.unfreeze.depth": "all"})
+    deep = {"train.unfreeze.depth": "all", "train.unfreeze.batch_norm": "adapt"}
+    return tiny_config({"model.image_size": 64, **deep})
+
+
+@pytest.fixture(scope="module")
+def few(tiny: Splits) -> Splits:
+    """Two steps an epoch."""
+    train, val = (
+        replace(split, pictures=split.pictures[:count])
+        for split, count in ((tiny.train, 8), (tiny.val, 4))
+    )
+    return replace(tiny, train=train, val=val)
 
 
 @pytest.fixture(scope="module")
 def unbroken(
-    config: TrainConfig, tiny: Splits, tmp_path_factory: pytest.TempPathFactory
+    config: TrainConfig, few: Splits, tmp_path_factory: pytest.TempPathFactory
 ) -> Unbroken:
-    return Unbroken(config, tiny, tmp_path_factory.mktemp("unbroken"))
+    return Unbroken(config, few, tmp_path_factory.mktemp("unbroken"))
 
 
 @pytest.fixture(scope="module")
-def stopped(config: TrainConfig, tiny: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(config: TrainConfig, few: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trial stopped after every epoch and resumed; its folder is kept as `after N`."""
     place = tmp_path_factory.mktemp("stopped")
     for epoch in range(1, EPOCHS + 1):
-        result = run(config, tiny, place / "trial", until=epoch)
+        result = run(config, few, place / "trial", until=epoch)
         assert result.epochs == epoch
         copytree(place / "trial", place / f"after {epoch}")
     return place
@@ -152,72 +167,72 @@ def test_stopped_after_every_epoch_and_resumed_it_is_the_same_bits(
 
 
 def test_a_resumed_trial_reports_its_past_first(
-    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
     folder = copytree(unbroken.after(EPOCHS), tmp_path / "trial")
     reports: list[EpochReport] = []
-    assert run(config, tiny, folder, reports=reports) == unbroken.result
+    assert run(config, few, folder, reports=reports) == unbroken.result
     assert reports == unbroken.reports
 
 
 def test_a_trial_stopped_in_its_past_trains_nothing(
-    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
     folder = copytree(unbroken.after(2), tmp_path / "trial")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     reports: list[EpochReport] = []
-    run(config, tiny, folder, until=1, reports=reports)
+    run(config, few, folder, until=1, reports=reports)
     assert [r.epoch for r in reports] == [1]
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_a_damaged_last_is_resumed_from_the_one_before(
-    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
-    folder = copytree(unbroken.after(3), tmp_path / "trial")
+    folder = copytree(unbroken.after(2), tmp_path / "trial")
     os.truncate(folder / LAST, 1000)
     reports: list[EpochReport] = []
-    run(config, tiny, folder, until=3, reports=reports)
-    assert [r.epoch for r in reports] == [1, 2, 3]
-    assert_same(folder, unbroken.after(3))
+    run(config, few, folder, until=2, reports=reports)
+    assert [r.epoch for r in reports] == [1, 2]
+    assert_same(folder, unbroken.after(2))
 
 
 def test_a_forked_trial_is_the_same_bits_and_says_so(
-    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
     reports: list[EpochReport] = []
-    run(config, tiny, tmp_path / "fork", 3, reports, unbroken.cache)
+    run(config, few, tmp_path / "fork", 3, reports, unbroken.cache)
     assert [r.forked for r in reports] == [True, True, False]
     assert_same(tmp_path / "fork", unbroken.after(3))
 
 
 def test_a_fork_that_goes_another_way_shares_the_head_alone(
-    unbroken: Unbroken, tiny_config: Callable[..., TrainConfig], tiny: Splits, tmp_path: Path
+    unbroken: Unbroken, tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path
 ) -> None:
     other = tiny_config({"model.image_size": 64, "train.unfreeze.depth": 1})
     reports: list[EpochReport] = []
-    run(other, tiny, tmp_path / "fork", 2, reports, unbroken.cache)
+    run(other, few, tmp_path / "fork", 2, reports, unbroken.cache)
     assert [(r.epoch, r.depth, r.forked) for r in reports] == [(1, 0, True), (2, 0, True)]
     assert_same(tmp_path / "fork", unbroken.after(2))
 
 
 def test_a_forked_trial_stopped_and_resumed_still_says_so(
-    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
     reports: list[EpochReport] = []
-    run(config, tiny, tmp_path / "fork", 1, reuse=unbroken.cache)
-    run(config, tiny, tmp_path / "fork", 2, reports, unbroken.cache)
+    run(config, few, tmp_path / "fork", 1, reuse=unbroken.cache)
+    run(config, few, tmp_path / "fork", 2, reports, unbroken.cache)
     assert [r.forked for r in reports] == [True, True]
 
 
 def test_a_damaged_head_is_thrown_away_and_trained_again(
-    unbroken: Unbroken, config: TrainConfig, tiny: Splits, tmp_path: Path
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
     cache = PhaseCache(copytree(unbroken.cache.folder, tmp_path / "phases"))
     (entry,) = cache.folder.iterdir()
     os.truncate(entry / LAST, 1000)
     reports: list[EpochReport] = []
-    run(config, tiny, tmp_path / "trial", 2, reports, cache)
+    run(config, few, tmp_path / "trial", 2, reports, cache)
     assert [r.forked for r in reports] == [False, False]
     assert_same(tmp_path / "trial", unbroken.after(2))
     assert_same(cache.folder / entry.name, unbroken.after(2))
@@ -251,7 +266,7 @@ def raise_bug() -> None:
 def test_every_lack_of_memory_is_one_error_and_bugs_are_none(
     unbroken: Unbroken,
     config: TrainConfig,
-    tiny: Splits,
+    few: Splits,
     tmp_path: Path,
     cause: Callable[[], None],
     raised: type[Exception],
@@ -259,28 +274,28 @@ def test_every_lack_of_memory_is_one_error_and_bugs_are_none(
 ) -> None:
     folder = copytree(unbroken.after(1), tmp_path / "trial")
     with pytest.raises(raised, match=message) as caught:
-        fit(config, tiny, folder, lambda _: bool(cause()))
+        fit(config, few, folder, lambda _: bool(cause()))
     assert type(caught.value) is raised
 
 
 def test_a_depth_beyond_the_backbone_is_told_before_anything_is_written(
-    tiny_config: Callable[..., TrainConfig], tiny: Splits, tmp_path: Path
+    tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path
 ) -> None:
     config = tiny_config({"model.image_size": 64, "train.unfreeze.depth": 6})
     with pytest.raises(BadInput, match="legal: 0 to 5, or all"):
-        run(config, tiny, tmp_path / "trial")
+        run(config, few, tmp_path / "trial")
     assert not (tmp_path / "trial").exists()
 
 
 def test_a_trial_that_diverges_says_so_and_keeps_what_it_had(
-    tiny_config: Callable[..., TrainConfig], tiny: Splits, tmp_path: Path
+    tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path
 ) -> None:
     wild = {"optimizer": "sgd", "clip_norm": 1e6, "head.lr": 10.0, "unfreeze.lr": 10.0}
     changes = {f"train.{name}": value for name, value in wild.items()}
     config = tiny_config({"model.image_size": 64, **changes})
     reports: list[EpochReport] = []
     with pytest.raises(Diverged, match="not finite"):
-        run(config, tiny, tmp_path / "trial", reports=reports)
+        run(config, few, tmp_path / "trial", reports=reports)
     if reports:
         assert len(load(tmp_path / "trial" / LAST)["reports"]) == len(reports)
     else:
@@ -288,10 +303,9 @@ def test_a_trial_that_diverges_says_so_and_keeps_what_it_had(
 
 
 def test_without_a_head_phase_unfreezing_starts_at_once(
-    tiny_config: Callable[..., TrainConfig], tiny: Splits, tmp_path: Path
+    tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path
 ) -> None:
     config = tiny_config({"model.image_size": 64, "train.head.epochs": 0})
-    few = replace(tiny, train=replace(tiny.train, pictures=tiny.train.pictures[:4]))
     reports: list[EpochReport] = []
     run(config, few, tmp_path / "trial", 1, reports)
     (only,) = reports

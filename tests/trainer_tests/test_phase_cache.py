@@ -47,6 +47,7 @@ def cache(tmp_path: Path) -> PhaseCache:
         {"train.unfreeze.epochs": 9},
         {"train.unfreeze.schedule": "at_once"},
         {"train.unfreeze.weight_decay": 0.5},
+        {"train.unfreeze.batch_norm": "adapt"},
     ],
 )
 def test_trials_that_differ_only_later_share_a_head(

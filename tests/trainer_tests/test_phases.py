@@ -100,6 +100,13 @@ def _unfreeze(depth: int) -> Any:
     return Train().unfreeze.model_copy(update={"depth": depth})
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+def test_batch_norm_adapts_where_it_is_asked_for_and_something_is_open(depth: int) -> None:
+    head, unfreeze = planned(depth, "at_once", batch_norm="adapt")
+    assert (head.adapt_statistics, unfreeze.adapt_statistics) == (False, depth > 0)
+    assert not planned(depth, "at_once")[1].adapt_statistics
+
+
 def test_each_phase_has_its_own_settings() -> None:
     train = parse(
         Train,

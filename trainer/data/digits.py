@@ -6,6 +6,7 @@ It is made at first use from what scikit-learn ships, with the same pixels on ev
 import hashlib
 import json
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-DIGEST = "9b6837fa1da78281c721989305270c5109f7e22c9f724b4a6dca0ff6510686b1"
+DIGEST = "b2d65746becd2acfd403c7882377083e34fce1e9271a1080f3f5173b0556572e"
 """SHA-256 of all pixels and annotations. Whoever changes the drawing copies the new one from the
 error; PNG files have none that holds everywhere, as their compression depends on zlib."""
 SEED = 20
@@ -25,11 +26,11 @@ SIDE = 256
 """Of a picture, in pixels."""
 CROPS = (128, 384)
 """Least and largest side of the square of a photograph that becomes the background."""
-DIGITS = (2, 6)
+DIGITS = (4, 6)
 """Least and most digits in a picture."""
-SIZES = (28, 110)
+SIZES = (64, 120)
 """Least and largest side, in pixels, of the square a digit was written in."""
-TURN = 25
+TURN = 10
 """Largest turn either way, in degrees."""
 OVERLAP = 0.1
 """Largest part of the smaller of two boxes that the other may cover."""
@@ -98,7 +99,7 @@ def _draw() -> tuple[dict[str, Image.Image], dict[str, bytes]]:
     """Pictures and COCO texts by file name."""
     generator = Generator(np.random.PCG64(SEED))
     photographs = _photographs()
-    samples = _samples(generator)  # each is drawn at most once, so that no two splits share one
+    samples = _samples(generator)
     pictures: dict[str, Image.Image] = {}
     texts: dict[str, bytes] = {}
     for split, count in COUNTS.items():
@@ -106,7 +107,7 @@ def _draw() -> tuple[dict[str, Image.Image], dict[str, bytes]]:
         annotations: list[dict[str, Any]] = []
         for i in range(1, count + 1):
             file = f"{split}-{i:03}.png"
-            pictures[file], boxes = _draw_picture(generator, photographs, samples)
+            pictures[file], boxes = _draw_picture(generator, photographs, samples[split])
             images.append({"id": i, "file_name": file, "width": SIDE, "height": SIDE})
             for sample, digit, box in boxes:
                 annotation = _annotation(sample, digit, box)
@@ -123,15 +124,20 @@ def _photographs() -> list[Image.Image]:
     return [Image.fromarray(photograph) for photograph in load_sample_images().images]
 
 
-def _samples(generator: Generator) -> Iterator[Sample]:
-    """Every digit once, shuffled."""
+def _samples(generator: Generator) -> dict[str, Iterator[Sample]]:
+    """Endless digits a split, shuffled; no handwriting is in two splits."""
     from sklearn.datasets import load_digits  # slow to import
 
     digits = load_digits()
     levels = (digits.images.astype(np.int64) * 255 // 16).astype(np.uint8)  # from 0 to 16 there
     ink = np.pad(levels, ((0, 0), (2, 2), (2, 2)))
-    for i in generator.permutation(len(ink)):
-        yield int(i), int(digits.target[i]), Image.fromarray(ink[i])
+    order = generator.permutation(len(ink)).tolist()
+    samples = [(i, int(digits.target[i]), Image.fromarray(ink[i])) for i in order]
+    shares: dict[str, Iterator[Sample]] = {}
+    for split, count in COUNTS.items():
+        own = len(ink) * count // sum(COUNTS.values())
+        shares[split], samples = cycle(samples[:own]), samples[own:]
+    return shares
 
 
 def _annotation(sample: int, digit: int, box: Box) -> dict[str, Any]:

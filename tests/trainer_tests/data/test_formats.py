@@ -281,6 +281,7 @@ def test_errors_of_all_files_are_told_at_once(data: Data, tmp_path: Path) -> Non
         lambda c: c["images"].append("a.png"),
         lambda c: c["annotations"].append(None),
     ],
+    ids=["no name", "no id", "no category", "no image", "no annotation"],
 )
 def test_malformed_entries_are_told(data: Data, change: Callable[[Coco], Any]) -> None:
     rewrite(data.train, change)

@@ -1,6 +1,7 @@
 """Backbones by name: three strides, stages, and weights that fit or are refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.config import BadInput
-from trainer.model.backbones import build, count_stages
+from trainer.model.backbones import Backbone, build, count_stages, load_weights
 
-LITE0 = "tf_efficientnet_lite0"
+LITE0, SMALL = "tf_efficientnet_lite0", "test_resnet"
 STAGES = {LITE0: 5, "resnet50": 5, "vgg16": 5, "inception_v3": 5, "convnext_tiny": 4}
 
 
@@ -25,14 +26,22 @@ def error_of(name: str, weights: str = "none") -> str:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_backbone_has_the_stages_counted_and_the_channels_told(name: str) -> None:
+def test_a_backbone_has_the_stages_counted(
+    without_tensors: Callable[[str], Backbone], name: str
+) -> None:
+    assert len(without_tensors(name).stages) == count_stages(name) == STAGES[name]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_three_maps_come_out_with_the_channels_and_at_the_strides_told(
+    without_tensors: Callable[[str], Backbone], name: str
+) -> None:
+    """Anchors are laid out by the maps' sizes: at other strides they lie beside what is seen."""
+    backbone = without_tensors(name)
     with torch.device("meta"):
-        backbone = build(name, "none")
-        maps = backbone.module.eval()(torch.empty(1, 3, 128, 128))
-    assert len(backbone.stages) == count_stages(name) == STAGES[name]
+        maps = backbone.module.eval()(torch.empty(1, 3, 320, 320))
     assert tuple(m.shape[1] for m in maps) == backbone.channels
-    if name != "inception_v3":  # its convolutions without padding cut the edges
-        assert [tuple(m.shape[2:]) for m in maps] == [(16, 16), (8, 8), (4, 4)]
+    assert [tuple(m.shape[2:]) for m in maps] == [(40, 40), (20, 20), (10, 10)]
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_224", "vit_small_patch14_dinov2"])
@@ -61,24 +70,20 @@ def test_an_unknown_tag_of_a_known_model_is_told() -> None:
 
 
 def test_the_packaged_weights_are_the_offline_default() -> None:
-    torch.manual_seed(0)
     backbone = build(LITE0, "imagenet")
     assert backbone.pixels.mean == (127 / 255,) * 3
     assert backbone.pixels.std == (128 / 255,) * 3
     state = backbone.module.state_dict()
     means = [tensor for name, tensor in state.items() if name.endswith("running_mean")]
-    assert all(mean.abs().sum() > 0 for mean in means)  # a new BatchNorm has zeros
-    torch.manual_seed(1)
-    again = build(LITE0, "imagenet").module.state_dict()
-    assert all(torch.equal(tensor, again[name]) for name, tensor in state.items())
+    assert means and all(mean.abs().sum() > 0 for mean in means)  # a new BatchNorm has zeros
 
 
 def test_without_weights_they_follow_from_the_seed() -> None:
     torch.manual_seed(0)
-    one = build(LITE0, "none").module.state_dict()
+    one = build(SMALL, "none").module.state_dict()
     torch.manual_seed(0)
-    same = build(LITE0, "none").module.state_dict()
-    other = build(LITE0, "none").module.state_dict()
+    same = build(SMALL, "none").module.state_dict()
+    other = build(SMALL, "none").module.state_dict()
     assert all(torch.equal(tensor, same[name]) for name, tensor in one.items())
     assert not all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
@@ -112,7 +117,11 @@ def test_a_file_of_the_classifier_fills_the_backbone(tmp_path: Path, name: str, 
         save_file(state, file)
     else:
         torch.save({"state_dict": state} if form == "state_dict" else state, file)
-    loaded = build(name, str(file)).module.state_dict()
+    with torch.device("meta"):
+        module = build(name, "none").module
+    module.to_empty(device="cpu")  # VGG takes long to be filled at random
+    load_weights(module, name, str(file))
+    loaded = module.state_dict()
     renamed = {n.replace(".", "_"): tensor for n, tensor in state.items()}
     for own, tensor in loaded.items():
         assert torch.equal(tensor, renamed[own.replace(".", "_")]), own
@@ -120,30 +129,30 @@ def test_a_file_of_the_classifier_fills_the_backbone(tmp_path: Path, name: str, 
 
 def test_an_export_is_a_source_of_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    state = build(LITE0, "none").module.state_dict()
+    state = build(SMALL, "none").module.state_dict()
     named = {f"backbone.{name}": tensor.contiguous() for name, tensor in state.items()}
     save_file({**named, "head.bias": torch.ones(2)}, tmp_path / "model.safetensors")
     pixels = {"mean": [0.25, 0.5, 0.75], "std": [0.5, 0.25, 0.125]}
     (tmp_path / "spec.json").write_text(json.dumps({"pixels": pixels}))
-    backbone = build(LITE0, str(tmp_path))
+    backbone = build(SMALL, str(tmp_path))
     loaded = backbone.module.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
     assert (backbone.pixels.mean, backbone.pixels.std) == ((0.25, 0.5, 0.75), (0.5, 0.25, 0.125))
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    torch.save(classifier("resnet18"), tmp_path / "a.pth")
-    error = error_of(LITE0, str(tmp_path / "a.pth"))
-    assert error.startswith(f"model.weights: {tmp_path / 'a.pth'} does not fit {LITE0}")
+    torch.save(classifier("resnet10t"), tmp_path / "a.pth")
+    error = error_of(SMALL, str(tmp_path / "a.pth"))
+    assert error.startswith(f"model.weights: {tmp_path / 'a.pth'} does not fit {SMALL}")
 
 
 def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
     wide = {
         name: torch.cat([tensor, tensor]) if tensor.ndim else tensor
-        for name, tensor in classifier(LITE0).items()
+        for name, tensor in classifier(SMALL).items()
     }
     torch.save(wide, tmp_path / "a.pth")
-    assert f"does not fit {LITE0}" in error_of(LITE0, str(tmp_path / "a.pth"))
+    assert f"does not fit {SMALL}" in error_of(SMALL, str(tmp_path / "a.pth"))
 
 
 @pytest.mark.parametrize(
@@ -165,18 +174,18 @@ def test_a_file_of_anything_else_is_refused(
         file.write_bytes(content)
     else:
         torch.save(content, file)
-    error = error_of(LITE0, str(file))
+    error = error_of(SMALL, str(file))
     assert error.startswith(f"model.weights: {file} {message}")
 
 
 def test_a_missing_file_is_told_with_what_is_legal(tmp_path: Path) -> None:
-    error = error_of(LITE0, str(tmp_path / "gone.pth"))
+    error = error_of(SMALL, str(tmp_path / "gone.pth"))
     assert error == (
         f"model.weights: no file {tmp_path / 'gone.pth'} (legal: imagenet, none, or a file)"
     )
 
 
 def test_weights_that_cannot_be_fetched_are_told_with_a_way_out() -> None:
-    error = error_of("resnet18", "imagenet")  # conftest takes the hub offline
-    assert error.startswith("model.weights: the weights of resnet18 cannot be fetched")
+    error = error_of("resnet10t", "imagenet")  # conftest takes the hub offline
+    assert error.startswith("model.weights: the weights of resnet10t cannot be fetched")
     assert "give its path as model.weights" in error

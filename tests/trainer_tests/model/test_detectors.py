@@ -1,5 +1,6 @@
 """Detectors: losses to learn from, detections to score, whatever the classes and targets."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,14 +15,23 @@ SIZE = 64
 DETECTORS = ("retinanet", "faster_rcnn")
 
 
-def new(detector: Any, classes: int = 2, size: int = SIZE) -> Detector:
+def new(name: Any, classes: int = 2, size: int = SIZE, unsure: bool = False) -> Detector:
     torch.manual_seed(0)
-    return build(Model(detector=detector, weights="none", image_size=size), classes)
+    detector = build(Model(detector=name, weights="none", image_size=size), classes)
+    if unsure and name == "retinanet":  # every class is found somewhere, as Faster R-CNN does anew
+        with torch.no_grad():
+            detector.get_parameter("head.head.classification_head.cls_logits.bias").zero_()
+    return detector
 
 
-@pytest.fixture(scope="module", params=DETECTORS)
+@cache
+def shared(name: str, classes: int = 2) -> Detector:
+    return new(name, classes, unsure=True)
+
+
+@pytest.fixture(params=DETECTORS)
 def detector(request: pytest.FixtureRequest) -> Detector:
-    return new(request.param)
+    return shared(request.param)
 
 
 def pictures(count: int = 2, size: int = SIZE) -> Tensor:
@@ -48,7 +58,7 @@ def learn(detector: Detector, *targets: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("classes", [1, 90])
 @pytest.mark.parametrize("name", DETECTORS)
 def test_losses_are_finite_and_reach_every_open_parameter(name: str, classes: int) -> None:
-    detector = new(name, classes)
+    detector = shared(name, classes)
     losses = learn(detector, target(classes, 1))
     assert len(losses) >= 2
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
@@ -78,9 +88,10 @@ def detections(
 @pytest.mark.parametrize("classes", [1, 90])
 @pytest.mark.parametrize("name", DETECTORS)
 def test_detections_are_boxes_labels_and_scores_best_first(name: str, classes: int) -> None:
-    found = detections(new(name, classes))
+    found = detections(shared(name, classes))
     assert len(found) == 2
     for own in found:
+        assert len(own["labels"]) > 0
         boxes, labels, scores = own["boxes"], own["labels"], own["scores"]
         assert boxes.shape == (len(scores), 4) and labels.shape == scores.shape
         assert len(scores) <= DETECTIONS
@@ -90,16 +101,10 @@ def test_detections_are_boxes_labels_and_scores_best_first(name: str, classes: i
         assert (boxes[:, :2] <= boxes[:, 2:]).all()
 
 
-@pytest.mark.parametrize("classes", [1, 2])
-@pytest.mark.parametrize("name", DETECTORS)
-def test_the_background_is_never_detected(name: str, classes: int) -> None:
-    detector = new(name, classes)
-    if name == "retinanet":  # unsure of everything, so that every class is found somewhere
-        with torch.no_grad():
-            detector.get_parameter("head.head.classification_head.cls_logits.bias").zero_()
-    labels = torch.cat([own["labels"] for own in detections(detector)])
-    assert len(labels) > 0
-    assert set(labels.tolist()) <= set(range(1, classes + 1))
+def test_the_background_is_never_detected(detector: Detector) -> None:
+    (own,) = detections(detector, 1)
+    assert len(own["labels"]) > 0
+    assert set(own["labels"].tolist()) <= {1, 2}
 
 
 def test_boxes_are_decoded_in_fp32_whatever_the_precision() -> None:
@@ -135,11 +140,11 @@ def test_equal_seeds_give_equal_detectors() -> None:
 
 
 def test_a_small_object_on_the_canvas_can_be_learned() -> None:
-    """Ten steps on one picture must lower every loss."""
+    """A few steps on one picture must lower every loss."""
     detector = new("retinanet")
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
     before = learn(detector, target(1))
-    for _ in range(10):
+    for _ in range(5):
         learn(detector, target(1))
         optimizer.step()
     after = learn(detector, target(1))

@@ -12,7 +12,7 @@ from trainer import optim
 from trainer.config import TrainConfig
 from trainer.data.batches import Batch
 from trainer.engine import train_one_epoch
-from trainer.model import backbones
+from trainer.model.backbones import Backbone
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import opened_names, set_depth
 from trainer.phases import Phase, plan
@@ -46,7 +46,7 @@ def train(detector: Detector, config: TrainConfig, phase: Phase, optimizer: obje
     chosen = optimizer or optim.build(detector, config.train)
     assert isinstance(chosen, torch.optim.Optimizer)
     for epoch in range(2):
-        set_depth(detector, detector.stages, phase.depth)
+        set_depth(detector, detector.stages, phase.depth, adapt_statistics=phase.adapt_statistics)
         train_one_epoch(
             detector,
             chosen,
@@ -81,13 +81,20 @@ def test_in_the_head_phase_not_one_bit_of_the_backbone_changes(
     assert moved == {name for name in before if not name.startswith("backbone.")}
 
 
+@pytest.mark.parametrize("adapt", [False, True], ids=["keep", "adapt"])
 @pytest.mark.parametrize("depth", range(6))
-def test_exactly_the_top_stages_change(detector: Detector, config: TrainConfig, depth: int) -> None:
+def test_exactly_the_top_stages_change(
+    detector: Detector, config: TrainConfig, depth: int, adapt: bool
+) -> None:
+    """Their parameters, and their BatchNorm statistics where these are to adapt."""
     before = bits(detector)
-    train(detector, config, replace(plan(config.train, 5)[-1], depth=depth))
+    unfreeze = replace(plan(config.train, 5)[-1], depth=depth, adapt_statistics=adapt)
+    train(detector, config, unfreeze)
     moved = changed(before, bits(detector))
     opened = detector.stages[5 - depth :]
-    expected = {f"backbone.{n}" for stage in opened for n in (*stage.parameters, *stage.buffers)}
+    expected = {f"backbone.{name}" for stage in opened for name in stage.parameters}
+    if adapt:
+        expected |= {f"backbone.{name}" for stage in opened for name in stage.buffers}
     assert {name for name in moved if name.startswith("backbone.")} == expected
 
 
@@ -114,12 +121,24 @@ def test_stages_closed_again_keep_still_though_the_optimizer_remembers(
     assert not {name for name in moved if name.startswith("backbone.")}
 
 
+def test_kept_statistics_of_open_stages_are_those_that_normalize(detector: Detector) -> None:
+    for adapt in (False, True):
+        set_depth(detector, detector.stages, 2, adapt_statistics=adapt)
+        norms = {
+            name: module.training
+            for name, module in detector.backbone.named_modules()
+            if isinstance(module, torch.nn.BatchNorm2d)
+        }
+        opened = {name for stage in detector.stages[3:] for name in stage.modules}
+        assert norms == {name: adapt and name in opened for name in norms}
+
+
 def state(detector: Detector) -> dict[str, bool]:
     modes = {f"mode of {name}": module.training for name, module in detector.named_modules()}
     return modes | {name: p.requires_grad for name, p in detector.named_parameters()}
 
 
-@pytest.mark.parametrize("depth", range(6))
+@pytest.mark.parametrize("depth", [0, 2, 5])
 def test_a_depth_set_twice_or_after_any_other_is_the_same(detector: Detector, depth: int) -> None:
     set_depth(detector, detector.stages, depth)
     first = state(detector)
@@ -156,13 +175,14 @@ STAGES = {
 
 
 @pytest.fixture(scope="module", params=STAGES)
-def backbone(request: pytest.FixtureRequest) -> backbones.Backbone:
-    with torch.device("meta"):
-        return backbones.build(request.param, "none")
+def backbone(
+    request: pytest.FixtureRequest, without_tensors: Callable[[str], Backbone]
+) -> Backbone:
+    return without_tensors(request.param)
 
 
 def test_stages_hold_every_parameter_and_buffer_exactly_once(
-    backbone: backbones.Backbone,
+    backbone: Backbone,
 ) -> None:
     module, stages = backbone.module, backbone.stages
     parameters = [name for stage in stages for name in stage.parameters]
@@ -173,13 +193,13 @@ def test_stages_hold_every_parameter_and_buffer_exactly_once(
     assert sorted(modules) == sorted(name for name, _ in module.named_modules())
 
 
-def test_every_stage_has_parameters_and_they_are_in_order(backbone: backbones.Backbone) -> None:
+def test_every_stage_has_parameters_and_they_are_in_order(backbone: Backbone) -> None:
     assert all(stage.parameters for stage in backbone.stages)
     held = [name for stage in backbone.stages for name in stage.parameters]
     assert held == [name for name, _ in backbone.module.named_parameters()]
 
 
-def test_what_is_opened_grows_from_the_top(backbone: backbones.Backbone) -> None:
+def test_what_is_opened_grows_from_the_top(backbone: Backbone) -> None:
     stages = backbone.stages
     assert opened_names(stages, 0) == set()
     for depth in range(1, len(stages) + 1):
@@ -189,10 +209,10 @@ def test_what_is_opened_grows_from_the_top(backbone: backbones.Backbone) -> None
     assert opened_names(stages, len(stages)) == set(backbone.module.state_dict())
 
 
-def test_the_well_known_cuts_are_where_everyone_expects_them() -> None:
-    with torch.device("meta"):
-        resnet = backbones.build("resnet18", "none").stages
-        convnext = backbones.build("convnext_atto", "none").stages
+def test_the_well_known_cuts_are_where_everyone_expects_them(
+    without_tensors: Callable[[str], Backbone],
+) -> None:
+    resnet, convnext = (without_tensors(name).stages for name in ("resnet50", "convnext_tiny"))
     assert [{name.split(".")[0] for name in stage.parameters} for stage in resnet] == (
         [{"conv1", "bn1"}, {"layer1"}, {"layer2"}, {"layer3"}, {"layer4"}]
     )

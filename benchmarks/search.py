@@ -1,0 +1,94 @@
+"""A whole search on a folder of pictures, as a user would run it: time, epochs, memory, figures.
+
+    python benchmarks/search.py FOLDER [--trials 12] [--set a.b=c ...]
+
+FOLDER holds train.json, val.json and test.json (COCO) and images/. The last line is the figures as
+one JSON object. Without FOLDER: the embedded default.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
+        figures = run(options.folder, options.trials, options.set, Path(place))
+    print(json.dumps(figures))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--set", action="append", default=[])
+    return parser.parse_args()
+
+
+def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -> dict[str, object]:
+    """Write a search.yaml for the folder, run it, and read the winner's figures."""
+    unfreeze = [sys.executable, "-P", "-m", "search.cli"]
+    line = [*unfreeze, "search"]
+    if folder is not None:
+        subprocess.run([*unfreeze, "init", str(folder.resolve())], cwd=place, check=True)
+        line.append("search.yaml")
+    if trials is not None:
+        line += ["--trials", str(trials)]
+    for setting in sets:
+        line += ["--set", setting]
+    started = time.monotonic()
+    process = subprocess.Popen(line, cwd=place)
+    peak = _watch_memory(process)
+    if process.wait():
+        sys.exit(process.returncode)
+    seconds = time.monotonic() - started
+    metrics = json.loads(next(place.glob("searches/*/winner/metrics.json")).read_text())
+    return {
+        "minutes": round(seconds / 60, 1),
+        "peak_pss_gib": round(peak[0] / 2**30, 2),
+        **{
+            f"{split}_{name}": round(metrics[split]["figures"][name], 4)
+            for split in ("val", "test")
+            if split in metrics
+            for name in ("map", "map_50", "map_75")
+        },
+    }
+
+
+def _watch_memory(process: subprocess.Popen[bytes]) -> list[int]:
+    """The largest proportional set size of the process tree so far, in a list of one."""
+    peak = [0]
+
+    def watch() -> None:
+        while process.poll() is None:
+            total = 0
+            for member in _tree(process.pid):
+                try:
+                    total += member.memory_full_info().pss
+                except psutil.Error:  # it ended meanwhile
+                    continue
+            peak[0] = max(peak[0], total)
+            time.sleep(2)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return peak
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What one trial gets of the cluster, and how many run at once."""
+
+import logging
+
+from clusters import connect
+from trainer.config import BadInput
+
+from .config import Resources, SearchConfig
+
+log = logging.getLogger(__name__)
+
+
+def share_of_a_trial(config: SearchConfig) -> Resources:
+    """What one trial gets on the cluster that is connected. Raises BadInput when it never could."""
+    machines = connect.nodes()
+    share = config.resources
+    if share == "auto":
+        share = _share(machines, config.search.trials)
+    elif not share.gpus_per_trial and any(node.gpus for node in machines):
+        log.warning("resources.gpus_per_trial is 0: the cluster's GPUs stay unused")
+    if not connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial):
+        largest = max(machines, key=lambda node: (node.gpus, node.cpus))
+        raise BadInput(
+            [
+                f"resources: a trial wants {share.cpus_per_trial:g} CPUs and "
+                f"{share.gpus_per_trial:g} GPUs, more than any node has (legal: at most "
+                f"{largest.cpus:g} and {largest.gpus:g})"
+            ]
+        )
+    return share
+
+
+def _share(machines: list[connect.Node], trials: int) -> Resources:
+    with_gpus = [node for node in machines if node.gpus >= 1]
+    if with_gpus:
+        cpus = min(node.cpus // node.gpus for node in with_gpus)
+        return Resources(cpus_per_trial=max(1, cpus), gpus_per_trial=1)
+    # small trials side by side use cores best, but a search learns only from trials that ended
+    cores = [int(node.cpus) for node in machines if node.cpus >= 1]
+    if not cores:
+        return Resources()
+    at_once = max(1, min(sum(cores), trials // 4))
+    return Resources(cpus_per_trial=max(1, min(max(cores), sum(cores) // at_once)))
+
+
+def describe_slots(share: Resources) -> str:
+    """`8 trials at once, 1 GPU each (4 nodes)`."""
+    machines = connect.nodes()
+    count = connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial)
+    unit, amount = (
+        ("GPU", share.gpus_per_trial) if share.gpus_per_trial else ("CPU", share.cpus_per_trial)
+    )
+    return (
+        f"{_count(count, 'trial')} at once, {amount:g} {unit}{'s' if amount > 1 else ''} each "
+        f"({_count(len(machines), 'node')})"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def slots(share: Resources) -> int:
+    """How many trials of this size the cluster holds now."""
+    return connect.slots(connect.nodes(), share.cpus_per_trial, share.gpus_per_trial)

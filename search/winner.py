@@ -1,0 +1,54 @@
+"""The winner's export, and its figures, measured in a fresh process as a user would."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from trainer.data.formats import Splits
+from trainer.export import export, write_card, write_metrics, write_pictures
+
+from .config import SearchConfig
+from .progress import Progress
+from .results import Row
+from .space import apply
+from .study import Study
+from .trial import trial_folder
+
+
+def export_winner(
+    config: SearchConfig, data: Splits, study: Study, best: Row, progress: Progress
+) -> dict[str, Any]:
+    """Write `winner/` and measure it, unless it holds this very checkpoint already."""
+    assert best.record.best is not None
+    out = config.folder / "winner"
+    identity = {"trial": best.record.number, "epoch": best.record.best.epoch}
+    known = out / "metrics.json"
+    if known.is_file() and (metrics := json.loads(known.read_text())).get("of") == identity:
+        return dict(metrics)
+    progress.say(f"exporting trial {best.record.number} and measuring it in a fresh process")
+    fresh = config.folder / ".winner"
+    shutil.rmtree(fresh, ignore_errors=True)
+    trial_config = apply(config, {**best.values, "train.precision": study.get("precision")})
+    checkpoint = trial_folder(config.folder, best.record.number) / "best.pt"
+    export(checkpoint, trial_config, data.categories, data.digest, fresh)
+    write_metrics(fresh, {"of": identity})
+    splits = ["val", "test"] if data.test else ["val"]
+    for split in splits:
+        _measure(fresh, config.folder / "search.yaml", split)
+    metrics = json.loads((fresh / "metrics.json").read_text())
+    write_pictures(fresh, data.test or data.val)
+    write_card(fresh, config.name, metrics)
+    shutil.rmtree(out, ignore_errors=True)
+    fresh.rename(out)
+    return dict(metrics)
+
+
+def _measure(model: Path, data: Path, split: str) -> None:
+    """Run `unfreeze evaluate` as a user would; it keeps its figures beside the model."""
+    line = [sys.executable, "-P", "-m", "search.cli", "evaluate", model, data, "--split", split]
+    done = subprocess.run([*map(str, line), "--json"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring {model} on {split} failed:\n{done.stderr[-2000:]}")
