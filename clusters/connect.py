@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ WORKER_ENVIRONMENT = {
 }
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray of our own: only annotations and reports pass through it."""
+
+
+PROBE_SECONDS = 5.0
 
 
 class CannotConnect(Exception):
@@ -43,6 +47,7 @@ def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
     """
     # set before Ray starts: it would otherwise report usage to its makers over the network
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _probe(cluster)
     with _staged(packages) as code:
         try:
             _connect(cluster, code)
@@ -53,6 +58,16 @@ def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _probe(cluster: str) -> None:
+    """Raise CannotConnect where nobody listens at an address: Ray itself would try for minutes."""
+    host, colon, port = cluster.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=PROBE_SECONDS).close()
+        except OSError as error:
+            raise CannotConnect(f"cluster: {cluster}: nothing answers there ({error})") from error
 
 
 def _connect(cluster: str, code: Path) -> None:

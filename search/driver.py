@@ -18,7 +18,7 @@ from ray import tune
 
 from clusters import connect
 from trainer.config import BadInput
-from trainer.data.canvas import cache_folder
+from trainer.data.canvas import cache_folder, open_store
 from trainer.data.formats import Splits, load
 from trainer.model.backbones import count_stages
 
@@ -74,6 +74,9 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)
+    if config.cluster == "local":  # find what cannot be decoded before anything starts
+        for split in (data.train, data.val):
+            open_store(split, config.model.image_size, cache_folder() / "canvases")
 
     _configure_tune()
     with connect.connected(config.cluster, PACKAGES):

@@ -7,12 +7,12 @@ from typing import Any
 
 from trainer.checkpoint import BEST
 from trainer.config import BadInput, Data, parse
-from trainer.data.canvas import cache_folder
+from trainer.data.canvas import cache_folder, open_picture
 from trainer.data.formats import Split, Splits, find, load
 from trainer.evaluate import measure
 from trainer.export import export, load_export, record_evaluation
 from trainer.model.backbones import SPEC
-from trainer.predict import draw, find_pictures, open_picture, predict, to_coco
+from trainer.predict import draw, find_pictures, predict, to_coco
 
 from .config import SearchConfig, read_yaml, resolve
 from .results import values_of
@@ -118,8 +118,11 @@ def predict_pictures(
     """Write pictures with boxes and `detections.json`; returns a line a picture not readable."""
     files = find_pictures(places)
     detector, spec = load_export(find_model(model, storage))
+    if any(file.resolve().parent == out.resolve() for file in files):
+        raise BadInput([f"--out {out} holds the pictures themselves; choose another folder"])
     out.mkdir(parents=True, exist_ok=True)
     images, annotations, unreadable = [], [], []
+    taken: set[str] = set()
     for number, file in enumerate(files, start=1):
         try:
             picture = open_picture(file)
@@ -128,9 +131,9 @@ def predict_pictures(
             continue
         size = spec.config.model.image_size
         found = predict(detector, spec.categories, picture, size, threshold)
-        draw(picture, found).save(out / f"{file.stem}.png")
+        draw(picture, found).save(out / _free_name(file, taken))
         images.append(
-            {"id": number, "file_name": file.name, "width": picture.width, "height": picture.height}
+            {"id": number, "file_name": str(file), "width": picture.width, "height": picture.height}
         )
         annotations += list(to_coco(number, found))
     content = {
@@ -140,3 +143,13 @@ def predict_pictures(
     }
     (out / "detections.json").write_text(json.dumps(content, indent=1))
     return unreadable
+
+
+def _free_name(file: Path, taken: set[str]) -> str:
+    """A name for a drawn picture that no other has, though folders may hold equal names."""
+    name, n = f"{file.stem}.png", 1
+    while name in taken:
+        n += 1
+        name = f"{file.stem}-{n}.png"
+    taken.add(name)
+    return name

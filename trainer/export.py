@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from .checkpoint import load, load_trained_state, write_whole
+from .checkpoint import Damaged, load, load_trained_state, write_whole
 from .config import BadInput, TrainConfig
+from .data.canvas import open_picture
 from .data.formats import Category, Split
 from .evaluate import Metrics
 from .model import backbones
 from .model.backbones import SPEC, WEIGHTS, Pixels, licence
 from .model.detectors import Detector, assemble, build
-from .predict import Box, draw, open_picture, predict
+from .predict import Box, draw, predict
 
 METRICS, CARD = "metrics.json", "README.md"
 FORMAT = 1
@@ -49,6 +50,8 @@ def export(
         kept = load(checkpoint)
     except OSError as error:
         raise BadInput([f"no checkpoint {checkpoint}: this trial kept none"]) from error
+    except Damaged as error:
+        raise BadInput([str(error)]) from error
     torch.manual_seed(config.train.seed)  # of a backbone without pretrained weights
     detector = build(config.model, len(categories))
     load_trained_state(detector, kept["model"])
@@ -77,13 +80,16 @@ def read_spec(folder: Path) -> Spec:
         raise BadInput([f"{folder} is no export: it has no readable {SPEC}"]) from error
     if raw.get("format") != FORMAT:
         raise BadInput([f"{folder}: format {raw.get('format')} of {SPEC} (legal: {FORMAT})"])
-    return Spec(
-        config=TrainConfig(model=raw["model"], train=raw["train"]),
-        categories=tuple(Category(**category) for category in raw["categories"]),
-        pixels=Pixels(tuple(raw["pixels"]["mean"]), tuple(raw["pixels"]["std"])),
-        data=raw["data"],
-        epoch=raw["epoch"],
-    )
+    try:
+        return Spec(
+            config=TrainConfig(model=raw["model"], train=raw["train"]),
+            categories=tuple(Category(**category) for category in raw["categories"]),
+            pixels=Pixels(tuple(raw["pixels"]["mean"]), tuple(raw["pixels"]["std"])),
+            data=raw["data"],
+            epoch=raw["epoch"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput([f"{folder / SPEC} is damaged: {type(error).__name__} {error}"]) from error
 
 
 def load_export(folder: Path) -> tuple[Detector, Spec]:

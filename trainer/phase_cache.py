@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import BEST, LAST, Checkpoint, load_last
+from .checkpoint import BEST, LAST, Checkpoint, Damaged, load
 from .config import TrainConfig
 from .phases import Phase
 
@@ -88,18 +88,23 @@ class PhaseCache:
         part = self.folder / f".{key}.{platform.node()}.{os.getpid()}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for name in (LAST, BEST):
-            shutil.copy(trial / name, part / name)
         try:
+            for name in (LAST, BEST):
+                shutil.copy(trial / name, part / name)
             part.rename(place)
-        except OSError:  # another trial filed it first
-            shutil.rmtree(part)
+        except OSError:
+            if not place.is_dir():  # else another trial filed it first
+                raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
     def fork(self, key: str, trial: Path) -> Checkpoint | None:
         """Start a trial's folder from a finished phase, or None where it is not filed whole."""
         place = self.folder / key
-        checkpoint = load_last(place)
-        if checkpoint is None or not (place / BEST).is_file():
+        try:
+            checkpoint = load(place / LAST)
+            load(place / BEST)
+        except (OSError, Damaged):
             shutil.rmtree(place, ignore_errors=True)
             return None
         trial.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from .config import BadInput
 from .data.canvas import to_canvas
@@ -40,15 +40,6 @@ def find_pictures(places: list[Path]) -> list[Path]:
     if not found:
         raise BadInput([f"no pictures in {', '.join(map(str, places))}"])
     return found
-
-
-def open_picture(file: Path) -> Image.Image:
-    """A picture as seen: upright, RGB. Raises BadInput naming the file when it cannot be read."""
-    try:
-        with Image.open(file) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
 
 
 @torch.no_grad()

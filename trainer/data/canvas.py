@@ -15,6 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ..config import BadInput
 from .formats import Picture, Split
 
 GREY = 114
@@ -54,10 +55,17 @@ def scales(width: int, height: int, size: int) -> tuple[float, float]:
 
 
 def letterbox(picture: Picture, size: int) -> NDArray[np.uint8]:
-    """Decode one picture of a data set onto its canvas, (size, size, 3) RGB."""
-    with Image.open(picture.file) as opened:
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
-    return to_canvas(upright, size).pixels
+    """Decode one picture of a data set onto its canvas. Raises BadInput like `open_picture`."""
+    return to_canvas(open_picture(picture.file), size).pixels
+
+
+def open_picture(file: Path) -> Image.Image:
+    """A picture as seen: upright, RGB. Raises BadInput naming the file when it cannot be read."""
+    try:
+        with Image.open(file) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
 
 
 def open_store(split: Split, size: int, folder: Path) -> NDArray[np.uint8]:
@@ -79,12 +87,15 @@ def open_store(split: Split, size: int, folder: Path) -> NDArray[np.uint8]:
 def _make_store(split: Split, size: int, file: Path) -> None:
     part = file.with_suffix(f".{os.getpid()}.part")
     shape = (len(split.pictures), size, size, 3)
-    store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-    with ThreadPoolExecutor() as pool:  # PIL decodes and scales without the interpreter's lock
-        for i, canvas in enumerate(pool.map(lambda p: letterbox(p, size), split.pictures)):
-            store[i] = canvas
-    store.flush()
-    part.replace(file)
+    try:
+        store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        with ThreadPoolExecutor() as pool:  # PIL decodes and scales without the interpreter's lock
+            for i, canvas in enumerate(pool.map(lambda p: letterbox(p, size), split.pictures)):
+                store[i] = canvas
+        store.flush()
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:

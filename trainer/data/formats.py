@@ -104,19 +104,17 @@ def load(data: Data | str, cache: Path) -> Splits:
         for name in SPLIT_NAMES
         if (file := getattr(data, name)) is not None
     }
+    folders = {name: _image_folders(data, name) for name in raw}
+    for name, content in raw.items():
+        if content:
+            errors += check_coco(f"data.{name}", content, folders[name]).errors
     if errors:
         raise BadInput(errors)
     categories = _categories(raw, notes)
-    splits = {}
-    for name, content in raw.items():
-        folders = _image_folders(data, name)
-        check = check_coco(f"data.{name}", content, folders)
-        errors += check.errors
-        notes += check.notes
-        if not check.errors:
-            splits[name] = Split(name, _pictures(content, folders, categories), categories)
-    if errors:
-        raise BadInput(errors)
+    splits = {
+        name: Split(name, _pictures(content, folders[name], categories), categories)
+        for name, content in raw.items()
+    }
     if "val" not in splits:
         splits["train"], splits["val"] = split_off(splits["train"], "val", data.val_fraction)
         notes.append(

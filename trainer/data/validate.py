@@ -9,13 +9,19 @@ from typing import Any
 SHOWN = 10
 """Findings of one kind that are listed; the rest is counted."""
 
+NEEDED = {
+    "images": ("id", "file_name"),
+    "annotations": ("image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+"""Fields that each item of COCO's lists must have."""
+
 
 @dataclass
 class Findings:
-    """Errors stop a search; notes are told."""
+    """Errors, one line a kind: any of them stops a search."""
 
     errors: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, places: Iterable[str]) -> None:
         """One error of this kind, with the first places and the count of all."""
@@ -32,19 +38,15 @@ def check_coco(path: str, content: dict[str, Any], folders: list[Path]) -> Findi
     if not images:
         findings.errors.append(f"{path}: the split is empty: it lists no images")
         return findings
-    findings.add(
-        f"{path}: images without id or file_name",
-        (
-            f"number {i}"
-            for i, image in enumerate(images)
-            if not {"id", "file_name"} <= image.keys()
-        ),
-    )
-    wanted = {"image_id", "category_id", "bbox"}
-    findings.add(
-        f"{path}: annotations without {', '.join(sorted(wanted))}",
-        (f"number {i}" for i, a in enumerate(annotations) if not wanted <= a.keys()),
-    )
+    for kind, wanted in NEEDED.items():
+        findings.add(
+            f"{path}: {kind} without {' or '.join(wanted)}",
+            (
+                f"number {i}"
+                for i, item in enumerate(content[kind])
+                if not isinstance(item, dict) or not item.keys() >= set(wanted)
+            ),
+        )
     if findings.errors:
         return findings
     _check_images(path, images, folders, findings)

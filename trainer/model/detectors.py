@@ -208,8 +208,9 @@ def assemble(model: Model, backbone: backbones.Backbone, classes: int) -> Detect
 
 
 def _anchors(shape: Shape, scales: tuple[float, ...]) -> AnchorGenerator:
-    """Anchors of a sixteenth of the canvas at the finest level, doubling a level."""
-    base = shape.image_size / 16
+    """Anchors of a sixteenth of the canvas at the finest level, doubling a level; on a small canvas
+    of 20 pixels at least: objects that span one cell of their map are located but hardly named."""
+    base = max(shape.image_size / 16, 20)
     sizes = tuple(tuple(base * 2**level * scale for scale in scales) for level in range(LEVELS))
     return AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * LEVELS)
 

@@ -1,0 +1,124 @@
+"""What the tests of search share: made-up reports, a small search, a folder to stand in."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config import SearchConfig, resolve, write_yaml
+from search.study import End, TrialRecord
+from trainer.config import Data, override
+from trainer.fit import EpochReport
+from trainer.optim import GroupReport
+
+SEARCH: dict[str, Any] = {
+    "name": "tiny",
+    "model": {"weights": "none", "image_size": 96},
+    "train": {
+        "precision": "fp32",
+        "head": {"epochs": 1, "batch_size": 4},
+        "unfreeze": {"epochs": 9, "batch_size": 4, "depth": 2, "open_epochs": 1},
+    },
+    "search": {"trials": 6, "asha": {"grace_period": 1, "reduction_factor": 3}},
+}
+SPACE: dict[str, Any] = {
+    "train.unfreeze.lr": {"log": [1e-4, 1e-2]},
+    "train.unfreeze.depth": {"int": [0, "all"]},
+    "train.unfreeze.schedule": {"choice": ["gradual", "at_once"]},
+}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes to the working folder goes to the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def make_raw(tiny_data: Data) -> Callable[..., dict[str, Any]]:
+    """What a search.yaml holds; `changes` are dotted, and a space is given whole."""
+
+    def make(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+        raw = copy.deepcopy(SEARCH)
+        raw["data"] = {"train": str(tiny_data.train), "val": str(tiny_data.val)}
+        for path, value in (changes or {}).items():
+            override(raw, path, value)
+        return raw
+
+    return make
+
+
+@pytest.fixture
+def make_search(make_raw: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., Any]:
+    """A resolved search over the tiny data set, stored in the test's folder."""
+
+    def make(changes: dict[str, Any] | None = None) -> SearchConfig:
+        return resolve(make_raw(changes), tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def write_search(make_raw: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., Path]:
+    """A search.yaml of the tiny data set in the test's folder."""
+
+    def make(changes: dict[str, Any] | None = None) -> Path:
+        file = tmp_path / "tiny.yaml"
+        file.write_text(write_yaml(make_raw(changes)))
+        return file
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_reports() -> Callable[..., list[EpochReport]]:
+    """The reports of a trial with these APs, an epoch each, `head` of them in the head phase."""
+
+    def make(maps: list[float], *, head: int = 1, forked: int = 0) -> list[EpochReport]:
+        return [
+            EpochReport(
+                epoch=epoch,
+                phase="head" if epoch <= head else "unfreeze",
+                depth=0 if epoch <= head else 2,
+                unfreeze_epoch=max(0, epoch - head),
+                map=value,
+                map_50=min(1.0, 2 * value),
+                map_75=value / 2,
+                best_map=max(maps[:epoch]),
+                losses={"classification": 1 / epoch},
+                groups={
+                    "stage5": GroupReport(1e-4, 1e-4, 10 if epoch > head else 0),
+                    "stage5 no decay": GroupReport(1e-4, 0.0, 5 if epoch > head else 0),
+                    "head": GroupReport(1e-3, 1e-4, 100),
+                },
+                seconds=2.0,
+                images_per_second=50.0,
+                forked=epoch <= forked,
+            )
+            for epoch, value in enumerate(maps, start=1)
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_record(make_reports: Callable[..., list[EpochReport]]) -> Callable[..., TrialRecord]:
+    """What the study would know of a trial with these APs."""
+
+    def make(
+        number: int,
+        maps: list[float],
+        *,
+        end: End | None = None,
+        head: int = 1,
+        forked: int = 0,
+        origin: str = "sampled",
+        parameters: dict[str, Any] | None = None,
+    ) -> TrialRecord:
+        reports = {r.epoch: r for r in make_reports(maps, head=head, forked=forked)}
+        return TrialRecord(number, origin, parameters or {}, reports=reports, end=end)
+
+    return make
