@@ -115,10 +115,10 @@ def _short(name: str, names: list[str]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value in a table: three significant digits for a float, `-` where it has no effect."""
+    """A value in a table: two significant digits for a float, `-` where it has no effect."""
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
 
 
 def is_default(space: Space, written: TrainConfig, record: TrialRecord) -> bool:

@@ -101,24 +101,30 @@ def _figures(metrics: dict[str, Any]) -> Table:
 
 
 def _table(rows: list[Row], space: Space, width: int) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    wide = width >= WHOLE_TABLE
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     heads = columns(space)
+    figures = ("AP", "AP50", "epoch") if wide else ("AP", "epoch")
     table.add_column("", justify="right")
     table.add_column("trial", no_wrap=True)
-    for heading in ("AP", "AP50", "epoch"):
+    for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in heads.values():
-        table.add_column(
-            heading if width >= WHOLE_TABLE else heading.replace("_", "\n"), justify="right"
-        )
+        table.add_column(heading if wide else heading.replace("_", "\n"), justify="right")
     table.add_column("state")
     for row in rows:
         best = row.record.best
-        figures = [f"{best.map:.3f}", f"{best.map_50:.3f}", str(best.epoch)] if best else ["-"] * 3
+        shown = {"AP": "-", "AP50": "-", "epoch": "-"}
+        if best:
+            shown = {
+                "AP": f"{best.map:.3f}",
+                "AP50": f"{best.map_50:.3f}",
+                "epoch": str(best.epoch),
+            }
         table.add_row(
             str(row.rank),
             trial_name(row),
-            *figures,
+            *(shown[heading] for heading in figures),
             *(show(row.values.get(name)) for name in heads),
             row.state,
             style="bold" if row.rank == 1 else None,

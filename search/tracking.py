@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
@@ -75,6 +76,7 @@ class MlflowTracking:
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         self._client = MlflowClient(uri)
+        self._uri = uri
         self._study = study
         self._name = name
         self._describe = describe
@@ -169,7 +171,7 @@ class MlflowTracking:
             identity = (
                 experiment.experiment_id
                 if experiment
-                else self._client.create_experiment(self._name)
+                else self._client.create_experiment(self._name, artifact_location(self._uri))
             )
             self._experiment = identity
             tags = {"unfreeze.search": self._study.get("id"), "unfreeze.kind": "search"}
@@ -238,6 +240,13 @@ class MlflowTracking:
             ended = _milliseconds(record.ended or time.time())
             self._client.set_terminated(run, STATUS[record.end], ended)
         self._written[f"end {record.number}"] = state
+
+
+def artifact_location(uri: str) -> str | None:
+    """Artifacts of a SQLite store lie beside it, not in whatever folder the command was typed;
+    None leaves the place to the server."""
+    file = uri.removeprefix("sqlite:///")
+    return None if file == uri else (Path(file).resolve().parent / "mlartifacts").as_uri()
 
 
 def flat_metrics(report: EpochReport) -> dict[str, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from search.config import SearchConfig, resolve, write_yaml
 from search.study import End, TrialRecord
@@ -122,3 +123,12 @@ def make_record(make_reports: Callable[..., list[EpochReport]]) -> Callable[...,
         return TrialRecord(number, origin, parameters or {}, reports=reports, end=end)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tracking URI: an SQLite store of MLflow's, made once, for tests that name their own
+    experiments in it."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    MlflowClient(uri)
+    return uri

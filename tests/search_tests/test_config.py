@@ -52,7 +52,9 @@ def test_a_file_without_keys_is_refused(text: str) -> None:
     assert error == "search.yaml: holds no keys; `unfreeze init DATA` writes an example"
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\x00\x00", "name: caf\xe9".encode("latin1")])
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n\x00\x00", "name: caf\xe9".encode("latin1")]
+)
 def test_a_file_that_is_no_text_is_refused(content: bytes) -> None:
     Path("search.yaml").write_bytes(content)
     (error,) = errors_of(read_yaml, Path("search.yaml"))
@@ -138,7 +140,9 @@ def test_every_error_is_told_at_once(make_raw: Make) -> None:
 
 
 def test_errors_of_dimensions_and_of_fields_are_told_together(make_raw: Make) -> None:
-    raw = make_raw({"space": {"train.unfreeze.lr": {"log": [0, 1]}}, "search.asha.grace_period": 20})
+    raw = make_raw(
+        {"space": {"train.unfreeze.lr": {"log": [0, 1]}}, "search.asha.grace_period": 20}
+    )
     errors = errors_of(resolve, raw, Path())
     assert errors == [
         "space.train.unfreeze.lr: log: low is 0 (legal: above 0)",

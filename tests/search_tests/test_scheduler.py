@@ -117,7 +117,9 @@ def test_decisions_are_rays_own_on_random_curves(
 
 def test_nobody_stops_in_the_head_phase_or_between_rungs(make_reports: Make) -> None:
     asha = Asha(grace_period=2, reduction_factor=2)
-    best = TrialRecord(0, "sampled", {}, reports={r.epoch: r for r in make_reports([0.9] * 10, head=2)})
+    best = TrialRecord(
+        0, "sampled", {}, reports={r.epoch: r for r in make_reports([0.9] * 10, head=2)}
+    )
     judged = [
         report.unfreeze_epoch
         for report in make_reports([0.1] * 10, head=2)
@@ -140,22 +142,26 @@ def test_a_trial_is_not_compared_with_itself(make_reports: Make) -> None:
 
 
 @pytest.mark.parametrize(("value", "stopped"), [(0.0, True), (0.3, False)])
-def test_ties_stop_at_zero_and_go_on_above(
-    make_reports: Make, value: float, stopped: bool
-) -> None:
-    first = TrialRecord(0, "sampled", {}, reports={r.epoch: r for r in make_reports([value, value])})
+def test_ties_stop_at_zero_and_go_on_above(make_reports: Make, value: float, stopped: bool) -> None:
+    first = TrialRecord(
+        0, "sampled", {}, reports={r.epoch: r for r in make_reports([value, value])}
+    )
     second = make_reports([value, value])[1]
     assert stops(Asha(grace_period=1), 9, 1, second, [first]) is stopped
 
 
 def test_what_counts_is_the_best_so_far(make_reports: Make) -> None:
     asha = Asha(grace_period=2, reduction_factor=2)
-    first = TrialRecord(0, "sampled", {}, reports={r.epoch: r for r in make_reports([0.1, 0.5, 0.1])})
+    first = TrialRecord(
+        0, "sampled", {}, reports={r.epoch: r for r in make_reports([0.1, 0.5, 0.1])}
+    )
     assert not stops(asha, 8, 1, make_reports([0.1, 0.6, 0.0])[2], [first])
     assert stops(asha, 8, 1, make_reports([0.1, 0.4, 0.3])[2], [first])
 
 
-def test_ended_trials_of_every_kind_stay_at_their_rungs(make_record: Make, make_reports: Make) -> None:
+def test_ended_trials_of_every_kind_stay_at_their_rungs(
+    make_record: Make, make_reports: Make
+) -> None:
     weak = make_reports([0.1, 0.1])[1]
     for end in (None, *End):
         record = make_record(0, [0.5, 0.5], end=end)

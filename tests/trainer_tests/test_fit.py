@@ -22,9 +22,9 @@ from trainer.phase_cache import PhaseCache
 EPOCHS = 5
 DEPTHS = [0, 0, 3, 5, 5]
 FIRST_LOSSES = [
-    {"classification": 1.09317, "bbox_regression": 0.8423124},
-    {"classification": 0.8372397, "bbox_regression": 0.8875111},
-    {"classification": 0.9621788, "bbox_regression": 0.7962172},
+    {"classification": 1.094966, "bbox_regression": 0.7003144},
+    {"classification": 0.8698418, "bbox_regression": 0.6771264},
+    {"classification": 0.9387362, "bbox_regression": 0.6257324},
 ]
 """Seeded: a refactor keeps them. Later ones differ between processors, by more than allowed."""
 

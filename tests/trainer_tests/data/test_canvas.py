@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.config import Data
+from trainer.config import BadInput, Data
 from trainer.data.canvas import GREY, cache_folder, fitted, letterbox, open_store, scales, to_canvas
 from trainer.data.formats import Picture, Split, Splits, load
 
@@ -168,7 +168,7 @@ def test_a_store_that_fails_leaves_no_part_behind(
     (tmp_path / "broken.png").write_bytes(b"no picture")
     broken = make_picture(file=tmp_path / "broken.png")
     stores = tmp_path / "stores"
-    with pytest.raises(OSError):
+    with pytest.raises(BadInput, match=r"broken\.png: cannot be read as a picture"):
         open_store(make_split(tiny.val.pictures[0], broken), 64, stores)
     assert not [file.name for file in stores.iterdir() if file.suffix != ".lock"]
 

@@ -60,10 +60,12 @@ SHAPE = "boxes that are not x, y, width, height with a width and height above 0"
         (lambda c: c.update(images=[]), "the split is empty: it lists no images"),
         (lambda c: c.update(annotations=[]), "the split has no boxes"),
         (lambda c: c["images"][1].pop("id"), "images without id or file_name: number 1"),
+        (lambda c: c["categories"][1].pop("name"), "categories without id or name: number 1"),
+        (lambda c: c["categories"].append("x"), "categories without id or name: number 2"),
         (lambda c: c["images"][0].pop("file_name"), "images without id or file_name: number 0"),
         (
             lambda c: c["annotations"][1].pop("bbox"),
-            "annotations without bbox, category_id, image_id: number 1",
+            "annotations without image_id or category_id or bbox: number 1",
         ),
         (
             change("annotations", 0, image_id=9),

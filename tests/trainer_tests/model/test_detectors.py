@@ -1,10 +1,12 @@
 """Detectors: losses to learn from, detections to score, whatever the classes and targets."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.config import Model
@@ -137,6 +139,17 @@ def test_names_begin_with_backbone_neck_and_head(detector: Detector) -> None:
 def test_equal_seeds_give_equal_detectors() -> None:
     one, two = new("retinanet").state_dict(), new("retinanet").state_dict()
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_an_export_gives_all_that_fits(tmp_path: Path) -> None:
+    earlier = new("retinanet").state_dict()
+    save_file({n: t.contiguous() for n, t in earlier.items()}, tmp_path / "model.safetensors")
+    model = Model(weights=str(tmp_path), image_size=SIZE)
+    for classes, fresh in ((2, set()), (3, {"cls_logits.weight", "cls_logits.bias"})):
+        own = build(model, classes).state_dict()
+        shapes = {n for n in own if own[n].shape != earlier[n].shape}
+        assert {".".join(n.split(".")[-2:]) for n in shapes} == fresh
+        assert all(torch.equal(own[n], earlier[n]) for n in own.keys() - shapes)
 
 
 def test_a_small_object_on_the_canvas_can_be_learned() -> None:

@@ -1,0 +1,49 @@
+"""One driver a search."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from search.lock import Busy, is_held, locked
+
+FOLDER = Path("searches/cells")
+
+
+def test_a_held_folder_is_busy_and_says_with_whom() -> None:
+    with locked(FOLDER):
+        assert is_held(FOLDER)
+        with pytest.raises(Busy, match=f"^cells is being run by process {os.getpid()} on "):
+            with locked(FOLDER):
+                pass
+        assert is_held(FOLDER)
+    assert not is_held(FOLDER)
+    assert not (FOLDER / "driver.json").exists()
+
+
+def test_it_is_free_again_after_an_error() -> None:
+    with pytest.raises(KeyError), locked(FOLDER):
+        raise KeyError
+    with locked(FOLDER):
+        pass
+
+
+def _die_holding(folder: Path) -> None:
+    with locked(folder):
+        os._exit(1)
+
+
+def test_a_killed_driver_holds_nothing(tmp_path: Path) -> None:
+    killed = multiprocessing.get_context("fork").Process(target=_die_holding, args=(FOLDER,))
+    killed.start()
+    killed.join()
+    assert (FOLDER / "driver.json").is_file()
+    assert not is_held(FOLDER)
+    with locked(FOLDER):
+        pass
+
+
+def test_asking_makes_nothing() -> None:
+    assert not is_held(FOLDER)
+    assert not FOLDER.exists()

@@ -1,0 +1,88 @@
+"""What a person sees while a search runs."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from search.progress import Lines, LiveTable, Quiet
+from search.space import read_space
+from search.study import End, Study, open_study
+
+from .conftest import SPACE
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def study(make_search: Make, make_reports: Make) -> Study:
+    """A study of two trials: one pruned, one in its head phase."""
+    study = open_study(Path("kept"), "tiny", trials=6)
+    for _ in range(2):
+        study.ask(read_space(SPACE), make_search())
+    for report in make_reports([0.1, 0.25]):
+        study.record(0, report)
+    study.end(0, End.PRUNED)
+    study.record(1, make_reports([0.1], forked=1)[0])
+    return study
+
+
+def test_lines_tell_each_report_and_each_end_once(study: Study, make_search: Make) -> None:
+    out = io.StringIO()
+    lines = Lines(Console(file=out, width=200))
+    lines.start(make_search(), open_study(Path("new"), "tiny"), lambda: 1)
+    lines._study = study
+    for _ in range(2):
+        lines.update(0)
+        lines.update(1)
+    assert out.getvalue().splitlines() == [
+        "trial 0 epoch 1 head depth 0: AP 0.100 best 0.100 (2 s)",
+        "trial 0 epoch 2 unfreeze depth 2: AP 0.250 best 0.250 (2 s)",
+        "trial 0 pruned (1 of 6)",
+        "trial 1 epoch 1 head depth 0: AP 0.100 best 0.100 (forked)",
+    ]
+
+
+def test_a_continued_search_does_not_tell_again(
+    study: Study, make_search: Make, make_reports: Make
+) -> None:
+    out = io.StringIO()
+    lines = Lines(Console(file=out, width=200))
+    lines.start(make_search(), study, lambda: 1)
+    lines.update(1)
+    assert out.getvalue() == ""
+    study.record(1, make_reports([0.1, 0.3])[1])
+    lines.update(1)
+    assert out.getvalue().startswith("trial 1 epoch 2 ")
+
+
+def test_long_lines_are_not_broken() -> None:
+    out = io.StringIO()
+    Lines(Console(file=out, width=20)).say("word " * 30)
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def test_the_live_table_shows_trials_and_what_is_spent(study: Study, make_search: Make) -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    table = LiveTable(console)
+    table.start(make_search(), study, lambda: 1)
+    table.update(0)
+    shown = Console(file=(text := io.StringIO()), width=120)
+    shown.print(table._render())
+    table.close()
+    table.close()
+    assert "#0" in text.getvalue() and "pruned" in text.getvalue()
+    assert "#1" in text.getvalue() and "running" in text.getvalue()
+    assert "1 of 6 trials, 2 epochs, 0:00" in text.getvalue()
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], make_search: Make) -> None:
+    quiet = Quiet()
+    quiet.say("line")
+    quiet.start(make_search(), open_study(Path("new"), "tiny"), lambda: 1)
+    quiet.update(0)
+    quiet.close()
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,99 @@
+"""What one trial gets of a cluster."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ray
+
+from search.config import Resources
+from search.resources import describe_slots, share_of_a_trial, slots
+from trainer.config import BadInput
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let Ray say that its nodes are these, each (CPUs, GPUs)."""
+
+    def make(*machines: tuple[float, float]) -> None:
+        nodes = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in machines]
+        monkeypatch.setattr(ray, "nodes", lambda: nodes)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("machines", "trials", "share"),
+    [
+        ([(2, 0)], 32, (1, 0)),
+        ([(2, 0)], 4, (2, 0)),
+        ([(2, 0)], 1, (2, 0)),
+        ([(16, 0)], 8, (8, 0)),
+        ([(16, 0)], 32, (2, 0)),
+        ([(4, 0)] * 3, 32, (1, 0)),
+        ([(4, 0)] * 3, 4, (4, 0)),
+        ([(16, 1)], 32, (16, 1)),
+        ([(16, 4)], 32, (4, 1)),
+        ([(2, 4)], 32, (1, 1)),
+        ([(16, 0), (8, 2), (32, 4)], 32, (4, 1)),
+    ],
+)
+def test_auto_is_a_gpu_where_there_are_some_else_a_share_of_the_cores(
+    cluster: Callable[..., None],
+    make_search: Make,
+    machines: list[tuple[float, float]],
+    trials: int,
+    share: tuple[float, float],
+) -> None:
+    cluster(*machines)
+    found = share_of_a_trial(make_search({"search.trials": trials}))
+    assert (found.cpus_per_trial, found.gpus_per_trial) == share
+    assert slots(found) >= 1
+
+
+def test_what_is_written_is_taken(cluster: Callable[..., None], make_search: Make) -> None:
+    cluster((8, 2), (4, 0))
+    wanted = {"cpus_per_trial": 2, "gpus_per_trial": 0.5}
+    share = share_of_a_trial(make_search({"resources": wanted}))
+    assert share == Resources(cpus_per_trial=2, gpus_per_trial=0.5)
+    assert slots(share) == 4
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"cpus_per_trial": 16}, {"cpus_per_trial": 1, "gpus_per_trial": 1}]
+)
+def test_a_trial_that_no_node_could_hold_is_refused_with_what_one_has(
+    cluster: Callable[..., None], make_search: Make, wanted: dict[str, float]
+) -> None:
+    cluster((8, 0), (4, 0))
+    with pytest.raises(BadInput, match=r"resources: .*legal: at most 8 and 0"):
+        share_of_a_trial(make_search({"resources": wanted}))
+
+
+def test_idle_gpus_are_told(
+    cluster: Callable[..., None], make_search: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster((8, 2))
+    share_of_a_trial(make_search({"resources": {"cpus_per_trial": 1}}))
+    assert "the cluster's GPUs stay unused" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("machines", "share", "line"),
+    [
+        ([(2, 0)], (2, 0), "1 trial at once, 2 CPUs each (1 node)"),
+        ([(2, 0)], (1, 0), "2 trials at once, 1 CPU each (1 node)"),
+        ([(8, 2)] * 4, (4, 1), "8 trials at once, 1 GPU each (4 nodes)"),
+        ([(8, 2)], (1, 0.5), "4 trials at once, 0.5 GPU each (1 node)"),
+    ],
+)
+def test_the_first_line_says_what_a_trial_gets(
+    cluster: Callable[..., None],
+    machines: list[tuple[float, float]],
+    share: tuple[float, float],
+    line: str,
+) -> None:
+    cluster(*machines)
+    assert describe_slots(Resources(cpus_per_trial=share[0], gpus_per_trial=share[1])) == line

@@ -1,0 +1,164 @@
+"""Ranking, winner and costs, read off the records."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from search.results import columns, costs, markdown, rank, show, trial_name, values_of, winner
+from search.space import as_written, read_space
+from search.study import End, TrialRecord
+
+from .conftest import SPACE
+
+Make = Callable[..., Any]
+
+
+def ranked(make_search: Make, *records: TrialRecord) -> list[int]:
+    return [row.record.number for row in rank(make_search(), [], records)]
+
+
+def test_a_better_figure_at_a_lower_rung_ranks_below(make_search: Make, make_record: Make) -> None:
+    long = make_record(0, [0.1, 0.1, 0.1, 0.2], end=End.FINISHED)
+    short = make_record(1, [0.1, 0.9], end=End.PRUNED)
+    rows = rank(make_search(), [], [short, long])
+    assert [(row.rank, row.record.number, row.rung, row.map) for row in rows] == [
+        (1, 0, 3, 0.2),
+        (2, 1, 1, 0.9),
+    ]
+    assert winner(rows) is rows[0]
+
+
+def test_within_a_rung_the_best_epoch_counts(make_search: Make, make_record: Make) -> None:
+    assert ranked(
+        make_search,
+        make_record(0, [0.1, 0.4, 0.1, 0.1], end=End.PRUNED),
+        make_record(1, [0.1, 0.2, 0.6, 0.1], end=End.PRUNED),
+        make_record(2, [0.1, 0.2, 0.3, 0.5, 0.1], end=End.FINISHED),
+    ) == [1, 2, 0]
+
+
+def test_equal_trials_rank_by_number(make_search: Make, make_record: Make) -> None:
+    records = [make_record(n, [0.1, 0.3], end=End.PRUNED) for n in (2, 0, 1)]
+    assert ranked(make_search, *records) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("end", [End.DIVERGED, End.OUT_OF_MEMORY, End.ERROR, End.LOST])
+def test_a_trial_that_failed_never_wins(make_search: Make, make_record: Make, end: End) -> None:
+    failed = make_record(0, [0.1] + [0.9] * 5, end=end)
+    pruned = make_record(1, [0.1, 0.0], end=End.PRUNED)
+    rows = rank(make_search(), [], [failed, pruned])
+    assert [row.record.number for row in rows] == [1, 0]
+    assert winner(rows) is rows[0]
+    assert winner(rank(make_search(), [], [failed])) is None
+
+
+def test_a_trial_without_reports_never_wins(make_search: Make, make_record: Make) -> None:
+    rows = rank(make_search(), [], [make_record(0, []), make_record(1, [], end=End.PRUNED)])
+    assert winner(rows) is None
+    assert [row.map for row in rows] == [None, None]
+    assert winner([]) is None
+
+
+def test_an_interrupted_trial_may_win_and_says_so(make_search: Make, make_record: Make) -> None:
+    rows = rank(make_search(), [], [make_record(0, [0.1, 0.2])])
+    assert winner(rows) is rows[0]
+    assert rows[0].state == "interrupted"
+
+
+def test_without_asha_all_are_of_one_rung(make_search: Make, make_record: Make) -> None:
+    config = make_search({"search.asha": "off"})
+    records = [make_record(0, [0.1] * 10, end=End.FINISHED), make_record(1, [0.1, 0.5])]
+    rows = rank(config, [], records)
+    assert [(row.record.number, row.rung) for row in rows] == [(1, 0), (0, 0)]
+
+
+def test_a_trial_still_in_its_head_phase_is_of_no_rung(
+    make_search: Make, make_record: Make
+) -> None:
+    (row,) = rank(make_search(), [], [make_record(0, [0.3, 0.3], head=2)])
+    assert row.rung == 0
+
+
+def test_costs_count_epochs_trained_forked_and_saved(make_search: Make, make_record: Make) -> None:
+    found = costs(
+        make_search(),  # one head epoch, nine unfreeze epochs
+        [
+            make_record(0, [0.1] * 10, end=End.FINISHED),
+            make_record(1, [0.1] * 2, end=End.PRUNED, forked=1),
+            make_record(2, [0.1] * 4, end=End.DIVERGED, forked=1),
+            make_record(3, [], end=End.LOST),
+        ],
+    )
+    assert (found.trials, found.run, found.forked, found.stopped) == (4, 14, 2, 8)
+    assert found.seconds == 28.0
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+def test_values_come_back_under_their_fields(make_search: Make) -> None:
+    space = read_space(
+        {
+            "train.optimizer": {
+                "choice": {"sgd": {"train.unfreeze.lr": {"log": [1e-3, 1e-2]}}, "adamw": None}
+            }
+        }
+    )
+    lr = "train.unfreeze.lr (train.optimizer=sgd)"
+    assert values_of(space, make_search(), {"train.optimizer": "sgd", lr: 5e-3}) == {
+        "train.optimizer": "sgd",
+        "train.unfreeze.lr": 5e-3,
+    }
+    assert values_of(space, make_search(), {"train.optimizer": "adamw"}) == {
+        "train.optimizer": "adamw"
+    }
+
+
+def test_headings_are_the_shortest_that_tell_apart() -> None:
+    space = read_space(
+        {
+            "train.unfreeze.lr": {"log": [1e-4, 1e-2]},
+            "train.head.lr": {"log": [1e-4, 1e-2]},
+            "train.unfreeze.depth": {"int": [0, 3]},
+        }
+    )
+    assert columns(space) == {
+        "train.unfreeze.depth": "depth",
+        "train.unfreeze.lr": "unfreeze.lr",
+        "train.head.lr": "head.lr",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.00123456, "0.00123"), (3, "3"), ("gradual", "gradual"), (1e-6, "1e-06")],
+)
+def test_a_cell_is_short(value: Any, shown: str) -> None:
+    assert show(value) == shown
+
+
+def test_the_table_marks_where_a_trial_came_from(make_search: Make, make_record: Make) -> None:
+    config = make_search({"space": SPACE})
+    space = read_space(SPACE)
+    first = as_written(space, config)
+    rows = rank(
+        config,
+        space,
+        [
+            make_record(0, [0.1, 0.3], origin="as written", parameters=first, end=End.PRUNED),
+            make_record(1, [0.1, 0.2], parameters={**first, "train.unfreeze.depth": 0}),
+            make_record(2, [], parameters=first, end=End.LOST),
+        ],
+    )
+    assert [trial_name(row) for row in rows] == ["#0 as written", "#1", "#2"]
+    table = markdown(space, rows).splitlines()
+    assert table[0] == (
+        "| rank | trial | val AP | AP50 | epoch | rung | depth | schedule | lr | state |"
+    )
+    assert table[2] == (
+        "| 1 | #0 as written | 0.3000 | 0.6000 | 2 | 1 | 2 | gradual | 0.001 | pruned |"
+    )
+    assert table[3] == "| 2 | #1 | 0.2000 | 0.4000 | 2 | 1 | 0 | - | 0.001 | interrupted |"
+    assert table[4].startswith("| 3 | #2 | - | - | - | 0 |") and table[4].endswith("| lost |")
+    assert len({line.count("|") for line in table}) == 1

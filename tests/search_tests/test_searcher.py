@@ -1,0 +1,167 @@
+"""Optuna as a Tune searcher: what is handed out when, and what waits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from search.searcher import StudySearcher
+from search.space import read_space
+from search.study import End, Study, open_study
+from trainer.config import TrainConfig
+from trainer.model.backbones import count_stages
+
+Make = Callable[..., Any]
+SPACE = {"train.unfreeze.lr": {"log": [1e-4, 1e-2]}}
+HEAD_SPACE = SPACE | {"train.head.lr": {"log": [1e-4, 1e-2]}}
+
+
+def opened() -> Study:
+    study = open_study(Path("kept"), "tiny", trials=6)
+    study.release_running()
+    return study
+
+
+def searcher(study: Study, config: Any, *, trials: int = 6, slots: int = 9) -> StudySearcher:
+    return StudySearcher(
+        study,
+        read_space(config.space),
+        config,
+        trials=trials,
+        stages=count_stages,
+        slots=lambda: slots,
+    )
+
+
+def test_a_suggestion_is_a_number_and_a_whole_config(make_search: Make) -> None:
+    study = opened()
+    suggestion = searcher(study, make_search({"space": SPACE})).suggest("a")
+    assert suggestion is not None and suggestion["number"] == 0
+    config = TrainConfig.model_validate(suggestion["config"])
+    assert config.train.unfreeze.lr == study.records[0].parameters["train.unfreeze.lr"]
+
+
+def test_a_trial_waits_while_another_trains_its_head(make_search: Make, make_reports: Make) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": SPACE, "train.head.epochs": 2}))
+    assert out.suggest("a")["number"] == 0
+    first, second, third = make_reports([0.1, 0.2, 0.3], head=2)
+    assert out.suggest("b") is None
+    study.record(0, first)
+    assert out.suggest("b") is None and out.suggest("c") is None
+    study.record(0, second)
+    assert out.suggest("b")["number"] == 1
+    study.record(0, third)
+    assert len(study.records) == 2
+
+
+def test_a_held_trial_goes_out_when_the_other_is_gone_and_then_trains_the_head_itself(
+    make_search: Make,
+) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": SPACE}))
+    assert out.suggest("a")["number"] == 0
+    assert out.suggest("b") is None
+    study.end(0, End.DIVERGED)
+    out.on_trial_complete("a")
+    assert out.suggest("b")["number"] == 1
+    assert out.suggest("c") is None
+
+
+def test_a_held_trial_is_the_same_one_later(make_search: Make, make_reports: Make) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": SPACE}))
+    out.suggest("a")
+    assert [out.suggest(name) for name in "bcb"] == [None] * 3
+    held = study.records[1].parameters
+    study.record(0, make_reports([0.1])[0])
+    config = TrainConfig.model_validate(out.suggest("d")["config"])
+    assert config.train.unfreeze.lr == held["train.unfreeze.lr"]
+    assert study.records.keys() == {0, 1}
+
+
+def test_trials_of_different_heads_do_not_wait_for_each_other(make_search: Make) -> None:
+    out = searcher(opened(), make_search({"space": HEAD_SPACE}))
+    assert [out.suggest(name)["number"] for name in "abc"] == [0, 1, 2]
+
+
+def test_without_a_head_phase_nobody_waits(make_search: Make) -> None:
+    config = make_search({"space": SPACE, "train.head": {"epochs": 0}})
+    out = searcher(opened(), config)
+    assert [out.suggest(name)["number"] for name in "abc"] == [0, 1, 2]
+
+
+def test_a_trial_that_had_its_head_before_an_interruption_holds_nobody_back(
+    make_search: Make, make_reports: Make
+) -> None:
+    study = opened()
+    config = make_search({"space": SPACE})
+    searcher(study, config).suggest("a")
+    study.record(0, make_reports([0.1])[0])
+    again = searcher(opened(), config)
+    assert [again.suggest(name)["number"] for name in "ab"] == [0, 1]
+
+
+def test_no_more_trials_are_asked_for_than_the_cluster_holds(make_search: Make) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": HEAD_SPACE}), slots=2)
+    assert [out.suggest(name) is None for name in "abcd"] == [False, False, True, True]
+    assert len(study.records) == 2
+    study.end(0, End.FINISHED) if study.records[0].reports else study.end(0, End.ERROR)
+    out.on_trial_complete("a")
+    assert out.suggest("c")["number"] == 2
+
+
+def test_a_cluster_without_room_is_waited_for(make_search: Make) -> None:
+    study = opened()
+    assert searcher(study, make_search({"space": SPACE}), slots=0).suggest("a") is None
+    assert not study.records
+
+
+def test_it_is_finished_at_the_number_of_trials(make_search: Make) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": HEAD_SPACE}), trials=2)
+    assert [out.suggest(name)["number"] for name in "ab"] == [0, 1]
+    assert out.suggest("c") == Searcher.FINISHED
+    assert len(study.records) == 2
+
+
+def test_it_is_not_finished_while_a_trial_is_held(make_search: Make) -> None:
+    out = searcher(opened(), make_search({"space": SPACE}), trials=2)
+    out.suggest("a")
+    assert [out.suggest("b"), out.suggest("b")] == [None, None]
+
+
+def test_waiting_trials_come_first_and_count(make_search: Make) -> None:
+    study = opened()
+    config = make_search({"space": HEAD_SPACE})
+    first = searcher(study, config, trials=3)
+    before = [first.suggest(name) for name in "ab"]
+    again = opened()
+    second = searcher(again, config, trials=3)
+    assert [second.suggest(name) for name in "xy"] == before
+    assert second.suggest("z")["number"] == 2
+    assert second.suggest("w") == Searcher.FINISHED
+
+
+def test_fewer_trials_than_there_are_is_finished_at_once(make_search: Make) -> None:
+    study = opened()
+    config = make_search({"space": HEAD_SPACE})
+    out = searcher(study, config, trials=3)
+    for number, name in enumerate("abc"):
+        out.suggest(name)
+        study.end(number, End.ERROR)
+    assert searcher(opened(), config, trials=1).suggest("x") == Searcher.FINISHED
+
+
+def test_a_lost_trial_ends_as_lost_and_a_told_end_stays(make_search: Make) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": HEAD_SPACE}))
+    for name in "ab":
+        out.suggest(name)
+    out.on_trial_complete("a", error=True)
+    assert study.records[0].end is End.LOST and study.records[0].text
+    study.end(1, End.DIVERGED)
+    out.on_trial_complete("b", error=True)
+    assert study.records[1].end is End.DIVERGED
