@@ -19,7 +19,8 @@ from ray import tune
 from clusters import connect
 from trainer.config import BadInput
 from trainer.data.canvas import cache_folder, open_store
-from trainer.data.formats import Splits, load
+from trainer.data.dataset import Splits
+from trainer.data.formats import load
 from trainer.model.backbones import count_stages
 
 from .config import Resources, SearchConfig, read_yaml, write_yaml

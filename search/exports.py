@@ -8,7 +8,8 @@ from typing import Any
 from trainer.checkpoint import BEST
 from trainer.config import BadInput, Data, parse
 from trainer.data.canvas import cache_folder, open_picture
-from trainer.data.formats import Split, Splits, find, load
+from trainer.data.dataset import Split, Splits
+from trainer.data.formats import find, load
 from trainer.evaluate import measure
 from trainer.export import export, load_export, record_evaluation
 from trainer.model.backbones import SPEC

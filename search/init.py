@@ -8,7 +8,8 @@ import torch
 
 from trainer.config import BadInput, Data
 from trainer.data.canvas import cache_folder
-from trainer.data.formats import Splits, find, load
+from trainer.data.dataset import Splits
+from trainer.data.formats import find, load
 
 TEMPLATE = """\
 # {classes} classes: {names}

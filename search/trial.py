@@ -8,7 +8,7 @@ import torch
 from ray import tune
 
 from trainer.config import TrainConfig
-from trainer.data.formats import Splits
+from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, fit
 from trainer.phase_cache import PhaseCache

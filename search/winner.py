@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.data.formats import Splits
+from trainer.data.dataset import Splits
 from trainer.export import export, write_card, write_metrics, write_pictures
 
 from .config import SearchConfig

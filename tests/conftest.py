@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from trainer.config import Data, TrainConfig, override, parse
-from trainer.data.formats import Category, Picture, Split, Splits, load
+from trainer.data.dataset import Category, Picture, Split, Splits
+from trainer.data.formats import load
 from trainer.model.backbones import Backbone, build
 
 WIDTH, HEIGHT = 96, 72

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from .data.canvas import letterbox, scales
-from .data.formats import Split
+from .data.dataset import Split
 from .model.detectors import Detector
 from .precision import autocast
 

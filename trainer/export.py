@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from .checkpoint import Damaged, load, load_trained_state, write_whole
 from .config import BadInput, TrainConfig
 from .data.canvas import open_picture
-from .data.formats import Category, Split
+from .data.dataset import Category, Split
 from .evaluate import Metrics
 from .model import backbones
 from .model.backbones import SPEC, WEIGHTS, Pixels, licence

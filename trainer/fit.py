@@ -24,7 +24,7 @@ from .checkpoint import (
 from .config import TrainConfig
 from .data.batches import batches, steps
 from .data.canvas import cache_folder, open_store
-from .data.formats import Splits
+from .data.dataset import Splits
 from .engine import OutOfMemory, train_one_epoch
 from .evaluate import Truth, evaluate
 from .model.detectors import Detector, build

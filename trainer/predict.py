@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .config import BadInput
 from .data.canvas import to_canvas
-from .data.formats import Category
+from .data.dataset import Category
 from .evaluate import to_xywh
 from .model.detectors import Detector
 

@@ -1,14 +1,20 @@
 """What the tests of search share: made-up reports, a small search, a folder to stand in."""
 
 import copy
+import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from rich.console import Console
 
 from search.config import SearchConfig, resolve, write_yaml
+from search.driver import SearchResult
+from search.progress import Lines
+from search.single import train
 from search.study import End, TrialRecord
 from trainer.config import Data, override
 from trainer.fit import EpochReport
@@ -132,3 +138,41 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
     MlflowClient(uri)
     return uri
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `unfreeze train` came to: a search's folder with one trial, and its winner."""
+
+    raw: dict[str, Any]
+    config: SearchConfig
+    result: SearchResult
+    said: list[str]
+
+    @property
+    def winner(self) -> Path:
+        return self.config.folder / "winner"
+
+
+@pytest.fixture(scope="session")
+def trained(
+    make_raw: Callable[..., dict[str, Any]], store: str, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    """The tiny configuration, one epoch a phase, trained once for all tests; do not write to it."""
+    place = tmp_path_factory.mktemp("trained")
+    raw = make_raw(
+        {
+            "name": "once",
+            "storage": str(place / "searches"),
+            "tracking": store,
+            "train.unfreeze.epochs": 1,
+            "train.unfreeze.batch_size": 2,
+            "search.trials": 1,
+        }
+    )
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        config = resolve(raw, place)
+        result = train(config, Lines(Console(file=out, width=200)))
+    return Trained(raw, config, result, out.getvalue().splitlines())

@@ -9,7 +9,7 @@ import torch
 from search.study import End
 from search.trial import resolve_precision, run_trial, trial_folder
 from trainer.config import TrainConfig
-from trainer.data.formats import Splits
+from trainer.data.dataset import Splits
 
 Make = Callable[..., Any]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainer.config import Data, TrainConfig
 from trainer.data.batches import target
 from trainer.data.canvas import letterbox
-from trainer.data.formats import Picture, Split, Splits
+from trainer.data.dataset import Picture, Split, Splits
 from trainer.evaluate import FIGURES, Truth, detect, evaluate, measure, score
 from trainer.model.detectors import build
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer.checkpoint import BEST, LAST, load
 from trainer.config import BadInput, TrainConfig
-from trainer.data.formats import Splits
+from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, Result, fit
 from trainer.phase_cache import PhaseCache

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .augment import flip
 from .canvas import scales
-from .formats import Picture, Split
+from .dataset import Picture, Split
 
 Batch = tuple[Tensor, list[dict[str, Tensor]]]
 

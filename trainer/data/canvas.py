@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..config import BadInput
-from .formats import Picture, Split
+from .dataset import Picture, Split
 
 GREY = 114
 """Of the canvas outside the picture: near the mean of ImageNet."""

@@ -1,92 +1,23 @@
-"""Annotated pictures in memory, and how COCO files and Roboflow exports become them."""
+"""How COCO files, Roboflow exports and the embedded data set are read."""
 
 import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import BadInput, Data
+from .dataset import Category, Picture, Split, Splits
 from .digits import make_digits
 from .split import split_off
 from .validate import check_coco
 
 ROBOFLOW = "_annotations.coco.json"
 SPLIT_NAMES = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class Category:
-    """A class under the data set's own id and name."""
-
-    id: int
-    name: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture and its boxes; sizes are as seen, after EXIF orientation."""
-
-    id: int
-    """The data set's own id."""
-    file: Path
-    width: int
-    height: int
-    sha256: str
-    """Of the file's bytes."""
-    boxes: NDArray[np.float64]
-    """(n, 4) x, y, width, height in pixels of this picture."""
-    labels: NDArray[np.int64]
-    """(n,) from 1: the position of the category in `Split.categories`."""
-    crowd: NDArray[np.bool_]
-    """(n,) whether the box is a crowd: not trained on, ignored in evaluation, as COCO does."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The pictures of train, val or test."""
-
-    name: str
-    pictures: tuple[Picture, ...]
-    categories: tuple[Category, ...]
-
-    @cached_property
-    def digest(self) -> str:
-        """Identity of pictures, boxes and classes: equal wherever the files lie."""
-        total = hashlib.sha256()
-        for picture in self.pictures:
-            total.update(f"{picture.id} {picture.sha256}".encode())
-            for array in (picture.boxes, picture.labels, picture.crowd):
-                total.update(array.tobytes())
-        total.update(json.dumps([(c.id, c.name) for c in self.categories]).encode())
-        return total.hexdigest()
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A data set as trials see it."""
-
-    train: Split
-    val: Split
-    test: Split | None
-    notes: tuple[str, ...] = ()
-    """What the reader dropped or made up, a line each."""
-
-    @property
-    def categories(self) -> tuple[Category, ...]:
-        return self.train.categories
-
-    @cached_property
-    def digest(self) -> str:
-        """Identity of what training and validation see; test has no say in a trial."""
-        return hashlib.sha256((self.train.digest + self.val.digest).encode()).hexdigest()
 
 
 def load(data: Data | str, cache: Path) -> Splits:

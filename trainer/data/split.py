@@ -1,12 +1,8 @@
 """A split by content: the same pictures land on the same side on every machine."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .formats import Split
+from .dataset import Split
 
 
 def split_off(whole: Split, name: str, fraction: float) -> tuple[Split, Split]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer.data.batches import Batch, batches, steps, target
-from trainer.data.formats import Picture, Split
+from trainer.data.dataset import Picture, Split
 
 MakePicture = Callable[..., Picture]
 MakeSplit = Callable[..., Split]

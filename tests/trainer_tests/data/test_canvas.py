@@ -14,7 +14,8 @@ from PIL import Image
 
 from trainer.config import BadInput, Data
 from trainer.data.canvas import GREY, cache_folder, fitted, letterbox, open_store, scales, to_canvas
-from trainer.data.formats import Picture, Split, Splits, load
+from trainer.data.dataset import Picture, Split, Splits
+from trainer.data.formats import load
 
 MakePicture = Callable[..., Picture]
 MakeSplit = Callable[..., Split]

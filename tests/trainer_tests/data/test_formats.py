@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from trainer.config import BadInput, Data
-from trainer.data.formats import ROBOFLOW, Splits, find, load
+from trainer.data.dataset import Splits
+from trainer.data.formats import ROBOFLOW, find, load
 
 Coco = dict[str, Any]
 NAMES = ({"id": 7, "name": "blue"}, {"id": 3, "name": "red"})

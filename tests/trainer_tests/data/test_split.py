@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.data.formats import Picture, Split
+from trainer.data.dataset import Picture, Split
 from trainer.data.split import split_off
 
 MakePicture = Callable[..., Picture]

@@ -1,0 +1,206 @@
+"""MODEL on the command line, and what is done with it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from search.exports import (
+    evaluate_model,
+    export_model,
+    find_model,
+    load_data,
+    predict_pictures,
+    read_search,
+)
+from trainer.config import BadInput, Data
+from trainer.export import load_export
+
+from .conftest import Trained
+
+Make = Callable[..., Any]
+OUT = Path("out")
+
+
+@pytest.fixture
+def model(trained: Trained, tmp_path: Path) -> Path:
+    """A copy of the winner."""
+    shutil.copytree(trained.winner, tmp_path / "model")
+    return tmp_path / "model"
+
+
+# -- MODEL ----------------------------------------------------------------------------------------
+
+
+def test_a_model_is_a_folder_or_a_searchs_winner(trained: Trained) -> None:
+    storage = trained.config.storage
+    assert find_model(str(trained.winner), Path("nowhere")) == trained.winner
+    assert find_model("once", storage) == trained.winner
+
+
+def test_an_unknown_model_says_where_was_looked(trained: Trained) -> None:
+    with pytest.raises(BadInput, match="nope: neither an exported folder nor a search in "):
+        find_model("nope", trained.config.storage)
+    (Path("searches") / "young").mkdir(parents=True)
+    with pytest.raises(BadInput, match="young: the search in .* has no winner yet"):
+        find_model("young", Path("searches"))
+
+
+def test_a_search_is_read_wherever_it_lies_now(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.config.storage, tmp_path / "moved")
+    found = read_search("once", Path("moved"))
+    assert found.folder == tmp_path / "moved" / "once"
+    assert found.train == trained.config.train
+    with pytest.raises(BadInput, match="no search twice in .*; there: once"):
+        read_search("twice", Path("moved"))
+
+
+# -- export ---------------------------------------------------------------------------------------
+
+
+def test_export_copies_the_winner(trained: Trained) -> None:
+    export_model("once", None, trained.config.storage, OUT / "deep")
+    assert load_export(OUT / "deep")[1] == load_export(trained.winner)[1]
+
+
+def test_export_rebuilds_a_trial_equal_to_the_winner(trained: Trained) -> None:
+    export_model("once", 0, trained.config.storage, OUT)
+    ours, theirs = (load_file(d / "model.safetensors") for d in (OUT, trained.winner))
+    assert ours.keys() == theirs.keys()
+    assert all(bool((ours[name] == theirs[name]).all()) for name in ours)
+    assert json.loads((OUT / "spec.json").read_text()) == json.loads(
+        (trained.winner / "spec.json").read_text()
+    )
+
+
+def test_export_refuses_what_is_not_there_and_what_is(trained: Trained) -> None:
+    storage = trained.config.storage
+    with pytest.raises(BadInput, match="--trial 7: once has trials 0 to 0"):
+        export_model("once", 7, storage, OUT)
+    with pytest.raises(BadInput, match="no search twice"):
+        export_model("twice", 0, storage, OUT)
+    assert not OUT.exists()
+    OUT.mkdir()
+    for trial in (None, 0):
+        with pytest.raises(BadInput, match="out is there already"):
+            export_model("once", trial, storage, OUT)
+    assert list(OUT.iterdir()) == []
+
+
+# -- evaluate -------------------------------------------------------------------------------------
+
+
+def test_evaluate_gives_the_kept_figures_again(
+    model: Path, trained: Trained, tiny_data: Data
+) -> None:
+    found = evaluate_model(str(model), tiny_data.train.parent, "val", Path(), OUT)
+    kept = trained.result.metrics["val"]
+    assert found["figures"] == pytest.approx(kept["figures"], abs=1e-4, nan_ok=True)
+    assert found["per_class"] == pytest.approx(kept["per_class"], abs=1e-4, nan_ok=True)
+    detections = json.loads(OUT.read_text())
+    assert {d["category_id"] for d in detections} <= {3, 7}
+    assert {d["image_id"] for d in detections} <= set(range(100, 106))
+    assert all(d.keys() == {"image_id", "category_id", "bbox", "score"} for d in detections)
+
+
+def test_one_json_is_the_split_that_was_asked_for(
+    model: Path, trained: Trained, tiny_data: Data
+) -> None:
+    assert tiny_data.val is not None
+    found = evaluate_model(str(model), tiny_data.val, "val", Path(), None)
+    assert found["figures"] == trained.result.metrics["val"]["figures"]
+
+
+def test_a_yaml_names_data_beside_itself(trained: Trained, tiny_data: Data) -> None:
+    shutil.copytree(tiny_data.train.parent, Path("set"))
+    Path("set/data.yaml").write_text("data: {train: train.json, val: val.json}\n")
+    assert len(load_data(Path("set/data.yaml")).val.pictures) == 6
+    assert len(load_data(trained.config.folder / "search.yaml").val.pictures) == 6
+    Path("none.yaml").write_text("model: {}\n")
+    with pytest.raises(BadInput, match="none.yaml: has no data: part"):
+        load_data(Path("none.yaml"))
+
+
+def test_each_look_at_test_is_counted(model: Path, tiny_data: Data) -> None:
+    yaml = Path("data.yaml")
+    yaml.write_text(f"data: {{train: {tiny_data.train}, test: {tiny_data.val}}}\n")
+    for looks in (1, 2):
+        evaluate_model(str(model), yaml, "test", Path(), None)
+        kept = json.loads((model / "metrics.json").read_text())
+        assert kept["test"]["looks"] == looks
+
+
+def test_an_evaluation_on_other_data_leaves_the_models_own_figures(
+    model: Path, tiny_data: Data
+) -> None:
+    before = json.loads((model / "metrics.json").read_text())["val"]
+    other = evaluate_model(str(model), tiny_data.train, "val", Path(), None)
+    assert other["figures"] != before["figures"]
+    assert json.loads((model / "metrics.json").read_text())["val"] == before
+
+
+def test_a_split_that_is_not_there_is_refused(model: Path, tiny_data: Data) -> None:
+    with pytest.raises(BadInput, match="has no test split"):
+        evaluate_model(str(model), tiny_data.train.parent, "test", Path(), None)
+
+
+def test_data_of_other_classes_is_refused_with_both(model: Path, tiny_data: Data) -> None:
+    shutil.copytree(tiny_data.train.parent, Path("set"))
+    content = json.loads(Path("set/val.json").read_text())
+    content["categories"][0]["name"] = "green"
+    Path("set/val.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=r"its classes \(3 green, 7 blue\) are not the model's"):
+        evaluate_model(str(model), Path("set/val.json"), "val", Path(), None)
+
+
+# -- predict --------------------------------------------------------------------------------------
+
+
+def test_predict_draws_each_picture_and_writes_coco(model: Path, tiny_data: Data) -> None:
+    pictures = tiny_data.train.parent / "images"
+    files = sorted(pictures.glob("val-*.png"))
+    Path("broken.png").write_bytes(b"no picture")
+    unreadable = predict_pictures(str(model), [*files, Path("broken.png")], Path(), OUT, 0.0)
+    assert len(unreadable) == 1 and unreadable[0].startswith("broken.png: ")
+    drawn = sorted(OUT.glob("*.png"))
+    assert [file.name for file in drawn] == [file.name for file in files]
+    assert Image.open(drawn[0]).size == Image.open(files[0]).size
+    found = json.loads((OUT / "detections.json").read_text())
+    assert [Path(image["file_name"]).name for image in found["images"]] == [f.name for f in files]
+    assert [c["id"] for c in found["categories"]] == [3, 7]
+    ids = [annotation["id"] for annotation in found["annotations"]]
+    assert ids == list(range(1, len(ids) + 1))
+    for annotation in found["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        assert x >= 0 and y >= 0 and x + width <= 96.001 and y + height <= 72.001
+
+
+def test_no_box_is_below_the_threshold(model: Path, tiny_data: Data) -> None:
+    picture = tiny_data.train.parent / "images" / "val-00.png"
+    predict_pictures(str(model), [picture], Path(), OUT, 1.0)
+    assert json.loads((OUT / "detections.json").read_text())["annotations"] == []
+
+
+def test_pictures_of_one_name_are_all_kept(model: Path) -> None:
+    pixels = Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8))
+    for name in ("a/x.png", "a/x.jpg", "b/x.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        pixels.save(name)
+    predict_pictures(str(model), [Path("a"), Path("b")], Path(), OUT, 0.5)
+    assert len(list(OUT.glob("*.png"))) == 3
+    images = json.loads((OUT / "detections.json").read_text())["images"]
+    assert len({image["file_name"] for image in images}) == 3
+
+
+@pytest.mark.parametrize("place", ["nowhere.png", "empty"])
+def test_without_pictures_nothing_is_made(model: Path, place: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(BadInput):
+        predict_pictures(str(model), [Path(place)], Path(), OUT, 0.5)
+    assert not OUT.exists()

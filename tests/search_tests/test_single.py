@@ -1,0 +1,120 @@
+"""One trial without Ray: recorded, tracked and exported like a search's."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+
+from search.config import SearchConfig, resolve
+from search.driver import SearchResult
+from search.progress import Lines
+from search.single import train
+from search.study import End, read_study
+from trainer.config import BadInput, override
+
+from .conftest import Trained
+
+Make = Callable[..., Any]
+
+
+class Stops(Lines):
+    """A person who presses Ctrl+C when an epoch is told."""
+
+    def update(self, number: int) -> None:
+        super().update(number)
+        raise KeyboardInterrupt
+
+
+def lines() -> tuple[Lines, io.StringIO]:
+    out = io.StringIO()
+    return Lines(Console(file=out, width=200)), out
+
+
+def changed(trained: Trained, **changes: Any) -> SearchConfig:
+    raw = json.loads(json.dumps(trained.raw))
+    for path, value in changes.items():
+        override(raw, path.replace("__", "."), value)
+    return resolve(raw, Path())
+
+
+def statuses(store: str, name: str) -> list[str]:
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return sorted(run.info.status for run in client.search_runs([experiment.experiment_id]))
+
+
+def test_it_trains_records_and_exports(trained: Trained) -> None:
+    result: SearchResult = trained.result
+    assert result.state == "done"
+    assert result.winner is not None and result.winner.record.number == 0
+    record = result.winner.record
+    assert record.end is End.FINISHED and record.origin == "as written"
+    assert [(r.epoch, r.phase, r.depth) for r in record.reports.values()] == [
+        (1, "head", 0),
+        (2, "unfreeze", 2),
+    ]
+    assert (trained.winner / "model.safetensors").is_file()
+    assert result.metrics["val"]["figures"].keys() >= {"map", "mar_100"}
+
+
+def test_it_tells_each_epoch_and_the_end(trained: Trained) -> None:
+    assert [line.split(":")[0] for line in trained.said[:3]] == [
+        "trial 0 epoch 1 head depth 0",
+        "trial 0 epoch 2 unfreeze depth 2",
+        "trial 0 finished (1 of 1)",
+    ]
+
+
+def test_it_is_in_mlflow_like_a_search(trained: Trained, store: str) -> None:
+    assert statuses(store, "once") == ["FINISHED", "FINISHED"]
+
+
+def test_the_same_line_again_shows_the_result_without_training(trained: Trained) -> None:
+    progress, out = lines()
+    again = train(trained.config, progress)
+    assert "epoch" not in out.getvalue() and "exporting" not in out.getvalue()
+    assert again.metrics == trained.result.metrics
+    assert [row.record.reports for row in again.rows] == [
+        row.record.reports for row in trained.result.rows
+    ]
+
+
+def test_a_changed_configuration_is_refused_with_the_difference(trained: Trained) -> None:
+    with pytest.raises(BadInput) as raised:
+        train(changed(trained, train__unfreeze__lr=5e-3), lines()[0])
+    assert raised.value.errors[1:] == ["train.unfreeze.lr: 0.005 (was 0.001)"]
+
+
+def test_another_store_is_filled_in_once(trained: Trained, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'late.db'}"
+    train(changed(trained, tracking=uri), lines()[0])
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("once")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted("unfreeze.trial" in run.data.tags for run in runs) == [False, True]
+    (trial,) = (run for run in runs if "unfreeze.trial" in run.data.tags)
+    history = client.get_metric_history(trial.info.run_id, "val/map")
+    assert [row.step for row in history] == [1, 2]
+
+
+def test_an_interrupted_trial_goes_on_where_it_was(make_search: Make, store: str) -> None:
+    config = make_search({"name": "stopped", "tracking": store, "train.unfreeze.epochs": 1})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, Stops(Console(file=io.StringIO())))
+    record = read_study(config.folder, "stopped").records[0]
+    assert (list(record.reports), record.end) == ([1], None)
+    assert "RUNNING" not in statuses(store, "stopped")
+
+    progress, out = lines()
+    result = train(config, progress)
+    told = [line for line in out.getvalue().splitlines() if " epoch " in line]
+    assert [line.split(":")[0] for line in told] == ["trial 0 epoch 2 unfreeze depth 2"]
+    assert result.rows[0].record.reports[1] == record.reports[1]
+    assert statuses(store, "stopped") == ["FINISHED", "FINISHED"]

@@ -1,0 +1,95 @@
+"""The winner's export, and its figures, measured from it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.progress import Quiet
+from search.study import open_study
+from search.winner import export_winner
+from trainer.data.formats import Splits
+from trainer.export import load_export, read_spec
+
+from .conftest import Trained
+
+Make = Callable[..., Any]
+
+
+class Told(Quiet):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_it_holds_all_that_a_user_takes_away(trained: Trained) -> None:
+    assert sorted(file.name for file in trained.winner.iterdir()) == [
+        "README.md",
+        "metrics.json",
+        "model.safetensors",
+        "pictures",
+        "spec.json",
+    ]
+    assert len(list((trained.winner / "pictures").iterdir())) == 6
+    detector, spec = load_export(trained.winner)
+    assert not detector.training
+    assert [category.name for category in spec.categories] == ["red", "blue"]
+    assert spec.config.train.precision == "fp32"
+
+
+def test_it_is_the_best_epochs_checkpoint_and_says_of_which_trial(trained: Trained) -> None:
+    best = trained.result.winner.record.best
+    assert read_spec(trained.winner).epoch == best.epoch
+    metrics = json.loads((trained.winner / "metrics.json").read_text())
+    assert metrics["of"] == {"trial": 0, "epoch": best.epoch}
+    assert metrics == trained.result.metrics
+
+
+def test_measured_figures_stand_near_those_of_training(trained: Trained) -> None:
+    assert trained.result.metrics["val"]["figures"]["map"] == pytest.approx(
+        trained.result.winner.map, abs=0.02
+    )
+
+
+def copied(trained: Trained, place: Path) -> Any:
+    """The search in a folder of the test's own, and its study."""
+    shutil.copytree(trained.config.storage, place)
+    config = trained.config.model_copy(update={"storage": place})
+    return config, open_study(config.folder, config.name)
+
+
+def test_it_is_not_made_again_while_it_is_the_same(
+    trained: Trained, tiny: Splits, tmp_path: Path
+) -> None:
+    config, study = copied(trained, tmp_path / "copy")
+    told = Told()
+    metrics = export_winner(config, tiny, study, trained.result.winner, told)
+    assert (metrics, told.lines) == (trained.result.metrics, [])
+
+
+def test_it_is_made_again_where_it_is_missing_or_of_another(
+    trained: Trained, tiny: Splits, tmp_path: Path
+) -> None:
+    config, study = copied(trained, tmp_path / "copy")
+    (config.folder / ".winner").mkdir()  # a driver was killed while it made one
+    file = config.folder / "winner" / "metrics.json"
+    file.write_text(json.dumps(trained.result.metrics | {"of": {"trial": 9, "epoch": 1}}))
+    told = Told()
+    data = replace(tiny, test=replace(tiny.val, name="test"))
+    yaml = config.folder / "search.yaml"
+    yaml.write_text(yaml.read_text().replace("test: null", f"test: {config.data.val}"))
+    metrics = export_winner(config, data, study, trained.result.winner, told)
+    assert told.lines == ["exporting trial 0 and measuring it in a fresh process"]
+    assert metrics["val"]["figures"] == trained.result.metrics["val"]["figures"]
+    assert metrics["test"]["figures"] == metrics["val"]["figures"]
+    assert metrics["test"]["looks"] == 1
+    assert "Test was looked at 1 time." in (config.folder / "winner" / "README.md").read_text()
+    assert not (config.folder / ".winner").exists()
