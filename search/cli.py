@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if strange := _strangers():
+        print(strange, file=sys.stderr)
+        return 1
     from trainer.config import BadInput
 
     try:
@@ -34,6 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _strangers() -> str:
+    """What is wrong where another installed package has a name of ours; empty when nothing is."""
+    here = Path(__file__).parents[1]
+    for name in ("trainer", "clusters"):
+        spec = find_spec(name)
+        if spec is None or spec.origin is None or Path(spec.origin).parents[1] != here:
+            found = spec.origin if spec else "nowhere"
+            return (
+                f"another package named {name} is in the way ({found}); install Unfreeze in an "
+                "environment of its own"
+            )
+    return ""
 
 
 def parser() -> argparse.ArgumentParser:

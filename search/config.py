@@ -150,31 +150,34 @@ def write_yaml(raw: dict[str, Any]) -> str:
 
 
 def resolve(raw: dict[str, Any], beside: Path) -> SearchConfig:
-    """Check raw values whole and make every path absolute.
+    """Check raw values whole and make every path absolute, see `absolute`.
 
-    Paths in `data` and `weights` are relative to `beside`, the YAML's folder; `storage` to the
-    working folder. Raises BadInput with every error found.
+    Raises BadInput with every error found.
     """
     config, errors = parse_what_can_be(SearchConfig, raw)
     if config is None:
         raise BadInput(errors)
-    data = config.data
-    if isinstance(data, Data):
-        data = _absolute_data(data, beside)
-    weights = config.model.weights
-    if weights not in {"imagenet", "none"}:
-        weights = str((beside / weights).resolve())
-    config = config.model_copy(
-        update={
-            "data": data,
-            "model": config.model.model_copy(update={"weights": weights}),
-            "storage": config.storage.resolve(),
-        }
-    )
+    config = absolute(config, beside)
     errors += [line for line in check(config) if line not in errors]
     if errors:
         raise BadInput(errors)
     return config
+
+
+def absolute(config: SearchConfig, beside: Path) -> SearchConfig:
+    """The config with absolute paths: `data` and `weights` were relative to `beside`, the YAML's
+    folder; `storage` to the working folder."""
+    weights = config.model.weights
+    if weights not in {"imagenet", "none"}:
+        weights = str((beside / weights).resolve())
+    data = config.data
+    return config.model_copy(
+        update={
+            "data": _absolute_data(data, beside) if isinstance(data, Data) else data,
+            "model": config.model.model_copy(update={"weights": weights}),
+            "storage": config.storage.resolve(),
+        }
+    )
 
 
 def _absolute_data(data: Data, beside: Path) -> Data:

@@ -23,7 +23,7 @@ from trainer.data.dataset import Splits
 from trainer.data.formats import load
 from trainer.model.backbones import count_stages
 
-from .config import Resources, SearchConfig, read_yaml, write_yaml
+from .config import Resources, SearchConfig, absolute, check, read_yaml, write_yaml
 from .lock import locked
 from .progress import Progress, Quiet
 from .resources import describe_slots, share_of_a_trial, slots
@@ -69,6 +69,10 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     Raises BadInput before anything is started or written, CannotConnect, or Busy when another
     process runs this search.
     """
+    config = absolute(config, Path())
+    errors = check(config)
+    if errors:
+        raise BadInput(errors)
     progress = progress or Quiet()
     space = read_space(config.space)
     data = load(config.data, cache_folder())
@@ -80,16 +84,19 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             open_store(split, config.model.image_size, cache_folder() / "canvases")
 
     _configure_tune()
-    with connect.connected(config.cluster, PACKAGES):
-        share = share_of_a_trial(config)
-        progress.say(describe_slots(share))
-        with locked(config.folder):
+    with contextlib.ExitStack() as held:
+        with connect.connected(config.cluster, PACKAGES):
+            share = share_of_a_trial(config)
+            progress.say(describe_slots(share))
+            held.enter_context(
+                locked(config.folder)
+            )  # it makes the folder: nothing was written yet
             study = open_search(config, space, data, _precision(config, share))
             try:
                 _run_trials(config, space, data, share, study, progress)
             finally:
                 progress.close()
-    return conclude(config, space, data, study, progress)
+        return conclude(config, space, data, study, progress)
 
 
 # -- before -------------------------------------------------------------------------------------

@@ -51,4 +51,4 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         study.set("state", "done")
         progress.update(0)
         tracking.close(0)
-    return conclude(config, [], data, study, progress)
+        return conclude(config, [], data, study, progress)
