@@ -162,7 +162,7 @@ def _train(options: argparse.Namespace) -> int:
     from . import summary
     from .single import train
 
-    result = train(_config(options, []), summary.lines())
+    result = train(_config(options, ["search.asha=off", "space={}"]), summary.lines())
     summary.print_result(result)
     return 0 if result.winner is not None else 1
 

@@ -69,7 +69,8 @@ def write_whole(content: bytes, file: Path) -> None:
 
 def save_last(checkpoint: Checkpoint, folder: Path) -> None:
     """Write `last.pt`, keeping the one before as `previous.pt`."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError, Damaged):
+        load(folder / LAST)  # a damaged one must not take the place of the good one before it
         (folder / LAST).replace(folder / PREVIOUS)
     save(checkpoint, folder / LAST)
 

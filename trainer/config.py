@@ -164,7 +164,9 @@ def fixed_errors(train: Train, searched: frozenset[str] = frozenset()) -> list[s
     """Errors between fields; `searched` names the dotted fields that a space varies."""
     errors = []
     unfreeze = train.unfreeze
-    opens = unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in searched
+    shallow = unfreeze.depth in (0, 1) and "train.unfreeze.depth" not in searched
+    gradual = unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in searched
+    opens = gradual and not shallow
     if opens and unfreeze.open_epochs > unfreeze.epochs:
         errors.append(
             f"train.unfreeze.open_epochs: {unfreeze.open_epochs} is more than "
@@ -274,6 +276,8 @@ def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> st
         return "unknown key" + nearest(path[-1], _names_beside(model, path))
     if kind == "missing":
         return "is required"
+    if path[-1:] == ["depth"]:
+        return f"{_short(value)}: is no depth (legal: a whole number from 0 on, or all)"
     if kind == "literal_error":
         return f"{value!r} is none of {context['expected']}" + nearest(
             str(value), context["expected"].replace("'", "").replace(" or ", ", ").split(", ")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,6 @@ def _resume_or_fork(
         checkpoint = reuse.fork(key, folder)
         if checkpoint is not None:
             run.restore(checkpoint)
-            run.reports = [replace(past, forked=True) for past in run.reports]
             return
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import BEST, LAST, Checkpoint, Damaged, load
+from .checkpoint import BEST, LAST, Checkpoint, Damaged, load, save
 from .config import TrainConfig
 from .phases import Phase
 
@@ -107,7 +107,8 @@ class PhaseCache:
         except (OSError, Damaged):
             shutil.rmtree(place, ignore_errors=True)
             return None
+        checkpoint["reports"] = [{**past, "forked": True} for past in checkpoint["reports"]]
         trial.mkdir(parents=True, exist_ok=True)
-        for name in (BEST, LAST):  # `last` last: with it the trial's folder counts
-            shutil.copy(place / name, trial / name)
+        shutil.copy(place / BEST, trial / BEST)
+        save(checkpoint, trial / LAST)  # last: with it the trial's folder counts
         return checkpoint

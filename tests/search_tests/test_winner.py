@@ -12,7 +12,7 @@ import pytest
 from search.progress import Quiet
 from search.study import open_study
 from search.winner import export_winner
-from trainer.data.formats import Splits
+from trainer.data.dataset import Splits
 from trainer.export import load_export, read_spec
 
 from .conftest import Trained
@@ -75,6 +75,7 @@ def test_it_is_not_made_again_while_it_is_the_same(
     assert (metrics, told.lines) == (trained.result.metrics, [])
 
 
+@pytest.mark.slow  # it measures twice, each time in a fresh process
 def test_it_is_made_again_where_it_is_missing_or_of_another(
     trained: Trained, tiny: Splits, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.checkpoint import BEST, LAST, save
+from trainer.checkpoint import BEST, LAST, load, save
 from trainer.config import TrainConfig
 from trainer.phase_cache import PhaseCache, digest, phase_key
 from trainer.phases import plan
@@ -28,7 +28,7 @@ def head_digest(config: TrainConfig, data: str = "data") -> str:
 @pytest.fixture
 def trial(tmp_path: Path) -> Path:
     folder = tmp_path / "trial"
-    save({"model": {"a": torch.ones(3)}, "reports": [1]}, folder / LAST)
+    save({"model": {"a": torch.ones(3)}, "reports": [{"epoch": 1, "forked": False}]}, folder / LAST)
     save({"model": {"a": torch.ones(3)}, "report": 1}, folder / BEST)
     return folder
 
@@ -113,15 +113,17 @@ def test_other_bytes_in_the_file_of_weights_are_another_phase(
     assert head_digest(config) != one
 
 
-def test_a_fork_has_the_bytes_that_were_filed(
+def test_a_fork_has_the_tensors_that_were_filed_and_says_that_it_is_one(
     cache: PhaseCache, trial: Path, tmp_path: Path
 ) -> None:
     cache.file_away("key", trial)
     fork = tmp_path / "fork"
     checkpoint = cache.fork("key", fork)
-    assert checkpoint and checkpoint["reports"] == [1]
-    for name in (LAST, BEST):
-        assert (fork / name).read_bytes() == (trial / name).read_bytes()
+    assert checkpoint and checkpoint["reports"] == [{"epoch": 1, "forked": True}]
+    kept = load(fork / LAST)
+    assert kept["reports"] == checkpoint["reports"]
+    assert torch.equal(kept["model"]["a"], torch.ones(3))
+    assert (fork / BEST).read_bytes() == (trial / BEST).read_bytes()
 
 
 def test_what_is_not_filed_gives_no_fork_and_no_folder(cache: PhaseCache, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,11 +40,13 @@ def load(data: Data | str, cache: Path) -> Splits:
             errors += check_coco(f"data.{name}", content, folders[name]).errors
     if errors:
         raise BadInput(errors)
-    categories = _categories(raw, notes)
+    categories = _categories(raw, notes, errors)
     splits = {
-        name: Split(name, _pictures(content, folders[name], categories), categories)
+        name: Split(name, _pictures(name, content, folders[name], categories, errors), categories)
         for name, content in raw.items()
     }
+    if errors:
+        raise BadInput(errors)
     if "val" not in splits:
         splits["train"], splits["val"] = split_off(splits["train"], "val", data.val_fraction)
         notes.append(
@@ -113,16 +114,23 @@ def _read_json(path: str, file: Path, errors: list[str]) -> dict[str, Any]:
     return coco
 
 
-def _categories(raw: dict[str, dict[str, Any]], notes: list[str]) -> tuple[Category, ...]:
+def _categories(
+    raw: dict[str, dict[str, Any]], notes: list[str], errors: list[str]
+) -> tuple[Category, ...]:
     """The classes of all splits by id, without Roboflow's unused root category."""
     found: dict[int, str] = {}
     used = set()
     supers = set()
-    for content in raw.values():
+    for split, content in raw.items():
         for category in content["categories"]:
-            found.setdefault(category["id"], category["name"])
+            name = found.setdefault(category["id"], category["name"])
+            if name != category["name"]:
+                errors.append(
+                    f"data.{split}: category {category['id']} is {category['name']!r} here and "
+                    f"{name!r} elsewhere"
+                )
             supers.add(category.get("supercategory"))
-        used |= {annotation.get("category_id") for annotation in content["annotations"]}
+        used |= {annotation["category_id"] for annotation in content["annotations"]}
     roots = [i for i, name in found.items() if i not in used and name in supers]
     for root in roots:
         notes.append(f"category {root} ({found[root]}) is a root without boxes: dropped")
@@ -139,17 +147,24 @@ def _image_folders(data: Data, name: str) -> list[Path]:
 
 
 def _pictures(
-    content: dict[str, Any], folders: list[Path], categories: tuple[Category, ...]
+    name: str,
+    content: dict[str, Any],
+    folders: list[Path],
+    categories: tuple[Category, ...],
+    errors: list[str],
 ) -> tuple[Picture, ...]:
     label = {category.id: i for i, category in enumerate(categories, start=1)}
     boxes: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
         boxes[annotation["image_id"]].append(annotation)
 
-    def picture(image: dict[str, Any]) -> Picture:
+    def read(image: dict[str, Any]) -> Picture | str:
         own = boxes[image["id"]]
         file = next(f for d in folders if (f := d / image["file_name"]).is_file())
-        width, height = _size(file)
+        try:
+            width, height = _size(file)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return f"data.{name}: {file} cannot be read as a picture ({error})"
         return Picture(
             id=image["id"],
             file=file.resolve(),
@@ -161,12 +176,10 @@ def _pictures(
             crowd=np.array([bool(a.get("iscrowd", 0)) for a in own], dtype=np.bool_),
         )
 
-    return tuple(_in_parallel(picture, content["images"]))
-
-
-def _in_parallel(make: Any, items: Iterable[Any]) -> list[Any]:
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(make, items))
+        found = list(pool.map(read, content["images"]))
+    errors += [line for line in found if isinstance(line, str)]
+    return tuple(picture for picture in found if isinstance(picture, Picture))
 
 
 def _size(file: Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ..config import BadInput
 from .dataset import Split
 
 
@@ -9,10 +10,13 @@ def split_off(whole: Split, name: str, fraction: float) -> tuple[Split, Split]:
     """Split off about `fraction` of the pictures, at least one, as a new split of that name.
 
     A picture's side follows from the digest of its file, so equal files stay on one side, and a
-    picture added later moves no other.
+    picture added later moves no other. Raises BadInput where one side would be empty.
     """
     share = [int(picture.sha256[:8], 16) / 2**32 for picture in whole.pictures]
-    limit = max(fraction, min(share))
+    steps = sorted(set(share))
+    if len(steps) < 2:
+        raise BadInput([f"data.{name}: train has too few pictures to split some off; give {name}"])
+    limit = min(max(fraction, steps[0]), steps[-2])
     kept = tuple(p for p, s in zip(whole.pictures, share, strict=True) if s > limit)
     gone = tuple(p for p, s in zip(whole.pictures, share, strict=True) if s <= limit)
     return replace(whole, pictures=kept), replace(whole, name=name, pictures=gone)

@@ -67,9 +67,12 @@ def count_stages(name: str) -> int:
 
 def check_name(name: str) -> None:
     """Raise BadInput when timm has no model of this name, with the nearest one."""
-    if timm.is_model(name.split(".")[0]):
-        return
-    raise BadInput([f"model.backbone: timm has no {name!r}" + _nearest_model(name)])
+    architecture, dot, _ = name.partition(".")
+    if not timm.is_model(architecture):
+        raise BadInput([f"model.backbone: timm has no {name!r}" + _nearest_model(name)])
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if dot and name not in tagged:
+        raise BadInput([f"model.backbone: timm has no weights {name!r}" + nearest(name, tagged)])
 
 
 def _nearest_model(name: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -23,7 +24,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from ..config import Model
 from . import backbones
-from .backbones import Pixels
+from .backbones import STRIDES, Pixels
 from .freezing import Stage
 
 CHANNELS = 96
@@ -86,6 +87,7 @@ class Detector(nn.Module):
         """The feature pyramid of uint8 pictures, finest level first."""
         pixels = (pictures.to(self.mean.dtype) - self.mean) / self.std
         maps = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        maps = [_at_stride(m, pictures, s) for m, s in zip(maps, STRIDES, strict=True)]
         pyramid: Features = self.neck(OrderedDict((str(i), m) for i, m in enumerate(maps)))
         return pyramid
 
@@ -123,21 +125,22 @@ class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
     def forward(
         self, features: Features, pictures: Tensor, targets: Targets | None = None
     ) -> dict[str, Tensor] | Detections:
-        levels = list(features.values())
+        levels = [level.float() for level in features.values()]
         images = _image_list(pictures)
-        outputs = {name: output.float() for name, output in self.head(levels).items()}
+        outputs = {n: out.float() for n, out in self.head(list(features.values())).items()}
         anchors = self.anchor_generator(images, levels)
         with torch.autocast(pictures.device.type, enabled=False):
             if targets is not None:
                 losses: dict[str, Tensor] = self.compute_loss(targets, outputs, anchors)
                 return losses
             sizes = [m.shape[-2] * m.shape[-1] * self._anchors_a_place for m in levels]
+            outputs["cls_logits"] = outputs["cls_logits"][..., 1:]  # 0 is the background: no class
             detections: Detections = self.postprocess_detections(
                 {name: list(output.split(sizes, dim=1)) for name, output in outputs.items()},
                 [list(a.split(sizes)) for a in anchors],
                 images.image_sizes,
             )
-        return detections
+        return [{**found, "labels": found["labels"] + 1} for found in detections]
 
     @property
     def _anchors_a_place(self) -> int:
@@ -213,6 +216,14 @@ def _anchors(shape: Shape, scales: tuple[float, ...]) -> AnchorGenerator:
     base = max(shape.image_size / 16, 20)
     sizes = tuple(tuple(base * 2**level * scale for scale in scales) for level in range(LEVELS))
     return AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * LEVELS)
+
+
+def _at_stride(features: Tensor, pictures: Tensor, stride: int) -> Tensor:
+    """A map at exactly its stride; Inception's unpadded convolutions leave theirs too small."""
+    size = (pictures.shape[-2] // stride, pictures.shape[-1] // stride)
+    if features.shape[-2:] == size:
+        return features
+    return F.interpolate(features, size, mode="bilinear", align_corners=False)
 
 
 def _image_list(pictures: Tensor) -> ImageList:

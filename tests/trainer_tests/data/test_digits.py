@@ -118,13 +118,13 @@ def test_boxes_lie_inside_and_are_not_tiny(coco: dict[str, dict[str, Any]], spli
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_picture_has_two_to_six_digits_that_hardly_overlap(
+def test_every_picture_has_four_to_six_digits_that_hardly_overlap(
     coco: dict[str, dict[str, Any]], split: str
 ) -> None:
     boxes: dict[int, list[list[int]]] = {image["id"]: [] for image in coco[split]["images"]}
     for annotation in coco[split]["annotations"]:
         boxes[annotation["image_id"]].append(annotation["bbox"])
-    assert {len(own) for own in boxes.values()} == {2, 3, 4, 5, 6}
+    assert {len(own) for own in boxes.values()} <= {4, 5, 6}
     for own in boxes.values():
         for (x, y, w, h), (u, v, a, b) in combinations(own, 2):
             shared = max(0, min(x + w, u + a) - max(x, u)) * max(0, min(y + h, v + b) - max(y, v))
@@ -138,6 +138,6 @@ def test_every_split_has_all_ten_classes(coco: dict[str, dict[str, Any]], split:
     assert {annotation["category_id"] for annotation in coco[split]["annotations"]} == set(names)
 
 
-def test_no_digit_sample_is_used_twice(coco: dict[str, dict[str, Any]]) -> None:
-    samples = [a["sample"] for split in SPLITS for a in coco[split]["annotations"]]
-    assert len(set(samples)) == len(samples)
+def test_no_handwriting_is_in_two_splits(coco: dict[str, dict[str, Any]]) -> None:
+    train, val, test = ({a["sample"] for a in coco[split]["annotations"]} for split in SPLITS)
+    assert not train & val and not train & test and not val & test

@@ -41,7 +41,9 @@ def test_three_maps_come_out_with_the_channels_and_at_the_strides_told(
     with torch.device("meta"):
         maps = backbone.module.eval()(torch.empty(1, 3, 320, 320))
     assert tuple(m.shape[1] for m in maps) == backbone.channels
-    assert [tuple(m.shape[2:]) for m in maps] == [(40, 40), (20, 20), (10, 10)]
+    short = 3 if name == "inception_v3" else 0  # its convolutions are not padded: detectors mend it
+    for (height, width), side in zip((m.shape[2:] for m in maps), (40, 20, 10), strict=True):
+        assert height == width and side - short <= height <= side
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_224", "vit_small_patch14_dinov2"])

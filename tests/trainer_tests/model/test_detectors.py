@@ -162,3 +162,11 @@ def test_a_small_object_on_the_canvas_can_be_learned() -> None:
         optimizer.step()
     after = learn(detector, target(1))
     assert all(after[name] < before[name] for name in before)
+
+
+def test_the_pyramid_lies_at_its_strides_on_an_unpadded_backbone_too() -> None:
+    model = Model(backbone="inception_v3", weights="none", image_size=96)
+    with torch.device("meta"):
+        detector = build(model, 2).eval()
+        levels = detector.features(torch.empty(1, 3, 96, 96, dtype=torch.uint8))
+    assert [level.shape[-1] for level in levels.values()] == [12, 6, 3, 2, 1]

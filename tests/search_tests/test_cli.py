@@ -1,0 +1,210 @@
+"""The commands: quick help, exit codes, and nothing written on bad input."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.cli import main, parser
+from search.lock import locked
+from trainer.config import Data
+
+from .conftest import Trained
+
+Make = Callable[..., Any]
+Captured = pytest.CaptureFixture[str]
+COMMANDS = ("init", "search", "train", "list", "status", "export", "evaluate", "predict", "ui")
+HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna", "numpy", "pydantic", "rich")
+BAD = {
+    "no such file": "search no.yaml",
+    "a folder for a file": "search .",
+    "no trials": "search tiny.yaml --trials 0",
+    "a broken setting": "search tiny.yaml --set train.seed",
+    "an unknown setting": "search tiny.yaml --set train.sead=1",
+    "a bad name": "search tiny.yaml --name a/b",
+    "a bad dry run": "search tiny.yaml --dry-run --set model.image_size=100",
+    "a bad training": "train tiny.yaml --set train.unfreeze.depth=9",
+    "no such training": "train no.yaml",
+    "no such search": "status nope",
+    "no model to export": "export nope --out out",
+    "no trial to export": "export nope --trial 0 --out out",
+    "a place that is taken": "export nope --out taken",
+    "no model to evaluate": "evaluate nope tiny.yaml",
+    "no model to predict with": "predict nope . --out out",
+    "no data": "init nowhere",
+    "no store": "ui",
+}
+
+
+def tree() -> list[tuple[str, bytes]]:
+    return sorted((str(f), f.read_bytes()) for f in Path().rglob("*") if f.is_file())
+
+
+@pytest.fixture
+def files(write_search: Make, tmp_path: Path) -> None:
+    """A search.yaml, and a folder that is taken."""
+    write_search()
+    (tmp_path / "taken").mkdir()
+
+
+# -- help -----------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from search.cli import main\n"
+        f"for line in [['--help']] + [[c, '--help'] for c in {COMMANDS!r}]:\n"
+        "    try: main(line)\n"
+        "    except SystemExit as stopped: assert stopped.code == 0\n"
+        f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_comes_within_a_second(command: str) -> None:
+    spent = []
+    for _ in range(3):  # a busy machine may be slow once
+        started = time.monotonic()
+        line = [sys.executable, "-m", "search.cli", *command.split(), "--help"]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+        spent.append(time.monotonic() - started)
+        assert done.stdout.startswith("usage: unfreeze")
+        if min(spent) < 1:
+            break
+    assert min(spent) < 1
+
+
+def test_all_commands_are_known() -> None:
+    text = parser().format_help()
+    assert all(f"    {command} " in text for command in COMMANDS)
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", BAD.values(), ids=BAD)
+def test_bad_input_is_2_with_a_reason_and_nothing_is_written(
+    files: None, capsys: Captured, line: str
+) -> None:
+    before = tree(), sorted(Path().rglob("*"))
+    assert main(line.split()) == 2
+    told = capsys.readouterr()
+    assert told.err.strip() and told.out == ""
+    assert "Traceback" not in told.err
+    assert (tree(), sorted(Path().rglob("*"))) == before
+
+
+@pytest.mark.parametrize("line", ["", "serch", "search --trails 3", "export once", "evaluate once"])
+def test_a_command_line_that_is_none_is_2(capsys: Captured, line: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(line.split())
+    assert stopped.value.code == 2
+    assert "usage: unfreeze" in capsys.readouterr().err
+
+
+def test_every_error_of_a_file_is_told(write_search: Make, capsys: Captured) -> None:
+    write_search({"search.trials": 0, "train.head.lr": 100, "modle": {}})
+    assert main(["search", "tiny.yaml"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_init_into_a_folder_that_is_not_there_is_bad_input(
+    tiny_data: Data, capsys: Captured
+) -> None:
+    assert main(["init", str(tiny_data.train.parent), "--out", "no/search.yaml"]) == 2
+    assert "no/search.yaml" in capsys.readouterr().err
+
+
+def test_detections_into_a_folder_that_is_not_there_are_bad_input(
+    trained: Trained, tiny_data: Data, capsys: Captured
+) -> None:
+    shutil.copytree(trained.winner, "model")
+    line = ["evaluate", "model", str(tiny_data.val), "--detections", "no/found.json"]
+    assert main(line) == 2
+    assert "no/found.json" in capsys.readouterr().err
+
+
+# -- what works -----------------------------------------------------------------------------------
+
+
+def test_a_dry_run_writes_nothing(files: None, capsys: Captured) -> None:
+    before = tree()
+    assert main(["search", "tiny.yaml", "--dry-run", "--trials", "3", "--cluster", "auto"]) == 0
+    out = capsys.readouterr().out
+    assert "3 trials" in out and "cluster: auto" in out
+    assert tree() == before
+
+
+def test_the_default_needs_no_file(capsys: Captured) -> None:
+    assert main(["search", "--dry-run"]) == 0
+    assert "name: digits" in capsys.readouterr().out
+
+
+def test_list_of_an_empty_folder_is_no_error(capsys: Captured) -> None:
+    Path("empty").mkdir()
+    assert main(["list", "--storage", "empty"]) == 0
+    assert capsys.readouterr().out == "no searches in empty\n"
+    assert main(["list"]) == 0
+    assert not list(Path("empty").iterdir()) and not Path("searches").exists()
+
+
+def test_status_of_a_search_that_is_over(trained: Trained, capsys: Captured) -> None:
+    assert main(["status", "once", "--storage", str(trained.config.storage)]) == 0
+    assert "once: done, tracking sqlite:///" in capsys.readouterr().out
+
+
+def test_init_then_dry_run(tiny_data: Data, capsys: Captured) -> None:
+    assert main(["init", str(tiny_data.train.parent), "--out", "cells.yaml"]) == 0
+    assert main(["search", "cells.yaml", "--dry-run"]) == 0
+    assert main(["init", str(tiny_data.train.parent), "--out", "cells.yaml"]) == 2
+    assert "cells.yaml is there already" in capsys.readouterr().err
+
+
+def test_evaluate_can_answer_in_json(trained: Trained, tiny_data: Data, capsys: Captured) -> None:
+    shutil.copytree(trained.winner, "model")
+    assert main(["evaluate", "model", str(tiny_data.train.parent), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["split"] == "val"
+    assert len(found["figures"]) == 12 and found["per_class"].keys() == {"red", "blue"}
+
+
+def test_predict_with_an_unreadable_picture_is_1_and_draws_the_rest(
+    trained: Trained, tiny_data: Data, capsys: Captured
+) -> None:
+    good = tiny_data.train.parent / "images" / "val-00.png"
+    Path("bad.png").write_bytes(b"")
+    line = ["predict", str(trained.winner), str(good), "bad.png", "--out", "out"]
+    assert main(line) == 1
+    assert "bad.png" in capsys.readouterr().err
+    assert Path("out/val-00.png").is_file()
+
+
+def test_export_by_name(trained: Trained, capsys: Captured) -> None:
+    storage = str(trained.config.storage)
+    assert main(["export", "once", "--trial", "0", "--storage", storage, "--out", "model"]) == 0
+    assert capsys.readouterr().out == "wrote model\n"
+    assert main(["export", "once", "--storage", storage, "--out", "model"]) == 2
+
+
+def test_a_cluster_that_does_not_answer_is_1_and_nothing_is_written(
+    files: None, capsys: Captured
+) -> None:
+    before = tree()
+    assert main(["search", "tiny.yaml", "--cluster", "127.0.0.1:1"]) == 1
+    assert capsys.readouterr().err.startswith("cluster: 127.0.0.1:1: ")
+    assert tree() == before and not Path("searches").exists()
+
+
+def test_a_training_that_another_process_runs_is_1(files: None, capsys: Captured) -> None:
+    with locked(Path("searches/tiny")):
+        assert main(["train", "tiny.yaml"]) == 1
+    assert "tiny is being run by process" in capsys.readouterr().err

@@ -1,0 +1,166 @@
+"""What the commands print."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search import summary
+from search.driver import SearchResult, open_search
+from search.results import Costs, rank, winner
+from search.space import read_space
+from search.study import End, Study
+from trainer.config import BadInput
+from trainer.data.dataset import Splits
+
+from .conftest import SPACE, Trained
+
+Make = Callable[..., Any]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.fixture
+def begun(make_search: Make, make_reports: Make, tiny: Splits) -> Study:
+    """A search of which one trial finished and one runs."""
+    config = make_search({"space": SPACE})
+    study = open_search(config, read_space(SPACE), tiny, "fp32")
+    study.set("state", "running")
+    for _ in range(2):
+        study.ask(read_space(SPACE), config)
+    for report in make_reports([0.1] * 9 + [0.25]):
+        study.record(0, report)
+    study.end(0, End.FINISHED)
+    return study
+
+
+def test_a_winner_is_printed_with_its_figures_and_what_is_next(
+    trained: Trained, capsys: Captured
+) -> None:
+    summary.print_result(trained.result)
+    out = capsys.readouterr().out
+    assert "1 trials; 2 epochs trained, 0 forked, 0 not run since ASHA stopped" in out
+    assert "Winner: trial #0 as written" in out
+    figure = trained.result.metrics["val"]["figures"]["map"]
+    assert f"{figure:.3f}" in out
+    assert "unfreeze predict once PICTURES --out predicted" in out
+
+
+def test_without_a_winner_each_trials_reason_is_printed(
+    make_search: Make, make_record: Make, capsys: Captured
+) -> None:
+    config = make_search()
+    records = [make_record(0, [], end=End.ERROR), make_record(1, [], end=End.OUT_OF_MEMORY)]
+    records[0].text = "Traceback\n  ...\nKeyError: 'x'"
+    rows = rank(config, [], records)
+    result = SearchResult(config, [], rows, winner(rows), {}, Costs(2, 0, 0, 0, 0.0), "done")
+    summary.print_result(result)
+    out = capsys.readouterr().out
+    assert "No trial came to a result:" in out
+    assert "trial 0: error: KeyError: 'x'" in out
+    assert "trial 1: out of memory" in out
+
+
+def test_an_interrupted_search_says_how_to_go_on(
+    make_search: Make, make_record: Make, capsys: Captured
+) -> None:
+    config = make_search()
+    rows = rank(config, [], [make_record(0, [0.1, 0.2])])
+    costs = Costs(1, 2, 0, 0, 4.0)
+    result = SearchResult(config, [], rows, winner(rows), {}, costs, "interrupted")
+    summary.print_result(result)
+    assert "Interrupted. The same line again continues." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (
+            {},
+            ["6 trials", "head phases trained: 1", "ASHA compares at unfreeze epochs: 1, 3"],
+        ),
+        ({"search.asha": "off"}, ["epochs: at most 55, about 55"]),
+        (
+            {"space": {"train.head.lr": {"log": [1e-4, 1e-2]}}},
+            ["head phases trained: at most 6, since train.head.lr varies", "epochs: at most 60, "],
+        ),
+        ({"train.head": {"epochs": 0}}, ["head phases trained: 0", "epochs: at most 54, "]),
+    ],
+)
+def test_a_plan_says_what_would_run(
+    make_search: Make, capsys: Captured, changes: dict[str, Any], lines: list[str]
+) -> None:
+    summary.print_plan(make_search(changes))
+    out = capsys.readouterr().out
+    assert out.startswith("model:") or "name: tiny" in out
+    for line in lines:
+        assert line in out
+    assert not list(Path().iterdir())
+
+
+def test_a_head_that_varies_within_a_branch_is_counted_too(
+    make_search: Make, capsys: Captured
+) -> None:
+    schedules = {"gradual": {"train.head.lr": {"log": [1e-4, 1e-2]}}, "at_once": None}
+    summary.print_plan(make_search({"space": {"train.unfreeze.schedule": {"choice": schedules}}}))
+    assert "head phases trained: at most 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ["train.augment", "train.warmup_epochs", "train.clip_norm", "train.momentum"]
+)
+def test_what_else_the_head_depends_on_is_counted_too(
+    make_search: Make, capsys: Captured, name: str
+) -> None:
+    spec: Any = {"choice": ["flip", "none"]} if name == "train.augment" else {"uniform": [0.5, 0.6]}
+    written = {"train.clip_norm": 0.5, "train.momentum": 0.5}
+    changes = {name: written[name]} if name in written else {}
+    if name == "train.momentum":
+        changes["train.optimizer"] = "sgd"
+    summary.print_plan(make_search({**changes, "space": {name: spec}}))
+    assert "head phases trained: at most " in capsys.readouterr().out
+
+
+def test_a_list_of_nothing_says_so(capsys: Captured) -> None:
+    summary.print_list(Path("searches"))
+    assert capsys.readouterr().out == "no searches in searches\n"
+
+
+def test_a_list_has_a_line_a_search(trained: Trained, capsys: Captured) -> None:
+    summary.print_list(trained.config.storage)
+    heads, line = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["name", "state", "trials", "best", "AP"]
+    assert line.split()[:5] == ["once", "done", "1", "of", "1"]
+
+
+def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captured) -> None:
+    summary.print_list(Path("searches"))
+    assert "tiny  interrupted  1 of 6  0.250" in capsys.readouterr().out
+    summary.print_status(Path("searches"), "tiny")
+    out = capsys.readouterr().out
+    assert out.startswith("tiny: interrupted, tracking sqlite:///")
+    assert "#0 as written" in out and "finished" in out
+    assert "1 of 6 trials ended; 10 epochs trained, 0 forked, 0 not run" in out
+
+
+def test_the_status_of_an_unknown_search_is_refused() -> None:
+    with pytest.raises(BadInput, match="no search nope in searches; there: none"):
+        summary.print_status(Path("searches"), "nope")
+
+
+def test_figures_that_cannot_be_measured_are_dashes(capsys: Captured) -> None:
+    figures = {"map": 0.12345, "map_large": None}
+    summary.print_metrics("val", {"figures": figures, "per_class": {"red": 0.5, "blue": None}})
+    out = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert out == [
+        ["On", "val:"],
+        ["map", "0.1235"],
+        ["map_large", "-"],
+        ["AP", "red", "0.5000"],
+        ["AP", "blue", "-"],
+    ]
