@@ -85,19 +85,22 @@ def _print_winner(console: Console, result: SearchResult) -> None:
 
 
 def _figures(metrics: dict[str, Any]) -> Table:
+    """A row a figure, a column a split."""
+    splits = [name for name in ("val", "test") if name in metrics]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("split")
-    splits = {name: metrics[name] for name in ("val", "test") if name in metrics}
-    classes = list(next(iter(splits.values()))["per_class"]) if splits else []
-    shown = classes[:10]
-    for heading in ("AP", "AP50", "AP75", *(f"AP {name}" for name in shown)):
-        table.add_column(heading, justify="right")
-    for name, found in splits.items():
-        figures = found["figures"]
-        values = [figures["map"], figures["map_50"], figures["map_75"]]
-        values += [found["per_class"][c] for c in shown]
-        table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in values))
+    for heading in ("", *splits):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}
+    for heading, name in rows.items():
+        table.add_row(heading, *(_figure(metrics[split]["figures"][name]) for split in splits))
+    for name in metrics[splits[0]]["per_class"] if splits else ():
+        cells = (_figure(metrics[split]["per_class"].get(name)) for split in splits)
+        table.add_row(f"AP {name}", *cells)
     return table
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _table(rows: list[Row], space: Space, width: int) -> Table:

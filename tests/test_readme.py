@@ -21,29 +21,22 @@ def shown_lines() -> list[str]:
     return list(dict.fromkeys(line.strip() for line in [*quoted, *blocks]))
 
 
-def the_map() -> dict[str, str]:
-    """Paths of the map's lines and what each says."""
+def the_map() -> set[str]:
+    """Every folder and file that the map names, by its path."""
     block = re.search(r"^## Map\n+```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert block is not None
-    found: dict[str, str] = {}
-    room = ""
+    found: set[str] = set()
+    room = folder = ""
     for line in block[1].splitlines():
-        inner, names, text = re.fullmatch(r"( *)(\S+(?:, \S+)*)(.*)", line).groups()  # type: ignore[union-attr]
-        if not inner:
-            room = names
-            found[room] = text.strip()
-        else:
-            for name in names.split(", "):
-                found[f"{room}{name}"] = text.strip()
+        indent, named = re.match(r"( *)(\w+/)?", line).groups()  # type: ignore[union-attr]
+        if named and not indent:
+            room = folder = named
+        elif named:
+            folder = room + named
+        elif len(indent) == 2:  # deeper lines go on with the folder above
+            folder = room
+        found |= {folder, *(folder + file for file in re.findall(r"\w+\.(?:py|txt|yaml)\b", line))}
     return found
-
-
-def listed(place: str, text: str) -> set[str]:
-    """Files that a line names: itself, or `a, b, c (why)` of a folder."""
-    if not place.endswith("/"):
-        return {place}
-    words = re.sub(r"\([^)]*\)", "", text).split(",")
-    return {f"{place}{word.strip().removesuffix('.py')}.py" for word in words}
 
 
 def test_readme_shows_commands() -> None:
@@ -70,19 +63,18 @@ def test_a_shown_line_with_its_arguments_is_understood(line: str) -> None:
 
 def test_every_place_in_the_map_is_there() -> None:
     places = the_map()
-    assert set(f"{room}/" for room in ROOMS) <= places.keys()
-    assert [place for place in places if not (ROOT / place).exists()] == []
+    assert {f"{room}/" for room in ROOMS} <= places
+    assert [place for place in sorted(places) if not (ROOT / place).exists()] == []
 
 
 def test_every_file_of_the_rooms_is_in_the_map() -> None:
-    named = set().union(*(listed(place, text) for place, text in the_map().items()))
     files = {
         str(file.relative_to(ROOT))
         for room in ROOMS
         for file in (ROOT / room).rglob("*.py")
         if file.name != "__init__.py"
     }
-    assert sorted(files - named) == []
+    assert sorted(files - the_map()) == []
 
 
 def test_every_path_that_readme_quotes_is_there() -> None:

@@ -104,7 +104,9 @@ def test_a_first_point_is_tried_once(make_search: Make, tiny: Splits) -> None:
     assert [r.origin for r in study.records.values()] == ["as written", "first"]
 
 
-@pytest.mark.parametrize(("trials", "origins"), [(1, ["as written"]), (2, ["as written", "all unfrozen"])])
+@pytest.mark.parametrize(
+    ("trials", "origins"), [(1, ["as written"]), (2, ["as written", "all unfrozen"])]
+)
 def test_no_more_first_points_than_trials(
     make_search: Make, tiny: Splits, trials: int, origins: list[str]
 ) -> None:

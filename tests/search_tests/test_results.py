@@ -132,7 +132,7 @@ def test_headings_are_the_shortest_that_tell_apart() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "-"), (0.00123456, "0.00123"), (3, "3"), ("gradual", "gradual"), (1e-6, "1e-06")],
+    [(None, "-"), (0.00123456, "0.0012"), (3, "3"), ("gradual", "gradual"), (1e-6, "1e-06")],
 )
 def test_a_cell_is_short(value: Any, shown: str) -> None:
     assert show(value) == shown

@@ -57,7 +57,9 @@ def runs_of(store: str, name: str) -> tuple[Run, dict[int, Run]]:
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    trials = {int(r.data.tags["unfreeze.trial"]): r for r in runs if "unfreeze.trial" in r.data.tags}
+    trials = {
+        int(r.data.tags["unfreeze.trial"]): r for r in runs if "unfreeze.trial" in r.data.tags
+    }
     (parent,) = [r for r in runs if r.data.tags.get("unfreeze.kind") == "search"]
     assert len(runs) == 1 + len(trials)
     return parent, trials
@@ -67,7 +69,9 @@ def history(store: str, run: Run) -> dict[str, list[tuple[int, int, float]]]:
     """Every row of every metric of a run: step, timestamp, value."""
     client = MlflowClient(store)
     return {
-        key: [(m.step, m.timestamp, m.value) for m in client.get_metric_history(run.info.run_id, key)]
+        key: [
+            (m.step, m.timestamp, m.value) for m in client.get_metric_history(run.info.run_id, key)
+        ]
         for key in run.data.metrics
     }
 

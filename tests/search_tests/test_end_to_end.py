@@ -1,0 +1,352 @@
+"""A small search with real Ray, Optuna and MLflow: run once, looked at from all sides."""
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
+from rich.console import Console
+
+from search.cli import main
+from search.config import SearchConfig, resolve, write_yaml
+from search.driver import SearchResult, run
+from search.exports import evaluate_model
+from search.progress import Lines
+from search.scheduler import stops
+from search.space import as_written
+from search.study import End, Study, TrialRecord, read_study
+from search.tracking import flat_metrics
+from trainer.config import BadInput, Data, TrainConfig, override
+from trainer.export import load_export
+from trainer.optim import lr_factor
+from trainer.phases import plan
+
+from .conftest import SPACE
+
+STAGES, STEPS = 5, 3
+ENDS = {
+    End.FINISHED: (TrialState.COMPLETE, "FINISHED"),
+    End.PRUNED: (TrialState.PRUNED, "KILLED"),
+}
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search of three trials, the same line again, and a fourth trial."""
+
+    config: SearchConfig
+    first: SearchResult
+    said: list[str]
+    again: str
+    """What the same line printed."""
+    between: dict[int, TrialRecord]
+    """The record after it."""
+    refusal: list[str]
+    extended: SearchResult
+    study: Study
+    runs: dict[int, Run]
+    parent: Run
+
+    def history(self, number: int, key: str) -> list[tuple[int, float]]:
+        client = MlflowClient(str(self.config.tracking))
+        rows = client.get_metric_history(self.runs[number].info.run_id, key)
+        return [(row.step, row.value) for row in rows]
+
+    def trained(self, number: int) -> TrainConfig:
+        """The configuration of a trial, as the sampled values say."""
+        raw = self.config.model_dump(include={"model", "train"})
+        for name, value in self.study.records[number].parameters.items():
+            override(raw, name, value)
+        return TrainConfig.model_validate(raw)
+
+
+def searching(config: SearchConfig) -> tuple[SearchResult, list[str]]:
+    out = io.StringIO()
+    result = run(config, Lines(Console(file=out, width=200)))
+    return result, out.getvalue().splitlines()
+
+
+@pytest.fixture(scope="module")
+def searched(
+    make_raw: Callable[..., Any], store: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Searched]:
+    place = tmp_path_factory.mktemp("searched")
+    raw = make_raw(
+        {
+            "name": "small",
+            "tracking": store,
+            "train.unfreeze.epochs": 2,
+            "train.unfreeze.lr": 4e-3,
+            "space": SPACE
+            | {
+                # what is sampled learns more slowly than trials 0 and 1, so that one of them wins
+                "train.unfreeze.lr": {"log": [1e-5, 4e-3]},
+                "train.unfreeze.weight_decay": {"log": [1e-6, 1e-2]},
+            },
+            "search.trials": 3,
+            "search.asha.reduction_factor": 2,
+            "resources": {"cpus_per_trial": 1},
+        }
+    )
+    file = place / "small.yaml"
+    file.write_text(write_yaml(raw))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        config = resolve(raw, place)
+        first, said = searching(config)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert main(["search", str(file)]) == 0
+        between = read_study(config.folder, config.name).records
+        with pytest.raises(BadInput) as refused:
+            override(raw, "train.unfreeze.lr", 2e-3)
+            run(resolve(raw, place))
+        more = config.model_copy(update={"search": config.search.model_copy(update={"trials": 4})})
+        extended, _ = searching(more)
+        study = read_study(config.folder, config.name)
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    trials = {
+        int(r.data.tags["unfreeze.trial"]): r for r in runs if "unfreeze.trial" in r.data.tags
+    }
+    (parent,) = [r for r in runs if "unfreeze.trial" not in r.data.tags]
+    assert len(runs) == 1 + len(trials)
+    yield Searched(
+        config,
+        first,
+        said,
+        out.getvalue(),
+        between,
+        refused.value.errors,
+        extended,
+        study,
+        trials,
+        parent,
+    )
+
+
+# -- the record -----------------------------------------------------------------------------------
+
+
+def test_every_trial_came_to_a_true_end(searched: Searched) -> None:
+    assert searched.first.state == searched.extended.state == "done"
+    records = searched.study.records
+    assert list(records) == [0, 1, 2, 3]
+    assert [r.origin for r in records.values()] == [
+        "as written",
+        "all unfrozen",
+        "sampled",
+        "sampled",
+    ]
+    for record in records.values():
+        assert record.end in ENDS, record.text
+        assert len(record.reports) == (3 if record.end is End.FINISHED else 2)
+        assert (record.stopped_at == 1) == (record.end is End.PRUNED)
+
+
+def test_each_epoch_is_in_the_study_exactly_once(searched: Searched) -> None:
+    lines = (searched.config.folder / "study.journal").read_text().splitlines()
+    written = [
+        (entry["trial_id"], key)
+        for entry in map(json.loads, lines)
+        for key in entry.get("user_attr", {})
+        if "trial_id" in entry and key.startswith("epoch ")
+    ]
+    reports = [report for r in searched.study.records.values() for report in r.reports.values()]
+    assert len(written) == len(set(written)) == len(reports)
+    for record in searched.study.records.values():
+        assert list(record.reports) == list(range(1, len(record.reports) + 1))
+        assert [r.unfreeze_epoch for r in record.reports.values()] == [0, 1, 2][
+            : len(record.reports)
+        ]
+
+
+def test_the_head_was_trained_once_and_the_others_took_it_over(searched: Searched) -> None:
+    first, *others = searched.study.records.values()
+    head = first.reports[1]
+    assert not any(report.forked for report in first.reports.values())
+    for record in others:
+        assert record.reports[1] == replace(head, forked=True)
+        assert [r.forked for r in record.reports.values()][1:] == [False] * (
+            len(record.reports) - 1
+        )
+    assert len(list((searched.config.folder / "phases").iterdir())) == 1
+    assert searched.extended.costs.forked == 3
+    assert searched.extended.costs.run == 1 + sum(len(r.reports) - 1 for r in [first, *others])
+
+
+def test_who_was_stopped_follows_from_the_reports_in_their_order(searched: Searched) -> None:
+    asha = searched.config.search.asha
+    assert asha != "off"
+    arrived = sorted((record.times[2], record.number) for record in searched.study.records.values())
+    before: list[TrialRecord] = []
+    for _, number in arrived:
+        record = searched.study.records[number]
+        stopped = stops(asha, 2, number, record.reports[2], before)
+        assert stopped == (record.end is End.PRUNED)
+        before.append(record)
+
+
+def test_optuna_was_told_the_truth(searched: Searched) -> None:
+    for trial in searched.study.optuna.trials:
+        record = searched.study.records[trial.number]
+        assert record.end is not None and record.best is not None
+        assert trial.state is ENDS[record.end][0]
+        best = {r.unfreeze_epoch: r.best_map for r in record.reports.values() if r.unfreeze_epoch}
+        assert trial.intermediate_values == best
+        assert trial.params == record.parameters
+
+
+# -- MLflow ---------------------------------------------------------------------------------------
+
+
+def test_each_epoch_is_in_mlflow_exactly_once(searched: Searched) -> None:
+    assert searched.runs.keys() == searched.study.records.keys()
+    for number, record in searched.study.records.items():
+        for key in flat_metrics(record.reports[1]):
+            wanted = [(epoch, flat_metrics(r)[key]) for epoch, r in record.reports.items()]
+            assert searched.history(number, key) == wanted
+
+
+def test_trials_are_children_of_the_search_with_their_ends(searched: Searched) -> None:
+    assert searched.parent.info.status == "FINISHED"
+    assert searched.parent.data.params["backbone"] == "tf_efficientnet_lite0"
+    assert searched.extended.winner is not None
+    best = searched.extended.winner.record.number
+    assert searched.parent.data.tags["unfreeze.best_trial"] == str(best)
+    for number, child in searched.runs.items():
+        record = searched.study.records[number]
+        assert record.end is not None
+        assert child.data.tags["mlflow.parentRunId"] == searched.parent.info.run_id
+        assert child.data.tags["unfreeze.end"] == record.end.value
+        assert child.info.status == ENDS[record.end][1]
+
+
+def test_the_sampled_values_arrived_in_the_optimizer(searched: Searched) -> None:
+    seen = set()
+    for number, record in searched.study.records.items():
+        config = searched.trained(number)
+        params = searched.runs[number].data.params
+        assert params == {name: str(value) for name, value in record.parameters.items()}
+        assert float(params["train.unfreeze.lr"]) == config.train.unfreeze.lr
+        seen.add(config.train.unfreeze.lr)
+        for phase in plan(config.train, STAGES):
+            for epoch in range(phase.first_epoch, min(phase.end, len(record.reports))):
+                done = (epoch - phase.first_epoch + 1) * STEPS
+                factor = lr_factor(done - 1, phase.epochs * STEPS, round(STEPS / 2))
+                rows = {key: dict(searched.history(number, key))[epoch + 1] for key in rows_of()}
+                assert rows["lr/head"] == pytest.approx(phase.lr * factor)
+                assert rows["weight_decay/head"] == pytest.approx(phase.weight_decay)
+                for stage in range(1, STAGES + 1):
+                    open_now = stage > STAGES - phase.depth
+                    lr = phase.lr * phase.backbone_lr_ratio * factor if open_now else 0.0
+                    assert rows[f"lr/stage{stage}"] == pytest.approx(lr)
+                    assert (rows[f"trainable/stage{stage}"] > 0) == open_now
+    assert len(seen) == 3  # trials 0 and 1 share the learning rate as written
+
+
+def rows_of() -> list[str]:
+    stages = [f"stage{stage}" for stage in range(1, STAGES + 1)]
+    return [
+        "lr/head",
+        "weight_decay/head",
+        *(f"lr/{stage}" for stage in stages),
+        *(f"trainable/{stage}" for stage in stages),
+    ]
+
+
+def test_trial_0_is_the_configuration_as_written_and_trial_1_all_unfrozen(
+    searched: Searched,
+) -> None:
+    first = as_written(searched.extended.space, searched.config)
+    assert searched.study.records[0].parameters == first
+    assert searched.study.records[1].parameters == {**first, "train.unfreeze.depth": STAGES}
+
+
+# -- the winner -----------------------------------------------------------------------------------
+
+
+def test_the_winner_is_of_those_that_were_given_the_most_epochs(searched: Searched) -> None:
+    assert searched.extended.winner is not None
+    best = searched.extended.winner.record
+    assert searched.extended.winner.rung == max(row.rung for row in searched.extended.rows)
+    assert best.best is not None
+    assert best.best.map == max(row.map or 0.0 for row in searched.extended.rows if row.rung == 1)
+
+
+def test_the_winners_figures_come_out_again(
+    searched: Searched, tiny_data: Data, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(searched.config.folder / "winner", model)
+    kept = json.loads((model / "metrics.json").read_text())
+    assert searched.extended.winner is not None
+    record = searched.extended.winner.record
+    assert record.best is not None
+    assert kept["of"] == {"trial": record.number, "epoch": record.best.epoch}
+    assert load_export(model)[1].config.train == searched.trained(record.number).train
+    found = evaluate_model(str(model), tiny_data.train.parent, "val", tmp_path, None)
+    assert found["figures"] == pytest.approx(kept["val"]["figures"], abs=1e-4)
+    assert found["figures"]["mar_100"] > 0
+    assert searched.extended.metrics == kept
+
+
+def test_the_folder_holds_what_it_should(searched: Searched) -> None:
+    folder = searched.config.folder
+    assert {file.name for file in folder.iterdir()} >= {
+        "search.yaml",
+        "study.journal",
+        "trials",
+        "phases",
+        "winner",
+    }
+    assert not (folder / "driver.json").exists()
+    assert {place.name for place in (folder / "trials").iterdir()} == {"0", "1", "2", "3"}
+    for place in (folder / "trials").iterdir():
+        assert {"last.pt", "best.pt"} <= {file.name for file in place.iterdir()}
+
+
+# -- again, and on --------------------------------------------------------------------------------
+
+
+def test_it_told_what_it_did(searched: Searched) -> None:
+    assert " at once, 1 CPU each (1 node)" in "\n".join(searched.said)
+    assert sum(" epoch " in line for line in searched.said) == sum(
+        len(r.reports) for r in searched.between.values()
+    )
+    assert any(line.endswith("(3 of 3)") for line in searched.said)
+
+
+def test_the_same_line_again_shows_the_result_and_runs_nothing(searched: Searched) -> None:
+    assert searched.first.winner is not None
+    assert f"Winner: trial #{searched.first.winner.record.number}" in searched.again
+    assert f"{searched.first.metrics['val']['figures']['map']:.3f}" in searched.again
+    assert " epoch 1 " not in searched.again and "exporting" not in searched.again
+    assert {n: r.reports for n, r in searched.between.items()} == {
+        row.record.number: row.record.reports for row in searched.first.rows
+    }
+
+
+def test_more_trials_extend_it(searched: Searched) -> None:
+    assert len(searched.first.rows) == 3 and len(searched.extended.rows) == 4
+    for number, before in searched.between.items():
+        after = searched.study.records[number]
+        assert (after.reports, after.times, after.end) == (
+            before.reports,
+            before.times,
+            before.end,
+        )
+
+
+def test_a_changed_learning_rate_is_refused_with_the_difference(searched: Searched) -> None:
+    assert searched.refusal[0].startswith(f"{searched.config.folder} holds a search of this name")
+    assert searched.refusal[1:] == ["train.unfreeze.lr: 0.002 (was 0.004)"]
