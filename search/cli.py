@@ -160,9 +160,14 @@ def _search(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from . import summary
+    from .lock import Busy
     from .single import train
 
-    result = train(_config(options, ["search.asha=off", "space={}"]), summary.lines())
+    try:
+        result = train(_config(options, ["search.asha=off", "space={}"]), summary.lines())
+    except Busy as error:
+        print(error, file=sys.stderr)
+        return 1
     summary.print_result(result)
     return 0 if result.winner is not None else 1
 

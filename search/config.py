@@ -1,6 +1,7 @@
 """A whole search: the YAML that a user writes, checked whole before anything starts."""
 
 import io
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,6 +98,20 @@ class SearchConfig(TrainConfig):
         return self.storage / self.name
 
 
+def trial_folder(search: Path, number: int) -> Path:
+    """Where a trial of the search in this folder keeps its checkpoints."""
+    return search / "trials" / str(number)
+
+
+def tracking_uri(uri: str | None) -> str:
+    """An MLflow tracking URI, else MLFLOW_TRACKING_URI, else SQLite in the working folder."""
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix):
+        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
+    return uri
+
+
 def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[str, Any]:
     """The raw values of a YAML file (or the embedded default), with `a.b=c` settings over them.
 
@@ -111,7 +126,7 @@ def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[st
             raise BadInput([f"--set {setting}: write it as dotted.field=value"])
         value = _yaml(text, f"--set {setting}")
         if path.startswith("space."):  # a dimension's own name is dotted
-            raw.setdefault("space", {})[path.strip().removeprefix("space.")] = value
+            raw["space"] = {**(raw.get("space") or {}), path.strip()[len("space.") :]: value}
         else:
             override(raw, path.strip(), value)
     if name is not None:
@@ -123,7 +138,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The content of a YAML 1.2 file of keys. Raises BadInput."""
     if not file.is_file():
         raise BadInput([f"{file}: no such file; `unfreeze init DATA` writes one"])
-    raw = _yaml(file.read_text(encoding="utf-8"), str(file))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadInput([f"{file}: is not UTF-8 text"]) from None
+    raw = _yaml(text, str(file))
     if not isinstance(raw, dict):
         raise BadInput([f"{file}: holds no keys; `unfreeze init DATA` writes an example"])
     return raw
@@ -133,7 +152,9 @@ def _yaml(text: str, place: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except DuplicateKeyError as error:
-        raise BadInput([f"{place}: {error.problem}"]) from None
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = str(error.problem).splitlines()[0]
+        raise BadInput([f"{place}{line}: {problem}"]) from None
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise BadInput([f"{place}{line}: {error.problem}"]) from None
@@ -232,6 +253,12 @@ def _file_errors(config: SearchConfig) -> list[str]:
     return errors
 
 
+def _bounds(spec: Any) -> list[int]:
+    """The numbers in a dimension as written."""
+    values = next(iter(spec.values())) if isinstance(spec, dict) and spec else []
+    return [v for v in values if isinstance(v, int)] if isinstance(values, list) else []
+
+
 def _asha_errors(config: SearchConfig) -> list[str]:
     asha, unfreeze = config.search.asha, config.train.unfreeze
     if asha == "off":
@@ -241,9 +268,10 @@ def _asha_errors(config: SearchConfig) -> list[str]:
     if asha.grace_period > unfreeze.epochs:
         errors.append(f"{grace} is more than train.unfreeze.epochs ({unfreeze.epochs})")
     gradual = unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in config.space
-    if gradual and asha.grace_period < unfreeze.open_epochs:
+    opening = max([unfreeze.open_epochs, *_bounds(config.space.get("train.unfreeze.open_epochs"))])
+    if gradual and asha.grace_period < opening:
         errors.append(
-            f"{grace} is less than train.unfreeze.open_epochs ({unfreeze.open_epochs}): "
+            f"{grace} is less than train.unfreeze.open_epochs ({opening}): "
             "trials would be judged half open"
         )
     return errors

@@ -8,7 +8,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from trainer.data.dataset import Splits
 from trainer.data.formats import load
 from trainer.model.backbones import count_stages
 
-from .config import Resources, SearchConfig, absolute, check, read_yaml, write_yaml
+from .config import Resources, SearchConfig, absolute, check, read_yaml, tracking_uri, write_yaml
 from .lock import locked
 from .progress import Progress, Quiet
 from .resources import describe_slots, share_of_a_trial, slots
-from .results import Costs, Row, costs, markdown, rank, winner
+from .results import SearchResult, costs, markdown, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
 from .space import Space, apply, as_written, read_space
@@ -45,22 +44,6 @@ MAX_RETRIES = 3
 """Times that a trial whose worker died is started again."""
 TRACKING_PATIENCE = 60.0
 """Seconds that an ended search waits for MLflow to take the last rows."""
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search came to."""
-
-    config: SearchConfig
-    space: Space
-    rows: list[Row]
-    """All trials, best first."""
-    winner: Row | None
-    metrics: dict[str, Any]
-    """The winner's figures, measured from its export: by split, `figures` and `per_class`."""
-    costs: Costs
-    state: str
-    """`done`, `out of time` or `interrupted`."""
 
 
 def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
@@ -325,24 +308,10 @@ def conclude(
 def start_tracking(
     config: SearchConfig, space: Space, study: Study, result: SearchResult | None = None
 ) -> MlflowTracking | NoTracking:
-    uri = tracking_uri(config)
+    uri = tracking_uri(config.tracking)
     if uri == "off":
         return NoTracking()
     return MlflowTracking(uri, study, config.name, partial(_describe, config, space, study, result))
-
-
-def tracking_uri(config: SearchConfig) -> str:
-    """Where MLflow's rows of a search go."""
-    return resolve_uri(config.tracking)
-
-
-def resolve_uri(uri: str | None) -> str:
-    """A tracking URI, else MLFLOW_TRACKING_URI, else SQLite in the working folder; absolute."""
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    prefix = "sqlite:///"
-    if uri.startswith(prefix):
-        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
-    return uri
 
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "out of time": "FINISHED"}

@@ -15,11 +15,10 @@ from trainer.export import export, load_export, record_evaluation
 from trainer.model.backbones import SPEC
 from trainer.predict import draw, find_pictures, predict, to_coco
 
-from .config import SearchConfig, read_yaml, resolve
+from .config import SearchConfig, read_yaml, resolve, trial_folder
 from .results import values_of
 from .space import apply, read_space
 from .study import read_study
-from .trial import trial_folder
 
 
 def find_model(model: str, storage: Path) -> Path:
@@ -83,6 +82,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """The COCO figures of a model on a split, in fp32, picture by picture; kept beside it."""
     folder = find_model(model, storage)
+    if detections is not None and not detections.resolve().parent.is_dir():
+        raise BadInput([f"--detections {detections}: there is no folder {detections.parent}"])
     detector, spec = load_export(folder)
     split = _split(place, name)
     ours, theirs = spec.categories, split.categories

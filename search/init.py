@@ -59,6 +59,8 @@ def write_search(place: Path, out: Path, say: Callable[[str], None]) -> None:
     """Write a search.yaml for the data at `place`. Raises BadInput, also where `out` is taken."""
     if out.exists():
         raise BadInput([f"{out} is there already; choose another with --out"])
+    if not out.resolve().parent.is_dir():
+        raise BadInput([f"--out {out}: there is no folder {out.parent}"])
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
     data = find(place)

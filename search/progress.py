@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .asha import expected_epochs
 from .config import SearchConfig
-from .scheduler import expected_epochs
 from .study import Study, TrialRecord
 
 SHOWN = 12

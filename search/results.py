@@ -6,8 +6,8 @@ from typing import Any
 
 from trainer.config import TrainConfig
 
+from .asha import rungs
 from .config import SearchConfig
-from .scheduler import rungs
 from .space import Space, Values, as_written, walk
 from .study import End, TrialRecord
 
@@ -49,6 +49,22 @@ class Costs:
     """Epochs that stopped trials did not run."""
     seconds: float
     """Of training and evaluation, added up over trials."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search came to."""
+
+    config: SearchConfig
+    space: Space
+    rows: list[Row]
+    """All trials, best first."""
+    winner: Row | None
+    metrics: dict[str, Any]
+    """The winner's figures, measured from its export: by split, `figures` and `per_class`."""
+    costs: Costs
+    state: str
+    """`done`, `out of time` or `interrupted`."""
 
 
 def values_of(space: Space, written: TrainConfig, parameters: Values) -> Values:

@@ -7,13 +7,13 @@ from trainer.fit import EpochReport, fit
 from trainer.phase_cache import PhaseCache
 from trainer.precision import resolve
 
-from .config import SearchConfig
-from .driver import SearchResult, conclude, open_search, refuse_changes, start_tracking
+from .config import SearchConfig, trial_folder
+from .driver import conclude, open_search, refuse_changes, start_tracking
 from .lock import locked
 from .progress import Lines
+from .results import SearchResult
 from .space import apply
 from .study import End
-from .trial import trial_folder
 
 
 def train(config: SearchConfig, progress: Lines) -> SearchResult:

@@ -250,7 +250,7 @@ def _read(trial: FrozenTrial) -> TrialRecord:
     record = TrialRecord(
         trial.number,
         attrs.get("origin", "sampled"),
-        dict(trial.params),
+        dict(trial.params or trial.system_attrs.get("fixed_params", {})),
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         end=End(attrs["end"]) if "end" in attrs and trial.state.is_finished() else None,

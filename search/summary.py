@@ -8,13 +8,12 @@ from rich.table import Table
 
 from trainer.config import BadInput
 
-from .config import SearchConfig, write_yaml
-from .driver import SearchResult, tracking_uri
+from .asha import expected_epochs, rungs
+from .config import SearchConfig, tracking_uri, write_yaml
 from .exports import read_search
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress
-from .results import Row, columns, costs, rank, show, trial_name, winner
-from .scheduler import expected_epochs, rungs
+from .results import Row, SearchResult, columns, costs, rank, show, trial_name, winner
 from .space import Space, read_space
 from .study import read_study
 
@@ -216,7 +215,9 @@ def print_status(storage: Path, name: str) -> None:
     console = _console()
     space = read_space(config.space)
     rows = rank(config, space, study.records.values())
-    console.print(f"{name}: {_state(config, study.get('state'))}, tracking {tracking_uri(config)}")
+    console.print(
+        f"{name}: {_state(config, study.get('state'))}, tracking {tracking_uri(config.tracking)}"
+    )
     console.print(_table(rows, space, console.width))
     spent = costs(config, study.records.values())
     console.print(

@@ -14,6 +14,7 @@ from trainer.fit import EpochReport, fit
 from trainer.phase_cache import PhaseCache
 from trainer.precision import resolve
 
+from .config import trial_folder
 from .study import End, to_json
 
 
@@ -45,11 +46,6 @@ def run_trial(
     except Exception:  # a bug, or the user's disk: it ends this trial, told in full
         return {"end": End.ERROR, "text": traceback.format_exc()}
     return {"end": End.FINISHED}
-
-
-def trial_folder(search: Path, number: int) -> Path:
-    """Where a trial keeps its checkpoints."""
-    return search / "trials" / str(number)
 
 
 def resolve_precision(wanted: str) -> str:

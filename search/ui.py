@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trainer.config import BadInput
 
-from .driver import resolve_uri
+from .config import tracking_uri
 
 
 def serve(tracking: str | None, port: int) -> int:
@@ -14,7 +14,7 @@ def serve(tracking: str | None, port: int) -> int:
 
     Raises BadInput when there is nothing to show.
     """
-    uri = resolve_uri(tracking)
+    uri = tracking_uri(tracking)
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise BadInput([f"no MLflow store {file}; run it where the search was started"])

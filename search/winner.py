@@ -10,12 +10,11 @@ from typing import Any
 from trainer.data.dataset import Splits
 from trainer.export import export, write_card, write_metrics, write_pictures
 
-from .config import SearchConfig
+from .config import SearchConfig, trial_folder
 from .progress import Progress
 from .results import Row
 from .space import apply
 from .study import Study
-from .trial import trial_folder
 
 
 def export_winner(

@@ -230,7 +230,10 @@ def describe(model: type[Config], error: ValidationError) -> list[str]:
         path = _path(item["loc"])
         dotted = ".".join(path) or "the file"
         lines.setdefault(dotted, f"{dotted}: {_reason(model, path, dict(item))}")
-    return list(lines.values())
+    # of a union, the branch that was meant is the one with errors further in
+    return [
+        line for path, line in lines.items() if not any(p.startswith(f"{path}.") for p in lines)
+    ]
 
 
 def parse_what_can_be(
@@ -267,7 +270,16 @@ def _path(location: tuple[int | str, ...]) -> list[str]:
 
 def _is_branch(part: int | str) -> bool:
     # pydantic names the tried branch of a union in the location; users never wrote it
-    return isinstance(part, str) and (part in {"int", "path", "float", "str"} or "[" in part)
+    if not isinstance(part, str):
+        return False
+    classes = {config.__name__ for config in _configs(Config)}
+    return part in {"int", "path", "float", "str", *classes} or "[" in part
+
+
+def _configs(base: type[Config]) -> Iterator[type[Config]]:
+    for config in base.__subclasses__():
+        yield config
+        yield from _configs(config)
 
 
 def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> str:

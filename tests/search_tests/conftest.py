@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from search.config import SearchConfig, resolve, write_yaml
-from search.driver import SearchResult
 from search.progress import Lines
+from search.results import SearchResult
 from search.single import train
 from search.study import End, TrialRecord
 from trainer.config import Data, override

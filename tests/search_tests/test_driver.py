@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from search.config import read_yaml, write_yaml
-from search.driver import open_search, refuse_changes, resolve_uri, run, tracking_uri
+from search.config import read_yaml, tracking_uri, write_yaml
+from search.driver import open_search, refuse_changes, run
 from search.lock import Busy, locked
 from search.space import read_space
 from search.study import End, Study, open_study
@@ -192,14 +192,14 @@ def test_a_search_that_another_process_runs_is_busy(make_search: Make) -> None:
 def test_tracking_is_the_yamls_then_the_environments_then_sqlite_here(
     make_search: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert tracking_uri(make_search()) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(make_search().tracking) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert tracking_uri(make_search()) == "http://mlflow:5000"
-    assert tracking_uri(make_search({"tracking": "sqlite:///a/b.db"})) == (
+    assert tracking_uri(make_search().tracking) == "http://mlflow:5000"
+    assert tracking_uri(make_search({"tracking": "sqlite:///a/b.db"}).tracking) == (
         f"sqlite:///{tmp_path}/a/b.db"
     )
-    assert tracking_uri(make_search({"tracking": "off"})) == "off"
+    assert tracking_uri(make_search({"tracking": "off"}).tracking) == "off"
 
 
 def test_an_absolute_store_stays() -> None:
-    assert resolve_uri("sqlite:////kept/mlflow.db") == "sqlite:////kept/mlflow.db"
+    assert tracking_uri("sqlite:////kept/mlflow.db") == "sqlite:////kept/mlflow.db"

@@ -15,12 +15,13 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from rich.console import Console
 
+from search.asha import stops
 from search.cli import main
 from search.config import SearchConfig, resolve, write_yaml
-from search.driver import SearchResult, run
+from search.driver import run
 from search.exports import evaluate_model
 from search.progress import Lines
-from search.scheduler import stops
+from search.results import SearchResult
 from search.space import as_written
 from search.study import End, Study, TrialRecord, read_study
 from search.tracking import flat_metrics

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from search.asha import cutoff, expected_epochs, rungs, stops
 from search.config import Asha
-from search.scheduler import StudyScheduler, cutoff, expected_epochs, rungs, stops
+from search.scheduler import StudyScheduler
 from search.space import read_space
 from search.study import End, Study, TrialRecord, open_study, to_json
 

@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from search.config import SearchConfig, resolve
-from search.driver import SearchResult
 from search.progress import Lines
+from search.results import SearchResult
 from search.single import train
 from search.study import End, read_study
 from trainer.config import BadInput, override

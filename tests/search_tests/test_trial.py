@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from search.config import trial_folder
 from search.study import End
-from search.trial import resolve_precision, run_trial, trial_folder
+from search.trial import resolve_precision, run_trial
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
 
