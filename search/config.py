@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from trainer.config import (
     BadInput,
@@ -158,6 +158,8 @@ def _yaml(text: str, place: str) -> Any:
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise BadInput([f"{place}{line}: {error.problem}"]) from None
+    except YAMLError as error:
+        raise BadInput([f"{place}: {str(error).splitlines()[0]}"]) from None
 
 
 def write_yaml(raw: dict[str, Any]) -> str:

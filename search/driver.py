@@ -140,7 +140,7 @@ def open_search(config: SearchConfig, space: Space, data: Splits, precision: str
         study.set("id", uuid.uuid4().hex)
     (config.folder / "search.yaml").write_text(write_yaml(config.model_dump(mode="json")))
     study.release_running()
-    if not study.records:
+    if all(record.origin != "sampled" for record in study.records.values()):
         _enqueue_first(config, space, study)
     return study
 
@@ -151,7 +151,7 @@ def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
     if any(dimension.name == "train.unfreeze.depth" for dimension in space):
         unfrozen = apply(config, {"train.unfreeze.depth": count_stages(config.model.backbone)})
         points.insert(1, ("all unfrozen", unfrozen))
-    seen: list[dict[str, Any]] = []
+    seen = [record.parameters for record in study.records.values()]
     for origin, point in points[: config.search.trials]:
         parameters = as_written(space, point)
         if parameters not in seen:

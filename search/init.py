@@ -14,7 +14,7 @@ from trainer.data.formats import find, load
 TEMPLATE = """\
 # {classes} classes: {names}
 # {counts}
-name: {name}
+name: "{name}"
 data:
 {data}
 model:
@@ -71,7 +71,7 @@ def write_search(place: Path, out: Path, say: Callable[[str], None]) -> None:
     batch = 4 if len(splits.train.pictures) < 100 else 8
     text = TEMPLATE.format(
         classes=len(splits.categories),
-        names=", ".join(c.name for c in splits.categories)[:200],
+        names=" ".join(", ".join(c.name for c in splits.categories).split())[:200],
         counts=_counts(splits),
         name=_name(out, place),
         data=_data_lines(data, out.resolve().parent),
@@ -101,8 +101,8 @@ def _name(out: Path, place: Path) -> str:
         if out.stem != "search"
         else (place if place.is_dir() else place.parent).resolve().name
     )
-    kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-_")
-    return kept or "search"
+    kept = "".join(c if c.isascii() and c.isalnum() or c in "-_" else "-" for c in stem)
+    return kept.strip("-_")[:100] or "search"
 
 
 def _data_lines(data: Data, beside: Path) -> str:

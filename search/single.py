@@ -8,7 +8,7 @@ from trainer.phase_cache import PhaseCache
 from trainer.precision import resolve
 
 from .config import SearchConfig, trial_folder
-from .driver import conclude, open_search, refuse_changes, start_tracking
+from .driver import TRACKING_PATIENCE, conclude, open_search, refuse_changes, start_tracking
 from .lock import locked
 from .progress import Lines
 from .results import SearchResult
@@ -46,9 +46,13 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
                 study.end(0, End.DIVERGED, str(error))
             except OutOfMemory as error:
                 study.end(0, End.OUT_OF_MEMORY, str(error))
-            finally:
+            except BaseException:
                 study.release_running()
+                study.set("state", "interrupted")
+                tracking.wake(0)
+                tracking.close(TRACKING_PATIENCE)
+                raise
         study.set("state", "done")
         progress.update(0)
-        tracking.close(0)
+        tracking.close(TRACKING_PATIENCE)
         return conclude(config, [], data, study, progress)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 import optuna
@@ -72,7 +73,7 @@ def read_space(raw: dict[str, Any], branch: str = "") -> Space:
             errors += error.errors
     if errors:
         raise BadInput(errors)
-    return sorted(space, key=lambda d: not d.name.startswith(DECIDING))
+    return sorted(space, key=_turn)
 
 
 def _read_dimension(name: str, spec: Any, branch: str) -> Dimension:
@@ -92,8 +93,12 @@ def _read_dimension(name: str, spec: Any, branch: str) -> Dimension:
     ):
         raise BadInput([f"{place}: {kind}: {bounds!r} (legal: [low, high])"])
     low, high = bounds
+    if not all(isfinite(v) for v in bounds if v != "all"):
+        raise BadInput([f"{place}: {kind}: {bounds!r} (legal: finite numbers)"])
     if kind == "log" and low <= 0:
         raise BadInput([f"{place}: log: low is {low} (legal: above 0)"])
+    if high == "all" and kind != "int":
+        raise BadInput([f"{place}: {kind}: all is a depth, and depths are int"])
     if high != "all" and low >= high:
         raise BadInput([f"{place}: {kind}: low {low} is not below high {high}"])
     if kind == "int" and (low != int(low) or (high != "all" and high != int(high))):
@@ -111,6 +116,9 @@ def _read_choice(name: str, choices: Any, branch: str) -> Dimension:
         raise BadInput(
             [f"space.{name}: choice: {choices!r} (legal: a list, or values with a space each)"]
         )
+    for value, own in branches.items():
+        if own is not None and not isinstance(own, dict):
+            raise BadInput([f"space.{name}: choice {value}: {own!r} (legal: dimensions by name)"])
     inner = {
         value: read_space(own or {}, branch=f"{branch} {name}={value}".strip())
         for value, own in branches.items()
@@ -131,11 +139,14 @@ def walk(space: Space, written: TrainConfig, choose: Choose) -> Values:
         values[dimension.name] = value
         config = apply(written, values)
         # a branch's own dimensions come next, so that what they decide is known to the rest
-        todo = sorted(
-            [*dimension.branches.get(value, []), *todo],
-            key=lambda d: not d.name.startswith(DECIDING),
-        )
+        todo = sorted([*dimension.branches.get(value, []), *todo], key=_turn)
     return values
+
+
+def _turn(dimension: Dimension) -> int:
+    """What decides whether others have an effect comes first, in the order of DECIDING."""
+    turns = [i for i, prefix in enumerate(DECIDING) if dimension.name.startswith(prefix)]
+    return min(turns, default=len(DECIDING))
 
 
 def _bounded(dimension: Dimension, config: TrainConfig) -> Dimension:
@@ -185,8 +196,25 @@ def as_written(space: Space, written: TrainConfig) -> Values:
 def space_errors(space: Space, written: TrainConfig, first: list[Values], stages: int) -> list[str]:
     """Dimensions whose bounds the field refuses, or that leave out a point to be tried first."""
     errors: list[str] = []
-    for dimension in _flat(space):
+    dimensions = flat(space)
+    for dimension in dimensions:
+        if dimension.name == "model.backbone":
+            errors += _unknown_backbones(dimension)
+    if errors:
+        return errors
+    for dimension in dimensions:
+        if dimension.name == "model.backbone":
+            stages = min(stages, *(count_stages(name) for name in dimension.choices))
+    for dimension in dimensions:
         errors += _bound_errors(dimension, written, stages)
+    searched = {dimension.name for dimension in dimensions}
+    legal = set(leaves(TrainConfig))
+    for i, values in enumerate(first):
+        errors += [
+            f"search.first[{i}].{name}: is not searched" + nearest(name, sorted(searched))
+            for name in values
+            if name in legal and name not in searched
+        ]
     if errors:
         return errors
 
@@ -217,8 +245,9 @@ def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[
     return errors
 
 
-def _flat(space: Space) -> Space:
-    inner = [d for dimension in space for own in dimension.branches.values() for d in _flat(own)]
+def flat(space: Space) -> Space:
+    """All dimensions, those of branches too."""
+    inner = [d for dimension in space for own in dimension.branches.values() for d in flat(own)]
     return [*space, *inner]
 
 
@@ -227,8 +256,7 @@ def _bound_errors(dimension: Dimension, written: TrainConfig, stages: int) -> li
     if dimension.high == "all" and dimension.name != "train.unfreeze.depth":
         return [f"{place}: all is a depth; give a number"]
     found = []
-    bounds = dimension.choices or (dimension.low, dimension.high)
-    for bound in bounds:
+    for bound in dimension.choices or (dimension.low, _between(dimension), dimension.high):
         value = int(bound) if dimension.kind == "int" and bound != "all" else bound
         try:
             config = apply(written, {dimension.name: value})
@@ -237,6 +265,24 @@ def _bound_errors(dimension: Dimension, written: TrainConfig, stages: int) -> li
         except BadInput as error:
             found += [f"space.{line}" for line in error.errors]
     return found
+
+
+def _unknown_backbones(dimension: Dimension) -> list[str]:
+    errors = []
+    for name in dimension.choices:
+        try:
+            count_stages(str(name))
+        except BadInput as error:
+            errors += [f"space.{line}" for line in error.errors]
+    return errors
+
+
+def _between(dimension: Dimension) -> float:
+    """A value inside the bounds as a sampler may give it: for a field may take no fractions, or
+    only multiples."""
+    if dimension.high == "all" or dimension.kind == "int":
+        return dimension.low + 1
+    return dimension.low + (dimension.high - dimension.low) / 3.1416
 
 
 def contains(dimension: Dimension, value: Any) -> bool:

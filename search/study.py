@@ -103,14 +103,26 @@ class TrialRecord:
 class Study:
     """An Optuna study with the project's own rules about what is written when."""
 
-    def __init__(self, storage: BaseStorage, name: str, *, seed: int = 0, trials: int = 1) -> None:
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        *,
+        seed: int = 0,
+        trials: int = 1,
+        read_only: bool = False,
+    ) -> None:
         _hush()
         self.storage = storage
         self.seed = seed
         self.startup = min(10, trials // 3)
         """Trials sampled at random before TPE begins."""
-        self.optuna = optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        self.optuna = (
+            optuna.load_study(study_name=name, storage=storage)
+            if read_only
+            else optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
         )
         self.records = {t.number: _read(t) for t in self.optuna.get_trials(deepcopy=False)}
         self._ids = {t.number: t._trial_id for t in self.optuna.get_trials(deepcopy=False)}
@@ -133,7 +145,7 @@ class Study:
 
     def ask(self, space: Space, written: TrainConfig) -> tuple[int, TrainConfig]:
         """Hand out the first waiting trial, or a new one from the sampler: number and config."""
-        self.optuna.sampler = self._sampler(len(self.records))
+        self.optuna.sampler = self._sampler((*self.waiting, len(self.records))[0])
         trial = self.optuna.ask()
         config = apply(written, suggest(space, written, trial))
         self._ids[trial.number] = trial._trial_id
@@ -233,7 +245,7 @@ def read_study(folder: Path, name: str) -> Study:
     journal = folder / JOURNAL
     if not journal.is_file():
         raise FileNotFoundError(f"no search in {folder}")
-    return Study(JournalStorage(JournalFileBackend(str(journal))), name)
+    return Study(JournalStorage(JournalFileBackend(str(journal))), name, read_only=True)
 
 
 def _cut_torn_line(journal: Path) -> None:

@@ -14,9 +14,19 @@ from .exports import read_search
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress
 from .results import Row, SearchResult, columns, costs, rank, show, trial_name, winner
-from .space import Space, read_space
+from .space import Space, flat, read_space
 from .study import read_study
 
+HEAD_DEPENDS_ON = (
+    "model.",
+    "train.head.",
+    "train.optimizer",
+    "train.momentum",
+    "train.augment",
+    "train.warmup_epochs",
+    "train.clip_norm",
+)
+"""Fields that make another head phase, see `trainer.phase_cache.phase_key`."""
 WHOLE_TABLE = 100
 """Columns of a terminal from which on the table shows all it has."""
 
@@ -148,11 +158,7 @@ def print_plan(config: SearchConfig) -> None:
     console.print(write_yaml(config.model_dump(mode="json")), end="", soft_wrap=True)
     train, search = config.train, config.search
     heads = 1 if train.head.epochs else 0
-    varied = [
-        name
-        for name in config.space
-        if name.startswith(("model.", "train.head.", "train.optimizer"))
-    ]
+    varied = [d.name for d in flat(read_space(config.space)) if d.name.startswith(HEAD_DEPENDS_ON)]
     if heads and varied:
         heads = search.trials
     most = heads * train.head.epochs + search.trials * train.unfreeze.epochs

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -75,7 +76,6 @@ class MlflowTracking:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
-        self._client = MlflowClient(uri)
         self._uri = uri
         self._study = study
         self._name = name
@@ -139,15 +139,22 @@ class MlflowTracking:
                 reason,
             )
 
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return MlflowClient(self._uri)  # in the thread: a store that cannot be opened raises here
+
     def _fill_search(self) -> None:
         description = self._describe()
         client, parent = self._client, self._parent_run()
         params = {k: v for k, v in description.params.items() if self._is_new(f"param {k}", v)}
         tags = {k: v for k, v in description.tags.items() if self._is_new(f"tag {k}", v)}
+        metrics = {
+            k: v for k, v in description.metrics.items() if self._is_new(f"metric {k}", str(v))
+        }
         now = _milliseconds(time.time())
         client.log_batch(
             parent,
-            metrics=[Metric(k, v, now, 0) for k, v in description.metrics.items()],
+            metrics=[Metric(k, v, now, 0) for k, v in metrics.items()],
             params=[Param(k, v) for k, v in params.items()],
             tags=[RunTag(k, v) for k, v in tags.items()],
         )
@@ -155,6 +162,7 @@ class MlflowTracking:
             if self._is_new(f"text {name}", text):
                 client.log_text(parent, text, name)
                 self._written[f"text {name}"] = text
+        self._written |= {f"metric {k}": str(v) for k, v in metrics.items()}
         self._written |= {f"param {k}": v for k, v in params.items()}
         self._written |= {f"tag {k}": v for k, v in tags.items()}
         if description.status == "RUNNING":
@@ -179,6 +187,8 @@ class MlflowTracking:
                 identity, run_name=self._name, tags=tags
             )
             self._parent = run.info.run_id
+            # what an earlier driver wrote is not written again
+            self._written |= {f"metric {k}": str(v) for k, v in run.data.metrics.items()}
         return self._parent
 
     def _find(self, tags: dict[str, str]) -> Run | None:

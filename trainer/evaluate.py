@@ -151,7 +151,7 @@ def score(truth: Truth, results: list[dict[str, Any]]) -> Metrics:
         empty = dict.fromkeys(FIGURES, 0.0)
         return Metrics(dict(empty), {c.name: 0.0 for c in categories})
     with contextlib.redirect_stdout(io.StringIO()):
-        run = COCOeval(truth.coco, truth.coco.loadRes(results), "bbox")
+        run = COCOeval(truth.coco, truth.coco.loadRes([dict(r) for r in results]), "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()

@@ -116,13 +116,18 @@ def write_metrics(folder: Path, found: dict[str, Any]) -> None:
 
 
 def record_evaluation(folder: Path, split: Split, metrics: Metrics) -> None:
-    """Keep the figures of an evaluation beside an export, with the number of looks at test."""
+    """Keep the figures of an evaluation beside an export, with the number of looks at test.
+
+    Figures on other data stand under a name of their own: they are not the model's.
+    """
     file = folder / METRICS
     known = json.loads(file.read_text()) if file.is_file() else {}
+    own = known.get(split.name, {}).get("data") in (None, split.digest)
+    name = split.name if own else f"{split.name} {split.digest[:12]}"
     entry: dict[str, Any] = {**asdict(metrics), "data": split.digest}
     if split.name == "test":
-        entry["looks"] = known.get("test", {}).get("looks", 0) + 1
-    write_metrics(folder, {split.name: entry})
+        entry["looks"] = known.get(name, {}).get("looks", 0) + 1
+    write_metrics(folder, {name: entry})
 
 
 def write_pictures(folder: Path, split: Split, threshold: float = 0.4, count: int = 6) -> None:

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from search.config import DEFAULT, SearchConfig, read, read_yaml, resolve, write_yaml
+from search.config import (
+    DEFAULT,
+    SearchConfig,
+    read,
+    read_yaml,
+    resolve,
+    tracking_uri,
+    trial_folder,
+    write_yaml,
+)
 from trainer.config import BadInput, parse
 
 from .conftest import SPACE
@@ -53,7 +62,7 @@ def test_a_file_without_keys_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x89PNG\r\n\x1a\n\x00\x00", "name: caf\xe9".encode("latin1")]
+    "content", [b"\x89PNG\r\n\x1a\n\x00\x00", b"name: caf\xe9", b"name: a\x00b"]
 )
 def test_a_file_that_is_no_text_is_refused(content: bytes) -> None:
     Path("search.yaml").write_bytes(content)
@@ -295,3 +304,26 @@ def test_a_resolved_config_survives_its_own_yaml(make_search: Make) -> None:
 
 def test_a_resolved_config_is_plain_json(make_search: Make) -> None:
     assert json.loads(json.dumps(make_search().model_dump(mode="json")))["name"] == "tiny"
+
+
+def test_a_trials_folder_is_its_number() -> None:
+    assert trial_folder(Path("searches/cells"), 12) == Path("searches/cells/trials/12")
+
+
+# -- where MLflow's rows go -----------------------------------------------------------------------
+
+
+def test_tracking_is_the_yamls_then_the_environments_then_sqlite_here(
+    make_search: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert tracking_uri(make_search().tracking) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert tracking_uri(make_search().tracking) == "http://mlflow:5000"
+    assert tracking_uri(make_search({"tracking": "sqlite:///a/b.db"}).tracking) == (
+        f"sqlite:///{tmp_path}/a/b.db"
+    )
+    assert tracking_uri(make_search({"tracking": "off"}).tracking) == "off"
+
+
+def test_an_absolute_store_stays() -> None:
+    assert tracking_uri("sqlite:////kept/mlflow.db") == "sqlite:////kept/mlflow.db"

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search.config import read_yaml, tracking_uri, write_yaml
+from search.config import read_yaml, write_yaml
 from search.driver import open_search, refuse_changes, run
 from search.lock import Busy, locked
 from search.space import read_space
@@ -184,22 +183,3 @@ def test_a_search_that_another_process_runs_is_busy(make_search: Make) -> None:
     with locked(config.folder), pytest.raises(Busy, match="tiny is being run by process"):
         with locked(config.folder):
             pass
-
-
-# -- where MLflow's rows go -----------------------------------------------------------------------
-
-
-def test_tracking_is_the_yamls_then_the_environments_then_sqlite_here(
-    make_search: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert tracking_uri(make_search().tracking) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert tracking_uri(make_search().tracking) == "http://mlflow:5000"
-    assert tracking_uri(make_search({"tracking": "sqlite:///a/b.db"}).tracking) == (
-        f"sqlite:///{tmp_path}/a/b.db"
-    )
-    assert tracking_uri(make_search({"tracking": "off"}).tracking) == "off"
-
-
-def test_an_absolute_store_stays() -> None:
-    assert tracking_uri("sqlite:////kept/mlflow.db") == "sqlite:////kept/mlflow.db"

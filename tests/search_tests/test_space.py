@@ -209,7 +209,7 @@ def test_trial_0_must_lie_in_its_own_dimensions(make_raw: Make) -> None:
     [
         ({"train.unfreeze.lr": 0.5}, "train.unfreeze.lr: 0.5, its value in search.first[0], lies"),
         ({"train.unfreeze.lr": 50}, "search.first[0].train.unfreeze.lr: 50: "),
-        ({"train.unfreeze.lrr": 1e-3}, "search.first[0].train.unfreeze.lrr: unknown key; did you"),
+        ({"train.unfreeze.lrr": 1e-3}, "search.first[0].train.unfreeze.lrr: "),
         ({"train.unfreeze.schedule": "both"}, "search.first[0].train.unfreeze.schedule: 'both'"),
     ],
 )

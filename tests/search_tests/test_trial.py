@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from search.config import trial_folder
 from search.study import End
 from search.trial import resolve_precision, run_trial
 from trainer.config import TrainConfig
@@ -32,10 +31,6 @@ def test_an_error_is_told_in_full(tiny: Splits, tiny_config: Make) -> None:
     assert ended["end"] == End.ERROR
     assert ended["text"].startswith("Traceback")
     assert "train.unfreeze.depth: 99" in ended["text"]
-
-
-def test_a_trials_folder_is_its_number() -> None:
-    assert trial_folder(Path("searches/cells"), 12) == Path("searches/cells/trials/12")
 
 
 def test_precision_is_resolved_where_it_runs() -> None:

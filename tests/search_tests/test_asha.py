@@ -1,0 +1,170 @@
+"""ASHA, pure: Ray's own decisions from the records alone, and what a search will cost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+from search.asha import cutoff, expected_epochs, rungs, stops
+from search.config import Asha
+from search.study import End, TrialRecord
+
+Make = Callable[..., Any]
+
+
+@dataclass
+class RayTrial:
+    """All that Ray's scheduler asks of Tune's trials."""
+
+    trial_id: int
+
+
+# -- rungs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("grace", "factor", "epochs", "found"),
+    [
+        (1, 3, 9, [1, 3]),
+        (1, 3, 10, [1, 3, 9]),
+        (3, 3, 12, [3, 9]),
+        (2, 2, 16, [2, 4, 8]),
+        (5, 4, 5, []),
+        (4, 2, 5, [4]),
+        (1, 2, 1, []),
+    ],
+)
+def test_rungs_are_the_grace_period_times_powers_of_the_factor(
+    grace: int, factor: int, epochs: int, found: list[int]
+) -> None:
+    assert rungs(Asha(grace_period=grace, reduction_factor=factor), epochs) == found
+
+
+def test_the_cutoff_is_the_top_quantile() -> None:
+    assert cutoff([], 3) is None
+    assert cutoff([0.4], 3) == 0.4
+    assert cutoff([0.0, 0.1, 0.2, 0.3], 2) == pytest.approx(0.15)
+    assert cutoff([0.0, 0.1, 0.2, 0.3], 4) == pytest.approx(0.225)
+
+
+# -- decisions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("grace", "factor", "epochs"), [(1, 3, 9), (2, 2, 12), (3, 3, 14), (1, 4, 6)]
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_decisions_are_rays_own_on_random_curves(
+    make_reports: Make, grace: int, factor: int, epochs: int, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    trials = 20
+    curves = {
+        n: make_reports([float(v) for v in draw.random(1 + epochs) + 0.01]) for n in range(trials)
+    }
+    asha = Asha(grace_period=grace, reduction_factor=factor)
+    theirs = AsyncHyperBandScheduler(
+        "unfreeze_epoch", "map", "max", epochs, grace, factor, stop_last_trials=False
+    )
+    records = {n: TrialRecord(n, "sampled", {}) for n in range(trials)}
+    running = {n: 0 for n in range(trials)}
+    stopped = 0
+    for n in range(trials):
+        theirs.on_trial_add(None, RayTrial(n))
+    while running:
+        # some four trials are ahead of the others, in any order
+        n = int(draw.choice(sorted(running)[:4]))
+        report = curves[n][running[n]]
+        result = {"unfreeze_epoch": report.unfreeze_epoch, "map": report.best_map}
+        wanted = theirs.on_trial_result(None, RayTrial(n), result)
+        found = stops(asha, epochs, n, report, records.values())
+        last = report.unfreeze_epoch == epochs  # where both let a trial go: it ends by itself
+        assert last or found == (wanted == "STOP"), (n, report.epoch)
+        records[n].reports[report.epoch] = report
+        running[n] += 1
+        if found or last:
+            stopped += found
+            del running[n]
+    assert stopped > trials // 4
+
+
+def test_nobody_stops_in_the_head_phase_or_between_rungs(make_reports: Make) -> None:
+    asha = Asha(grace_period=2, reduction_factor=2)
+    best = TrialRecord(
+        0, "sampled", {}, reports={r.epoch: r for r in make_reports([0.9] * 10, head=2)}
+    )
+    judged = [
+        report.unfreeze_epoch
+        for report in make_reports([0.1] * 10, head=2)
+        if stops(asha, 8, 1, report, [best])
+    ]
+    assert judged == [2, 4]
+
+
+def test_the_first_at_a_rung_goes_on_however_weak(make_reports: Make) -> None:
+    report = make_reports([0.0, 0.0])[1]
+    assert not stops(Asha(grace_period=1), 9, 0, report, [])
+    behind = TrialRecord(1, "sampled", {}, reports={1: make_reports([0.9])[0]})
+    assert not stops(Asha(grace_period=1), 9, 0, report, [behind])
+
+
+def test_a_trial_is_not_compared_with_itself(make_reports: Make) -> None:
+    reports = make_reports([0.1, 0.2])
+    own = TrialRecord(0, "sampled", {}, reports={r.epoch: r for r in reports})
+    assert not stops(Asha(grace_period=1), 9, 0, reports[1], [own])
+
+
+@pytest.mark.parametrize(("value", "stopped"), [(0.0, True), (0.3, False)])
+def test_ties_stop_at_zero_and_go_on_above(make_reports: Make, value: float, stopped: bool) -> None:
+    first = TrialRecord(
+        0, "sampled", {}, reports={r.epoch: r for r in make_reports([value, value])}
+    )
+    second = make_reports([value, value])[1]
+    assert stops(Asha(grace_period=1), 9, 1, second, [first]) is stopped
+
+
+def test_what_counts_is_the_best_so_far(make_reports: Make) -> None:
+    asha = Asha(grace_period=2, reduction_factor=2)
+    first = TrialRecord(
+        0, "sampled", {}, reports={r.epoch: r for r in make_reports([0.1, 0.5, 0.1])}
+    )
+    assert not stops(asha, 8, 1, make_reports([0.1, 0.6, 0.0])[2], [first])
+    assert stops(asha, 8, 1, make_reports([0.1, 0.4, 0.3])[2], [first])
+
+
+def test_ended_trials_of_every_kind_stay_at_their_rungs(
+    make_record: Make, make_reports: Make
+) -> None:
+    weak = make_reports([0.1, 0.1])[1]
+    for end in (None, *End):
+        record = make_record(0, [0.5, 0.5], end=end)
+        assert stops(Asha(grace_period=1), 9, 1, weak, [record])
+
+
+# -- what it will cost ----------------------------------------------------------------------------
+
+
+def test_without_asha_every_trial_runs_to_its_end(make_search: Make) -> None:
+    config = make_search({"search.asha": "off", "search.trials": 7})
+    assert expected_epochs(config, slots=3) == 1 + 7 * 9
+
+
+@pytest.mark.parametrize("slots", [1, 3, 100])
+@pytest.mark.parametrize("trials", [1, 2, 12])
+def test_asha_costs_at_least_a_grace_period_a_trial_and_less_than_all(
+    make_search: Make, trials: int, slots: int
+) -> None:
+    config = make_search({"search.trials": trials})
+    found = expected_epochs(config, slots)
+    assert 1 + 9 + (trials - 1) * 1 <= found <= 1 + 9 * trials
+    assert found == expected_epochs(config, slots)
+    if trials == 12:
+        assert found < 1 + 9 * trials
+
+
+def test_a_single_rung_less_budget_costs_everything(make_search: Make) -> None:
+    config = make_search({"search.asha": {"grace_period": 9}})
+    assert expected_epochs(config, slots=2) == 1 + 6 * 9
