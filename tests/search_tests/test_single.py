@@ -23,11 +23,17 @@ Make = Callable[..., Any]
 
 
 class Stops(Lines):
-    """A person who presses Ctrl+C when an epoch is told."""
+    """A person who presses Ctrl+C when this epoch is told."""
+
+    def __init__(self, epoch: int) -> None:
+        self.out = io.StringIO()
+        super().__init__(Console(file=self.out, width=200))
+        self._epoch = epoch
 
     def update(self, number: int) -> None:
         super().update(number)
-        raise KeyboardInterrupt
+        if self._epoch in self._study.records[number].reports:
+            raise KeyboardInterrupt
 
 
 def lines() -> tuple[Lines, io.StringIO]:
@@ -107,14 +113,18 @@ def test_another_store_is_filled_in_once(trained: Trained, tmp_path: Path) -> No
 def test_an_interrupted_trial_goes_on_where_it_was(make_search: Make, store: str) -> None:
     config = make_search({"name": "stopped", "tracking": store, "train.unfreeze.epochs": 1})
     with pytest.raises(KeyboardInterrupt):
-        train(config, Stops(Console(file=io.StringIO())))
+        train(config, Stops(1))
     record = read_study(config.folder, "stopped").records[0]
     assert (list(record.reports), record.end) == ([1], None)
     assert "RUNNING" not in statuses(store, "stopped")
 
-    progress, out = lines()
-    result = train(config, progress)
-    told = [line for line in out.getvalue().splitlines() if " epoch " in line]
-    assert [line.split(":")[0] for line in told] == ["trial 0 epoch 2 unfreeze depth 2"]
-    assert result.rows[0].record.reports[1] == record.reports[1]
-    assert statuses(store, "stopped") == ["FINISHED", "FINISHED"]
+    progress = Stops(2)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, progress)
+    assert [line.split(":")[0] for line in progress.out.getvalue().splitlines()] == [
+        "trial 0 epoch 2 unfreeze depth 2"
+    ]
+    again = read_study(config.folder, "stopped").records[0]
+    assert list(again.reports) == [1, 2]
+    assert again.reports[1] == record.reports[1]
+    assert again.times[1] == record.times[1]
