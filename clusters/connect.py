@@ -65,7 +65,7 @@ def _probe(cluster: str) -> None:
     host, colon, port = cluster.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         try:
-            socket.create_connection((host, int(port)), timeout=PROBE_SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
         except OSError as error:
             raise CannotConnect(f"cluster: {cluster}: nothing answers there ({error})") from error
 

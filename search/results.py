@@ -8,7 +8,7 @@ from trainer.config import TrainConfig
 
 from .asha import rungs
 from .config import SearchConfig
-from .space import Space, Values, as_written, walk
+from .space import Space, Values, walk
 from .study import End, TrialRecord
 
 CANDIDATES = {End.FINISHED, End.PRUNED, None}
@@ -135,11 +135,6 @@ def show(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def is_default(space: Space, written: TrainConfig, record: TrialRecord) -> bool:
-    """Whether a trial is the configuration as written."""
-    return record.parameters == as_written(space, written)
 
 
 def markdown(space: Space, rows: list[Row]) -> str:

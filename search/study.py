@@ -86,7 +86,7 @@ class TrialRecord:
 
     @property
     def best(self) -> EpochReport | None:
-        return max(self.reports.values(), key=lambda r: r.map, default=None)
+        return max(list(self.reports.values()), key=lambda r: r.map, default=None)
 
     @property
     def unfreeze_epoch(self) -> int:
