@@ -28,8 +28,9 @@ from .backbones import STRIDES, Pixels
 from .freezing import Stage
 
 CHANNELS = 96
-"""Channels of neck and head. On a few hundred pictures and a dozen epochs, torchvision's 256 learn
-slower an epoch, and each epoch takes several times as long (`benchmarks/head.py`)."""
+"""Channels of neck and head. Torchvision's heads have 256; half of that with its 4 convolutions a
+branch already learnt slower a head epoch on 205 pictures, and cost about twice as much a step
+(`benchmarks/head.py` compares them)."""
 BRANCH_CONVS = 2
 """Convolutions of RetinaNet's two branches, of torchvision's 4: for the same reason."""
 LEVELS = 5
