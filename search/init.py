@@ -53,6 +53,9 @@ cluster: local               # or auto, or a head's address
 # tracking: sqlite:///mlflow.db   # MLflow; without it MLFLOW_TRACKING_URI, else this
 storage: searches/
 """
+SMALL = 400
+"""Training pictures below which batches are of 4: an epoch should have some 50 steps. On 205
+pictures the head phase of 4 epochs came to 0.470 AP with 4 a batch and 0.433 with 8."""
 
 
 def write_search(place: Path, out: Path, say: Callable[[str], None]) -> None:
@@ -68,7 +71,7 @@ def write_search(place: Path, out: Path, say: Callable[[str], None]) -> None:
     for note in splits.notes:
         say(note)
     gpu = torch.cuda.is_available()
-    batch = 4 if len(splits.train.pictures) < 100 else 8
+    batch = 4 if len(splits.train.pictures) < SMALL else 8
     text = TEMPLATE.format(
         classes=len(splits.categories),
         names=" ".join(", ".join(c.name for c in splits.categories).split())[:200],
