@@ -47,6 +47,7 @@ def stops(
         value
         for record in records
         if record.number != trial
+        and record.confirms is None  # run to the end, whatever they come to
         and (value := record.best_until(report.unfreeze_epoch)) is not None
     ]
     limit = cutoff(others, asha.reduction_factor)
@@ -56,13 +57,22 @@ def stops(
 
 
 def expected_epochs(config: SearchConfig, slots: int) -> int:
-    """About how many epochs a search trains: the mean of simulated ones.
+    """About how many epochs a search trains: the mean of simulated ones, and the confirming ones.
 
     In the simulation the trials' ranks are random and stay as they are, `slots` run at once, and
     the head phase is trained once.
     """
     counts = [_simulate(config, slots, seed) for seed in range(SIMULATIONS)]
-    return config.train.head.epochs + round(sum(counts) / len(counts))
+    return config.train.head.epochs + round(sum(counts) / len(counts)) + confirming_epochs(config)
+
+
+def confirming_epochs(config: SearchConfig) -> int:
+    """Epochs that the confirming trials train: each seed has its own head phase."""
+    confirm = config.search.confirm
+    if confirm == "off":
+        return 0
+    top = min(confirm.top, config.search.trials)
+    return confirm.seeds * (config.train.head.epochs + top * config.train.unfreeze.epochs)
 
 
 def _simulate(config: SearchConfig, slots: int, seed: int) -> int:

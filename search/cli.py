@@ -79,6 +79,11 @@ def parser() -> argparse.ArgumentParser:
     lister = _command(commands, "list", _list, "the searches in a storage folder")
     status = _command(commands, "status", _status, "where a search stands")
     status.add_argument("name", metavar="NAME")
+    status.add_argument("--watch", action="store_true", help="again and again, while it runs")
+    stop = _command(commands, "stop", _stop, "end a running search; the same line continues it")
+    stop.add_argument("name", metavar="NAME")
+    clean = _command(commands, "clean", _clean, "delete checkpoints; record and winner stay")
+    clean.add_argument("name", metavar="NAME")
     export = _command(commands, "export", _export, "write a trial's best checkpoint as files")
     export.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
     export.add_argument("--trial", type=int, metavar="N", help="default: the winner")
@@ -103,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     ui.add_argument(
         "--tracking", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db"
     )
-    for command in (lister, status, export, evaluate, predict):
+    for command in (lister, status, stop, clean, export, evaluate, predict):
         command.add_argument("--storage", type=Path, default=Path("searches"), metavar="DIR")
     return top
 
@@ -146,6 +151,7 @@ def _search(options: argparse.Namespace) -> int:
         return 0
     from clusters.connect import CannotConnect
 
+    from .disk import is_full
     from .driver import run
     from .lock import Busy
 
@@ -154,8 +160,14 @@ def _search(options: argparse.Namespace) -> int:
     except (CannotConnect, Busy) as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(f"{error}; free some space, and the same line continues", file=sys.stderr)
+        return 1
     summary.print_result(result)
-    return 0 if result.winner is not None and result.state != "interrupted" else 1
+    good = result.state in {"done", "out of time", "stopped"}
+    return 0 if result.winner is not None and good else 1
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -182,7 +194,32 @@ def _list(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from . import summary
 
-    summary.print_status(options.storage, options.name)
+    show = summary.watch_status if options.watch else summary.print_status
+    show(options.storage, options.name)
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from trainer.config import BadInput
+
+    from .exports import read_search
+    from .lock import is_held
+    from .stopping import request_stop
+
+    config = read_search(options.name, options.storage)
+    if not is_held(config.folder):
+        raise BadInput([f"{options.name} is not running"])
+    request_stop(config.folder)
+    print(f"{options.name} will stop within seconds; the same search line continues it")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from .disk import clean
+    from .exports import read_search
+
+    freed = clean(read_search(options.name, options.storage))
+    print(f"freed {freed / 1e6:.0f} MB")
     return 0
 
 

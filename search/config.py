@@ -29,6 +29,9 @@ from .space import Space, read_space, space_errors
 DEFAULT = Path(__file__).parent / "default.yaml"
 """The embedded default search."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+STUDY_VARIABLE = "UNFREEZE_STUDY"
+"""Environment variable of the study's URL, for one with a password."""
 
 
 def _seconds(value: Any) -> Any:
@@ -37,6 +40,15 @@ def _seconds(value: Any) -> Any:
         if not found:
             raise ValueError("is no duration; write a number and s, m, h or d, as in 90m")
         return float(found[1]) * UNITS[found[2]]
+    return value
+
+
+def _bytes(value: Any) -> Any:
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MGT]B)\s*", value)
+        if not found:
+            raise ValueError("is no size; write a number and MB, GB or TB, as in 10GB")
+        return float(found[1]) * BYTES[found[2]]
     return value
 
 
@@ -49,17 +61,37 @@ class Asha(Config):
     """At each rung about one in this many goes on; rungs grow by the same factor."""
 
 
+class Confirm(Config):
+    """The best configurations are trained again with other seeds: the best is partly luck."""
+
+    top: Annotated[int, Field(ge=1, le=100), Number] = 2
+    """Configurations, the best of those that ran all their epochs."""
+    seeds: Annotated[int, Field(ge=1, le=100), Number] = 1
+    """Further seeds for each: those that follow `train.seed`."""
+
+
 class Search(Config):
     """How many trials, for how long, and which first."""
 
     trials: Annotated[int, Field(ge=1, le=100_000), Number] = 32
     """Trials in all."""
     time_budget: Annotated[float | None, Field(gt=0), BeforeValidator(_seconds)] = None
-    """Seconds, or a number with s, m, h or d; nothing new starts after it."""
+    """Seconds, or a number with s, m, h or d, from the start of the command; what runs then stops,
+    and goes on when the search is continued."""
     seed: Annotated[int, Field(ge=0, lt=2**31), Number] = 0
     """Seed of the sampler."""
     asha: Asha | Literal["off"] = Asha()
     """Early stopping by ASHA, or `off`."""
+    confirm: Confirm | Literal["off"] = Confirm()
+    """Which configurations are trained again with other seeds, or `off`."""
+    max_failed_trials: Annotated[int | None, Field(ge=0), Number] = None
+    """Trials that may end in an error or be lost; one more stops the search."""
+    hang_timeout: Annotated[float, Field(gt=0), BeforeValidator(_seconds)] = 600
+    """Seconds, or as above, without a step after which a worker dumps its stacks and dies; its
+    trial is tried again."""
+    disk_cap: Annotated[float, Field(ge=0), BeforeValidator(_bytes)] = 10e9
+    """Bytes, or a number with MB, GB or TB, that best checkpoints of ended trials may take; the
+    worst trials' go first, the best trial's never."""
     first: list[dict[str, Any]] = []
     """Configurations to try first, each as dotted fields over the one as written."""
 
@@ -87,6 +119,9 @@ class SearchConfig(TrainConfig):
     """Of a trial; `auto` is a GPU where the cluster has one, else a share of the cores."""
     cluster: str = "local"
     """`local`, `auto` (the cluster this machine belongs to), or a head's address."""
+    study: str | None = None
+    """URL of a database for the study, as SQLAlchemy writes them; without it UNFREEZE_STUDY, else a
+    journal file in the search's folder."""
     tracking: str | None = None
     """MLflow tracking URI; without it MLFLOW_TRACKING_URI, else SQLite beside the searches."""
     storage: Path = Path("searches")
@@ -105,11 +140,46 @@ def trial_folder(search: Path, number: int) -> Path:
 
 def tracking_uri(uri: str | None) -> str:
     """An MLflow tracking URI, else MLFLOW_TRACKING_URI, else SQLite in the working folder."""
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return _absolute_uri(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+
+
+def study_uri(config: SearchConfig) -> str | None:
+    """The URL of the study's database; None for the journal in the search's folder.
+
+    Raises BadInput where a search was begun with a password that the environment lacks now.
+    """
+    given = os.environ.get(STUDY_VARIABLE)
+    uri = config.study or given
+    if uri is None:
+        return None
+    if HIDDEN in uri:
+        if given is None or redacted(given) != uri:
+            raise BadInput([f"study: {uri}: set {STUDY_VARIABLE} to it, with its password"])
+        uri = given
+    return _absolute_uri(uri)
+
+
+def _absolute_uri(uri: str) -> str:
     prefix = "sqlite:///"
     if uri.startswith(prefix):
         return prefix + str(Path(uri.removeprefix(prefix)).resolve())
     return uri
+
+
+HIDDEN = ":***@"
+
+
+def redacted(uri: str) -> str:
+    """A URL without its password."""
+    return re.sub(r"(?<=//)([^/:@]*):[^/@]*@", rf"\1{HIDDEN}", uri)
+
+
+def stored(config: SearchConfig) -> dict[str, Any]:
+    """The config as a search's folder keeps it: plain values, and no password."""
+    raw = config.model_dump(mode="json")
+    uri = study_uri(config)
+    raw["study"] = redacted(uri) if uri else None
+    return raw
 
 
 def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[str, Any]:
@@ -221,6 +291,7 @@ def check(config: SearchConfig) -> list[str]:
     """Errors between fields of a search, and of its space; an empty list when it is sound."""
     searched = frozenset(config.space)
     errors = fixed_errors(config.train, searched)
+    errors += _password_errors(config)
     errors += _file_errors(config)
     space: Space = []
     try:
@@ -234,6 +305,16 @@ def check(config: SearchConfig) -> list[str]:
         return errors + _asha_errors(config) + error.errors
     errors += _asha_errors(config)
     return errors + space_errors(space, config, config.search.first, stages)
+
+
+def _password_errors(config: SearchConfig) -> list[str]:
+    variables = {"study": STUDY_VARIABLE, "tracking": "MLFLOW_TRACKING_URI"}
+    return [
+        f"{name}: {redacted(uri)} has a password in it, which would be stored; leave {name} out "
+        f"and set {variable}"
+        for name, variable in variables.items()
+        if (uri := getattr(config, name)) and HIDDEN in redacted(uri) and HIDDEN not in uri
+    ]
 
 
 def _file_errors(config: SearchConfig) -> list[str]:

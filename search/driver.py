@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,19 @@ from trainer.data.dataset import Splits
 from trainer.data.formats import load
 from trainer.model.backbones import count_stages
 
-from .config import Resources, SearchConfig, absolute, check, read_yaml, tracking_uri, write_yaml
+from . import confirm
+from .config import (
+    Resources,
+    SearchConfig,
+    absolute,
+    check,
+    read_yaml,
+    stored,
+    study_uri,
+    tracking_uri,
+    write_yaml,
+)
+from .disk import tidy
 from .lock import locked
 from .progress import Progress, Quiet
 from .resources import describe_slots, share_of_a_trial, slots
@@ -30,6 +42,7 @@ from .results import SearchResult, costs, markdown, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
 from .space import Space, apply, as_written, read_space
+from .stopping import Stopping
 from .study import Study, open_study
 from .tracking import Description, MlflowTracking, NoTracking
 from .trial import resolve_precision, run_trial
@@ -38,7 +51,18 @@ from .winner import export_winner
 log = logging.getLogger(__name__)
 
 PACKAGES = [Path(__file__).parents[1] / name for name in ("trainer", "search", "clusters")]
-MAY_CHANGE = ("search.trials", "search.time_budget", "resources", "cluster", "tracking", "storage")
+MAY_CHANGE = (
+    "search.trials",
+    "search.time_budget",
+    "search.confirm",
+    "search.max_failed_trials",
+    "search.hang_timeout",
+    "search.disk_cap",
+    "resources",
+    "cluster",
+    "tracking",
+    "storage",
+)
 """What a continued search may have differently."""
 MAX_RETRIES = 3
 """Times that a trial whose worker died is started again."""
@@ -66,20 +90,27 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
         for split in (data.train, data.val):
             open_store(split, config.model.image_size, cache_folder() / "canvases")
 
-    _configure_tune()
     with contextlib.ExitStack() as held:
+        if (config.folder / "search.yaml").is_file():
+            held.enter_context(locked(config.folder))
+            study = open_search(config, space, data)
+            if confirm.is_complete(config, study):  # nothing to do, and no cluster to join for it
+                study.set("state", "done")
+                return conclude(config, space, data, study, progress)
+        _configure_tune()
         with connect.connected(config.cluster, PACKAGES):
             share = share_of_a_trial(config)
             progress.say(describe_slots(share))
-            held.enter_context(
-                locked(config.folder)
-            )  # it makes the folder: nothing was written yet
-            study = open_search(config, space, data, _precision(config, share))
+            if not (config.folder / "search.yaml").is_file():
+                held.enter_context(locked(config.folder))  # makes the folder, the first thing there
+                study = open_search(config, space, data)
+            if study.get("precision") is None:
+                study.set("precision", _precision(config, share))
             try:
-                _run_trials(config, space, data, share, study, progress)
+                reason = _run_trials(config, space, data, share, study, progress)
             finally:
                 progress.close()
-        return conclude(config, space, data, study, progress)
+        return conclude(config, space, data, study, progress, reason)
 
 
 # -- before -------------------------------------------------------------------------------------
@@ -90,7 +121,7 @@ def refuse_changes(config: SearchConfig) -> None:
     file = config.folder / "search.yaml"
     if not file.is_file():
         return
-    before, now = _flat(read_yaml(file)), _flat(config.model_dump(mode="json"))
+    before, now = _flat(read_yaml(file)), _flat(stored(config))
     errors = [
         f"{name}: {now.get(name)} (was {before.get(name)})"
         for name in sorted(before.keys() | now.keys())
@@ -124,21 +155,24 @@ def _precision(config: SearchConfig, share: Resources) -> str:
     return str(ray.get(ask.remote(config.train.precision)))
 
 
-def open_search(config: SearchConfig, space: Space, data: Splits, precision: str) -> Study:
+def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
     """The study, with the trials that an earlier driver left, or with the first points.
 
-    Raises BadInput when the data set has changed since it was begun.
+    Raises BadInput when the data set has changed since it was begun, or when a database holds
+    another search of this name.
     """
-    study = open_study(
-        config.folder, config.name, seed=config.search.seed, trials=config.search.trials
-    )
+    settings = {"seed": config.search.seed, "trials": config.search.trials}
+    study = open_study(config.folder, config.name, study_uri(config), **settings)
+    if study.get("id") is not None and not (config.folder / "search.yaml").is_file():
+        raise BadInput(
+            [f"name: {config.name}: its study is there already, of a search in another folder"]
+        )
     if study.get("data") not in (None, data.digest):
         raise BadInput([f"data: its content has changed since {config.folder} was begun"])
     if study.get("id") is None:
         study.set("data", data.digest)
-        study.set("precision", precision)
         study.set("id", uuid.uuid4().hex)
-    (config.folder / "search.yaml").write_text(write_yaml(config.model_dump(mode="json")))
+    (config.folder / "search.yaml").write_text(write_yaml(stored(config)))
     study.release_running()
     if all(record.origin != "sampled" for record in study.records.values()):
         _enqueue_first(config, space, study)
@@ -182,12 +216,15 @@ def _run_trials(
     share: Resources,
     study: Study,
     progress: Progress,
-) -> None:
+) -> str:
+    """Run what is left to run; returns why the search stopped early, if for a reason to tell."""
     study.set("state", "running")
+    study.set("resources", share.model_dump())
     tracking = start_tracking(config, space, study)
     written = apply(config, {"train.precision": study.get("precision")})
     asha = config.search.asha
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
+    stopping = Stopping(study, config.folder, config.search.max_failed_trials)
     progress.start(config, study, partial(slots, share))
     with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch, _sigterm_as_sigint():
         tuner = tune.Tuner(
@@ -197,6 +234,7 @@ def _run_trials(
                     data=data,
                     folder=config.folder,
                     threads=int(max(1, share.cpus_per_trial)),
+                    hang_timeout=config.search.hang_timeout,
                 ),
                 {"cpu": share.cpus_per_trial, "gpu": share.gpus_per_trial},
             ),
@@ -208,6 +246,7 @@ def _run_trials(
                     trials=config.search.trials,
                     stages=count_stages,
                     slots=partial(slots, share),
+                    confirm=partial(confirm.enqueue, config, study),
                 ),
                 scheduler=StudyScheduler(
                     study, None if asha == "off" else asha, config.train.unfreeze.epochs
@@ -220,28 +259,38 @@ def _run_trials(
                 name="tune",
                 storage_path=scratch,
                 failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
-                callbacks=[_Watchers(tracking, progress)],
+                stop=stopping,
+                callbacks=[_Watchers(tracking, progress, partial(tidy, config, study))],
                 verbose=0,
             ),
         )
         tuner.fit()
-    ended = len(study.ended()) >= config.search.trials
-    over = time.monotonic() >= deadline
-    study.set("state", "done" if ended else "out of time" if over else "interrupted")
+    late = "out of time" if time.monotonic() >= deadline else "interrupted"
+    done = "done" if confirm.is_complete(config, study) else late
+    study.set("state", stopping.state or done)
     study.release_running()
+    tidy(config, study)
     tracking.wake(None)
     for number in study.records:
         tracking.wake(number)
     if not tracking.close(TRACKING_PATIENCE):
         log.warning("MLflow lacks some rows still; the same line again fills them in")
+    return stopping.reason
 
 
 class _Watchers(tune.Callback):
-    """Tells tracking and progress that a trial has news; neither can stop the search."""
+    """Tells tracking and progress that a trial has news, and has the disk tidied after one; none
+    of them can stop the search."""
 
-    def __init__(self, tracking: MlflowTracking | NoTracking, progress: Progress) -> None:
+    def __init__(
+        self,
+        tracking: MlflowTracking | NoTracking,
+        progress: Progress,
+        tidy: Callable[[], None],
+    ) -> None:
         self._tracking = tracking
         self._progress = progress
+        self._tidy = tidy
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its parts at the start; these stay here
@@ -255,16 +304,18 @@ class _Watchers(tune.Callback):
         self._tell(trial)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._tell(trial)
+        self._tell(trial, ended=True)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._tell(trial)
+        self._tell(trial, ended=True)
 
-    def _tell(self, trial: Any) -> None:
+    def _tell(self, trial: Any, ended: bool = False) -> None:
         number = int(trial.config["number"])
         try:
             self._tracking.wake(number)
             self._progress.update(number)
+            if ended:
+                self._tidy()
         except Exception:  # a closed terminal, say: watching must not stop the work
             log.debug("progress failed", exc_info=True)
 
@@ -287,18 +338,22 @@ def _sigterm_as_sigint() -> Iterator[None]:
 
 
 def conclude(
-    config: SearchConfig, space: Space, data: Splits, study: Study, progress: Progress
+    config: SearchConfig,
+    space: Space,
+    data: Splits,
+    study: Study,
+    progress: Progress,
+    reason: str = "",
 ) -> SearchResult:
+    """Export the winner, and tell MLflow and the caller what the search came to."""
     rows = rank(config, space, study.records.values())
     best = winner(rows)
     state = study.get("state")
     metrics: dict[str, Any] = {}
-    if best is not None and state != "interrupted":
+    if best is not None and state in CONCLUDED:
         metrics = export_winner(config, data, study, best, progress)
         study.set("winner", {"trial": best.record.number, "metrics": metrics})
-    result = SearchResult(
-        config, space, rows, best, metrics, costs(config, study.records.values()), state
-    )
+    result = SearchResult(config, space, rows, best, metrics, costs(config, study), state, reason)
     tracking = start_tracking(config, space, study, result)
     if not tracking.close(TRACKING_PATIENCE):
         log.warning("MLflow lacks the final rows; the same line again fills them in")
@@ -314,7 +369,16 @@ def start_tracking(
     return MlflowTracking(uri, study, config.name, partial(_describe, config, space, study, result))
 
 
-STATUS = {"running": "RUNNING", "done": "FINISHED", "out of time": "FINISHED"}
+CONCLUDED = {"done", "out of time", "stopped", "failed"}
+"""States in which a search has a winner. Others are to be continued first."""
+STATUS = {
+    "running": "RUNNING",
+    "done": "FINISHED",
+    "out of time": "FINISHED",
+    "stopped": "FINISHED",
+    "failed": "FAILED",
+    "disk full": "FAILED",
+}
 
 
 def _describe(
@@ -341,7 +405,7 @@ def _describe(
         tags=tags,
         metrics=metrics,
         texts={
-            "search.yaml": write_yaml(config.model_dump(mode="json")),
+            "search.yaml": write_yaml(stored(config)),
             "table.md": markdown(space, rows),
         },
     )

@@ -15,9 +15,9 @@ from trainer.export import export, load_export, record_evaluation
 from trainer.model.backbones import SPEC
 from trainer.predict import draw, find_pictures, predict, to_coco
 
-from .config import SearchConfig, read_yaml, resolve, trial_folder
-from .results import values_of
-from .space import apply, read_space
+from .config import SearchConfig, read_yaml, resolve, study_uri, trial_folder
+from .results import config_of
+from .space import read_space
 from .study import read_study
 
 
@@ -53,14 +53,15 @@ def export_model(model: str, trial: int | None, storage: Path, out: Path) -> Non
         shutil.copytree(find_model(model, storage), out)
         return
     config = read_search(model, storage)
-    study = read_study(config.folder, config.name)
+    study = read_study(config.folder, config.name, study_uri(config))
     record = study.records.get(trial)
     if record is None:
         raise BadInput([f"--trial {trial}: {model} has trials 0 to {len(study.records) - 1}"])
     categories = load(config.data, cache_folder()).categories
-    values = values_of(read_space(config.space), config, record.parameters)
-    trial_config = apply(config, {**values, "train.precision": study.get("precision")})
+    trial_config = config_of(config, read_space(config.space), record, study.get("precision"))
     checkpoint = trial_folder(config.folder, trial) / BEST
+    if not checkpoint.is_file():
+        raise BadInput([f"--trial {trial}: its checkpoint is not kept; see search.disk_cap"])
     export(checkpoint, trial_config, categories, study.get("data"), out)
 
 

@@ -32,13 +32,13 @@ train:
     epochs: 12               # at most; ASHA stops weak trials earlier
     batch_size: {batch}
     depth: 3                 # stages from the head end: 0 to all
-    schedule: gradual        # or at_once
+    schedule: at_once        # or gradual
     open_epochs: 3           # gradual opens the stages over so many epochs
-    lr: 1e-3
-    backbone_lr_ratio: 0.1   # the backbone's learning rate, as a share of lr
+    lr: 2e-3
+    backbone_lr_ratio: 0.3   # the backbone's learning rate, as a share of lr
     weight_decay: 1e-4
 space:                       # what is searched; any dotted field of model and train can be
-  train.unfreeze.lr: {{log: [1e-4, 1e-2]}}
+  train.unfreeze.lr: {{log: [4e-4, 1e-2]}}
   train.unfreeze.batch_size: {{choice: {batches}}}
   train.unfreeze.weight_decay: {{log: [1e-6, 1e-2]}}
   train.unfreeze.depth: {{int: [0, all]}}
@@ -48,6 +48,7 @@ search:
   # time_budget: 2h
   seed: 0
   asha: {{grace_period: 3, reduction_factor: 3}}   # or off
+  confirm: {{top: 2, seeds: 1}}   # the best again with another seed; or off
 resources: auto              # or {{cpus_per_trial: 4, gpus_per_trial: 0.5}}
 cluster: local               # or auto, or a head's address
 # tracking: sqlite:///mlflow.db   # MLflow; without it MLFLOW_TRACKING_URI, else this

@@ -73,8 +73,8 @@ class Lines:
                 )
         if record.end is not None and (number, 0) not in self._shown:
             self._shown.add((number, 0))
-            done = len(self._study.ended())
-            self.say(f"trial {number} {record.end.value} ({done} of {self._config.search.trials})")
+            done, wanted = len(self._study.ended()), _wanted(self._config, self._study)
+            self.say(f"trial {number} {record.end.value} ({done} of {wanted})")
 
     def close(self) -> None: ...
 
@@ -131,12 +131,18 @@ class LiveTable:
     def _summary(self, ended: int) -> str:
         spent = time.monotonic() - self._started
         run = _epochs_run(self._study)
-        text = f"{ended} of {self._config.search.trials} trials, {run} epochs, {_clock(spent)}"
+        trials = _wanted(self._config, self._study)
+        text = f"{ended} of {trials} trials, {run} epochs, {_clock(spent)}"
         fresh = run - self._before
         left = max(0, self._expected - run)
         if fresh and left:
             text += f", about {_clock(spent / fresh * left)} to go"
         return text
+
+
+def _wanted(config: SearchConfig, study: Study) -> int:
+    """Trials in all, as far as they are known: those that confirm others come last."""
+    return max(config.search.trials, len(study.records))
 
 
 def _epochs_run(study: Study) -> int:

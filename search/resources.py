@@ -1,6 +1,9 @@
 """What one trial gets of the cluster, and how many run at once."""
 
 import logging
+import os
+
+import torch
 
 from clusters import connect
 from trainer.config import BadInput
@@ -28,6 +31,16 @@ def share_of_a_trial(config: SearchConfig) -> Resources:
             ]
         )
     return share
+
+
+def here(config: SearchConfig) -> tuple[Resources, int]:
+    """What a trial would get on this machine alone, and how many would run at once."""
+    gpus = torch.cuda.device_count()
+    machine = connect.Node(float(len(os.sched_getaffinity(0))), float(gpus))
+    share = config.resources
+    if share == "auto":
+        share = _share([machine], config.search.trials)
+    return share, max(1, connect.slots([machine], share.cpus_per_trial, share.gpus_per_trial))
 
 
 def _share(machines: list[connect.Node], trials: int) -> Resources:

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import Any
 
 from trainer.config import TrainConfig
 
 from .asha import rungs
-from .config import SearchConfig
-from .space import Space, Values, walk
-from .study import End, TrialRecord
+from .config import Resources, SearchConfig
+from .space import Space, Values, apply, walk
+from .study import End, Study, TrialRecord
 
 CANDIDATES = {End.FINISHED, End.PRUNED, None}
 """Ends of trials whose checkpoint may win; None is a trial interrupted by the search's end."""
@@ -20,12 +21,29 @@ class Row:
     """One trial in the table."""
 
     rank: int
-    """From 1; trials of higher rungs first, then by AP."""
+    """Of the configuration, from 1: see `rank`."""
     record: TrialRecord
     values: Values
     """By dotted field."""
     rung: int
     """Unfreeze epochs of the highest rung reached."""
+    runs: tuple[TrialRecord, ...] = ()
+    """All runs of a confirmed configuration, this one first; empty where none confirms it."""
+
+    @property
+    def mean(self) -> float | None:
+        """Mean val AP of a confirmed configuration's runs, each at its best epoch."""
+        return mean(_best_map(run) for run in self.runs) if self.runs else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the same (of the sample, n - 1)."""
+        return stdev(_best_map(run) for run in self.runs) if self.runs else None
+
+    @property
+    def best_run(self) -> TrialRecord:
+        """The run whose checkpoint is the configuration's best."""
+        return max((self.record, *self.runs), key=_best_map)
 
     @property
     def state(self) -> str:
@@ -49,6 +67,9 @@ class Costs:
     """Epochs that stopped trials did not run."""
     seconds: float
     """Of training and evaluation, added up over trials."""
+    cpu_hours: float
+    """Of the cores that trials held; None of what forks took over."""
+    gpu_hours: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +85,9 @@ class SearchResult:
     """The winner's figures, measured from its export: by split, `figures` and `per_class`."""
     costs: Costs
     state: str
-    """`done`, `out of time` or `interrupted`."""
+    """`done`, `out of time`, `stopped`, `interrupted`, `failed` or `disk full`."""
+    reason: str = ""
+    """Why it failed."""
 
 
 def values_of(space: Space, written: TrainConfig, parameters: Values) -> Values:
@@ -72,46 +95,99 @@ def values_of(space: Space, written: TrainConfig, parameters: Values) -> Values:
     return walk(space, written, lambda dimension, value: parameters.get(dimension.parameter, value))
 
 
-def rank(config: SearchConfig, space: Space, records: Iterable[TrialRecord]) -> list[Row]:
-    """All trials, those that can win first: by highest rung reached, then by best AP.
+def config_of(
+    config: SearchConfig, space: Space, record: TrialRecord, precision: str
+) -> TrainConfig:
+    """The whole configuration that a trial trained with."""
+    values = values_of(space, config, record.parameters) | {"train.precision": precision}
+    if record.seed is not None:
+        values["train.seed"] = record.seed
+    return apply(config, values)
+
+
+def order(config: SearchConfig, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials, those that can win first: by highest rung reached, then by best AP.
 
     A trial stopped early is not compared with one that was given more epochs.
     """
-    asha = config.search.asha
-    heights = [] if asha == "off" else rungs(asha, config.train.unfreeze.epochs)
-
-    def height(record: TrialRecord) -> int:
-        return max([h for h in heights if h <= record.unfreeze_epoch], default=0)
 
     def key(record: TrialRecord) -> tuple[bool, int, float, int]:
-        best = record.best
-        able = record.end in CANDIDATES and best is not None
-        return able, height(record), best.map if best else -1.0, -record.number
+        able = record.end in CANDIDATES and record.best is not None
+        return able, _height(config, record), _best_map(record), -record.number
 
-    ordered = sorted(records, key=key, reverse=True)
-    return [
-        Row(i, record, values_of(space, config, record.parameters), height(record))
-        for i, record in enumerate(ordered, start=1)
-    ]
+    return sorted(records, key=key, reverse=True)
+
+
+def _height(config: SearchConfig, record: TrialRecord) -> int:
+    asha = config.search.asha
+    heights = [] if asha == "off" else rungs(asha, config.train.unfreeze.epochs)
+    return max([h for h in heights if h <= record.unfreeze_epoch], default=0)
+
+
+def _best_map(record: TrialRecord) -> float:
+    return record.best.map if record.best else -1.0
+
+
+def rank(config: SearchConfig, space: Space, records: Iterable[TrialRecord]) -> list[Row]:
+    """All trials in order of their configurations: confirmed ones first, by mean AP, then as in
+    `order`; behind each the runs that confirm it."""
+    records = list(records)
+    runs = _confirmed(records)
+    searched = order(config, (r for r in records if r.confirms is None))
+    # sorting is stable: what is not confirmed stays in order
+    searched.sort(
+        key=lambda r: mean(map(_best_map, runs[r.number])) if r.number in runs else -1.0,
+        reverse=True,
+    )
+    rows = []
+    for place, first in enumerate(searched, start=1):
+        again = [r for r in records if r.confirms == first.number]
+        for record in (first, *sorted(again, key=lambda r: r.number)):
+            rows.append(
+                Row(
+                    place,
+                    record,
+                    values_of(space, config, record.parameters),
+                    _height(config, record),
+                    runs.get(record.number, ()),
+                )
+            )
+    return rows
+
+
+def _confirmed(records: list[TrialRecord]) -> dict[int, tuple[TrialRecord, ...]]:
+    """All runs of each configuration that other runs confirm, once these have ended."""
+    runs: dict[int, tuple[TrialRecord, ...]] = {}
+    for first in records:
+        again = [r for r in records if r.confirms == first.number]
+        finished = [r for r in again if r.end is End.FINISHED]
+        if finished and all(r.end is not None for r in again):
+            runs[first.number] = (first, *finished)
+    return runs
 
 
 def winner(rows: list[Row]) -> Row | None:
-    """The best trial among those that reached the highest rung; None where none can win."""
+    """The best configuration's row: of the confirmed ones that of the best mean, else the best
+    trial among those that reached the highest rung; None where none can win."""
     able = [row for row in rows if row.record.end in CANDIDATES and row.map is not None]
     return able[0] if able else None
 
 
-def costs(config: SearchConfig, records: Iterable[TrialRecord]) -> Costs:
+def costs(config: SearchConfig, study: Study) -> Costs:
     """What the search cost."""
-    records = list(records)
+    records = list(study.records.values())
     reports = [report for record in records for report in record.reports.values()]
     whole = config.train.head.epochs + config.train.unfreeze.epochs
+    seconds = sum(report.seconds for report in reports if not report.forked)
+    share = Resources.model_validate(study.get("resources", {}))
     return Costs(
         trials=len(records),
         run=sum(not report.forked for report in reports),
         forked=sum(report.forked for report in reports),
         stopped=sum(whole - len(record.reports) for record in records if record.end is End.PRUNED),
-        seconds=sum(report.seconds for report in reports if not report.forked),
+        seconds=seconds,
+        cpu_hours=seconds * share.cpus_per_trial / 3600,
+        gpu_hours=seconds * share.gpus_per_trial / 3600,
     )
 
 
@@ -141,18 +217,23 @@ def markdown(space: Space, rows: list[Row]) -> str:
     """The table as Markdown."""
     heads = columns(space)
     lines = [
-        "| rank | trial | val AP | AP50 | epoch | rung | "
+        "| rank | trial | val AP | AP50 | epoch | rung | mean of runs | "
         + " | ".join(heads.values())
         + " | state |",
-        "|" + " --- |" * (7 + len(heads)),
+        "|" + " --- |" * (8 + len(heads)),
     ]
     for row in rows:
         best = row.record.best
         figures = [f"{best.map:.4f}", f"{best.map_50:.4f}", str(best.epoch)] if best else ["-"] * 3
-        cells = [str(row.rank), trial_name(row), *figures, str(row.rung)]
+        cells = [str(row.rank), trial_name(row), *figures, str(row.rung), show_mean(row)]
         cells += [show(row.values.get(name)) for name in heads]
         lines.append("| " + " | ".join([*cells, row.state]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def show_mean(row: Row) -> str:
+    """`0.551±0.004` where the configuration was confirmed."""
+    return "" if row.mean is None else f"{row.mean:.3f}±{row.spread:.3f}"
 
 
 def trial_name(row: Row) -> str:

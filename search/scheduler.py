@@ -1,5 +1,8 @@
 """The study as a Tune scheduler: a report is recorded, then judged by ASHA."""
 
+from pathlib import Path
+from typing import Any
+
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -20,10 +23,25 @@ class StudyScheduler(FIFOScheduler):
     def __getstate__(self) -> dict[str, object]:
         return {}  # Tune pickles its parts at the start; the study is the state, and stays here
 
+    def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
+        """A worker died, for the last time or not. Memory would be as short the next time."""
+        if _killed_for_memory(trial):
+            text = "Ray ended its worker: the node was running out of memory"
+            self._study.end(int(trial.config["number"]), End.OUT_OF_MEMORY, text)
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """A trial comes to Tune's queue, or back to it after its worker died."""
+        record = self._study.records.get(int(trial.config["number"]))
+        if record is not None and record.end is not None:
+            tune_controller.stop_trial(trial)
+
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, str]) -> str:
         number = int(trial.config["number"])
         if "end" in result:
             self._study.end(number, End(result["end"]), result.get("text", ""))
+            return str(TrialScheduler.STOP)
+        if "full_disk" in result:  # says nothing of the trial, which goes on when there is room
+            self._study.full_disk = result["full_disk"]
             return str(TrialScheduler.STOP)
         if "report" not in result:
             return str(TrialScheduler.CONTINUE)
@@ -38,3 +56,10 @@ class StudyScheduler(FIFOScheduler):
             self._study.end(number, End.PRUNED)
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
+
+
+def _killed_for_memory(trial: Trial) -> bool:
+    file = trial.error_file
+    text = Path(file).read_text() if file and Path(file).is_file() else ""
+    last = text.rpartition("Failure # ")[2]
+    return "running low on memory" in last or "memory pressure" in last

@@ -19,7 +19,8 @@ class StudySearcher(Searcher):
     """Waiting trials first, then new ones, until the study holds as many as are wanted.
 
     A trial whose head phase another one is training now is held back until that phase is filed,
-    and then forks it. `slots` says how many trials the cluster holds at once.
+    and then forks it. `slots` says how many trials the cluster holds at once. When all have ended,
+    `confirm` may make more wait, and says whether it did.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class StudySearcher(Searcher):
         trials: int,
         stages: Callable[[str], int],
         slots: Callable[[], int],
+        confirm: Callable[[], bool],
     ) -> None:
         super().__init__()
         self._study = study
@@ -39,6 +41,7 @@ class StudySearcher(Searcher):
         self._trials = trials
         self._stages = stages
         self._slots = slots
+        self._confirm = confirm
         self._live: dict[str, Handed] = {}
         """By Tune's trial id."""
         self._held: Handed | None = None
@@ -47,9 +50,12 @@ class StudySearcher(Searcher):
         if len(self._live) >= self._slots():
             return None  # asked later, the sampler knows more
         if self._held is None:
-            if not self._study.waiting and len(self._study.records) >= self._trials:
-                # Ray documents this return, and its annotation lacks it
-                return Searcher.FINISHED  # type: ignore[return-value]
+            if not self._study.waiting and len(self._study.searched()) >= self._trials:
+                if self._live:
+                    return None  # how these end decides what is confirmed
+                if not self._confirm():
+                    # Ray documents this return, and its annotation lacks it
+                    return Searcher.FINISHED  # type: ignore[return-value]
             self._held = self._study.ask(self._space, self._written)
         if self._head_in_progress(self._held):
             return None
@@ -64,7 +70,7 @@ class StudySearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         number, _ = self._live.pop(trial_id)
-        if error:
+        if error:  # an end that is known already stays
             self._study.end(number, End.LOST, "its workers died, again and again")
 
     def _head_in_progress(self, wanted: Handed) -> bool:

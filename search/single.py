@@ -18,14 +18,18 @@ from .study import End
 
 def train(config: SearchConfig, progress: Lines) -> SearchResult:
     """Train the configuration as written, or go on with it, and export it like a winner."""
-    search = config.search.model_copy(update={"trials": 1, "asha": "off", "first": []})
+    search = config.search.model_copy(
+        update={"trials": 1, "asha": "off", "first": [], "confirm": "off"}
+    )
     config = config.model_copy(update={"space": {}, "search": search})
     data = load(config.data, cache_folder())
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)
     with locked(config.folder):
-        study = open_search(config, [], data, resolve(config.train.precision))
+        study = open_search(config, [], data)
+        if study.get("precision") is None:
+            study.set("precision", resolve(config.train.precision))
         study.set("state", "running")
         tracking = start_tracking(config, [], study)
         progress.start(config, study, lambda: 1)

@@ -19,10 +19,12 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from trainer.config import TrainConfig
+from trainer.config import BadInput, TrainConfig
 from trainer.fit import EpochReport, read_report
 
+from .config import redacted
 from .space import Space, Values, apply, suggest
 
 JOURNAL = "study.journal"
@@ -79,6 +81,10 @@ class TrialRecord:
     """Whether a worker has it, as far as this driver knows."""
     stopped_at: int | None = None
     """Unfreeze epoch of the rung at which ASHA stopped it."""
+    confirms: int | None = None
+    """Number of the trial whose configuration it trains again."""
+    seed: int | None = None
+    """Its seed, where it confirms another; else the configuration's."""
 
     @property
     def last(self) -> EpochReport | None:
@@ -117,6 +123,8 @@ class Study:
         self.seed = seed
         self.startup = min(10, trials // 3)
         """Trials sampled at random before TPE begins."""
+        self.full_disk = ""
+        """What a worker said that found the disk full."""
         self.optuna = (
             optuna.load_study(study_name=name, storage=storage)
             if read_only
@@ -136,9 +144,14 @@ class Study:
                 self.storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
                 record.running = False
 
-    def enqueue(self, parameters: Values, origin: str) -> None:
+    def enqueue(
+        self, parameters: Values, origin: str, confirms: int | None = None, seed: int | None = None
+    ) -> None:
         """Make a trial of given parameters wait for its turn."""
-        self.optuna.enqueue_trial(parameters, user_attrs={"origin": origin})
+        attrs = {"origin": origin, "confirms": confirms, "seed": seed}
+        self.optuna.enqueue_trial(
+            parameters, user_attrs={k: v for k, v in attrs.items() if v is not None}
+        )
         trial = self.optuna.get_trials(deepcopy=False)[-1]
         self._ids[trial.number] = trial._trial_id
         self.records[trial.number] = _read(trial)
@@ -147,7 +160,7 @@ class Study:
         """Hand out the first waiting trial, or a new one from the sampler: number and config."""
         self.optuna.sampler = self._sampler((*self.waiting, len(self.records))[0])
         trial = self.optuna.ask()
-        config = apply(written, suggest(space, written, trial))
+        values = suggest(space, written, trial)
         self._ids[trial.number] = trial._trial_id
         record = self.records.setdefault(
             trial.number, TrialRecord(trial.number, "sampled", dict(trial.params))
@@ -155,7 +168,9 @@ class Study:
         record.parameters = dict(trial.params)
         record.started = record.started or time.time()
         record.running = True
-        return trial.number, config
+        if record.seed is not None:
+            values["train.seed"] = record.seed
+        return trial.number, apply(written, values)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         # made anew for each trial: a continued search samples what an unbroken one would have
@@ -229,26 +244,56 @@ class Study:
 
     def ended(self) -> list[TrialRecord]:
         """Trials that have an end."""
-        return [r for r in self.records.values() if r.end is not None]
+        return [r for r in list(self.records.values()) if r.end is not None]
+
+    def searched(self) -> list[TrialRecord]:
+        """Trials of the search itself, without those that confirm others."""
+        return [r for r in list(self.records.values()) if r.confirms is None]
 
 
-def open_study(folder: Path, name: str, **settings: Any) -> Study:
-    """The study in a search's folder, made when it is not there."""
+def open_study(folder: Path, name: str, uri: str | None = None, **settings: Any) -> Study:
+    """The study of a search, made when it is not there: in its folder, or in a database."""
     folder.mkdir(parents=True, exist_ok=True)
+    if uri is not None:
+        return Study(_database(uri), name, **settings)
     journal = folder / JOURNAL
-    _cut_torn_line(journal)
-    return Study(JournalStorage(JournalFileBackend(str(journal))), name, **settings)
+    cut_torn_line(journal)
+    return Study(JournalStorage(_Journal(str(journal))), name, **settings)
 
 
-def read_study(folder: Path, name: str) -> Study:
+def read_study(folder: Path, name: str, uri: str | None = None) -> Study:
     """The study of a search for reading, from any process. Raises FileNotFoundError."""
+    if uri is not None:
+        try:
+            return Study(_database(uri), name, read_only=True)
+        except KeyError as error:  # Optuna's word for a study that is not there
+            raise FileNotFoundError(f"no study {name} in {redacted(uri)}") from error
     journal = folder / JOURNAL
     if not journal.is_file():
         raise FileNotFoundError(f"no search in {folder}")
     return Study(JournalStorage(JournalFileBackend(str(journal))), name, read_only=True)
 
 
-def _cut_torn_line(journal: Path) -> None:
+def _database(uri: str) -> BaseStorage:
+    try:
+        return optuna.storages.get_storage(uri)
+    except (ImportError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput([f"study: {redacted(uri)} cannot be opened: {reason}"]) from error
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal file, which on a full disk keeps no half line: nothing could follow it."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except OSError:
+            cut_torn_line(Path(self._file_path))
+            raise
+
+
+def cut_torn_line(journal: Path) -> None:
     """Cut off a last line that a killed driver left unfinished: Optuna reads no line after one."""
     with contextlib.suppress(FileNotFoundError), journal.open("rb+") as file:
         content = file.read()
@@ -267,6 +312,8 @@ def _read(trial: FrozenTrial) -> TrialRecord:
         ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         end=End(attrs["end"]) if "end" in attrs and trial.state.is_finished() else None,
         text=attrs.get("text", ""),
+        confirms=attrs.get("confirms"),
+        seed=attrs.get("seed"),
     )
     for key, content in attrs.items():
         if key.startswith("epoch "):

@@ -1,5 +1,6 @@
 """What the commands print."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,26 @@ from rich.table import Table
 
 from trainer.config import BadInput
 
-from .asha import expected_epochs, rungs
-from .config import SearchConfig, tracking_uri, write_yaml
+from .asha import confirming_epochs, expected_epochs, rungs
+from .config import SearchConfig, redacted, stored, study_uri, tracking_uri, write_yaml
 from .exports import read_search
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress
-from .results import Row, SearchResult, columns, costs, rank, show, trial_name, winner
+from .resources import here
+from .results import (
+    Costs,
+    Row,
+    SearchResult,
+    columns,
+    costs,
+    rank,
+    show,
+    show_mean,
+    trial_name,
+    winner,
+)
 from .space import Space, flat, read_space
-from .study import read_study
+from .study import Study, read_study
 
 HEAD_DEPENDS_ON = (
     "model.",
@@ -51,13 +64,11 @@ def print_result(result: SearchResult) -> None:
     console = _console()
     config = result.config
     console.print(_table(result.rows, result.space, console.width))
-    spent = result.costs
-    console.print(
-        f"{spent.trials} trials; {spent.run} epochs trained, {spent.forked} forked, "
-        f"{spent.stopped} not run since ASHA stopped their trials"
-    )
-    if result.state == "interrupted":
-        console.print("Interrupted. The same line again continues.")
+    console.print(_costs(result.costs))
+    if result.reason:
+        console.print(f"\nThe search stopped. {result.reason}")
+    if result.state in {"interrupted", "disk full"}:
+        console.print(f"{result.state.capitalize()}. The same line again continues.")
         return
     if result.winner is None:
         console.print("No trial came to a result:")
@@ -86,7 +97,17 @@ def _print_winner(console: Console, result: SearchResult) -> None:
     console.print(
         f"\n[bold]Winner: trial {trial_name(row)}[/bold]" + (f" ({settings})" if settings else "")
     )
-    console.print("Measured from its export, in fp32:")
+    if row.mean is not None:
+        runs = ", ".join(f"{run.best.map:.3f}" for run in row.runs if run.best)
+        console.print(f"Its {len(row.runs)} runs: {runs}; mean {show_mean(row)}")
+    for other in result.rows:
+        if other.rung < row.rung and (other.map or 0) > (row.map or 0):
+            console.print(
+                f"Trial #{other.record.number} had {other.map:.3f}, but ran fewer epochs: ASHA "
+                "stopped it, and it is not compared"
+            )
+    run = row.best_run.number
+    console.print(f"Measured from the export of trial {run}, in fp32:")
     console.print(_figures(result.metrics))
     looks = result.metrics.get("test", {}).get("looks", 0)
     if looks:
@@ -117,10 +138,13 @@ def _table(rows: list[Row], space: Space, width: int) -> Table:
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     heads = columns(space)
     figures = ("AP", "AP50", "epoch") if wide else ("AP", "epoch")
+    confirmed = any(row.runs for row in rows)
     table.add_column("", justify="right")
     table.add_column("trial", no_wrap=True)
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
+    if confirmed:
+        table.add_column("mean", justify="right", no_wrap=True)
     for heading in heads.values():
         table.add_column(heading if wide else heading.replace("_", "\n"), justify="right")
     table.add_column("state")
@@ -134,12 +158,13 @@ def _table(rows: list[Row], space: Space, width: int) -> Table:
                 "epoch": str(best.epoch),
             }
         table.add_row(
-            str(row.rank),
+            str(row.rank) if row.record.confirms is None else "",
             trial_name(row),
             *(shown[heading] for heading in figures),
+            *([show_mean(row)] if confirmed else []),
             *(show(row.values.get(name)) for name in heads),
             row.state,
-            style="bold" if row.rank == 1 else None,
+            style="bold" if row.rank == 1 and row.record.confirms is None else None,
         )
     return table
 
@@ -155,21 +180,63 @@ def _ends(rows: list[Row]) -> list[str]:
 def print_plan(config: SearchConfig) -> None:
     """What a search would run: `--dry-run`."""
     console = _console()
-    console.print(write_yaml(config.model_dump(mode="json")), end="", soft_wrap=True)
+    console.print(write_yaml(stored(config)), end="", soft_wrap=True)
     train, search = config.train, config.search
     heads = 1 if train.head.epochs else 0
     varied = [d.name for d in flat(read_space(config.space)) if d.name.startswith(HEAD_DEPENDS_ON)]
     if heads and varied:
         heads = search.trials
-    most = heads * train.head.epochs + search.trials * train.unfreeze.epochs
+    again = confirming_epochs(config)
+    most = heads * train.head.epochs + search.trials * train.unfreeze.epochs + again
     console.print(f"\n{search.trials} trials")
+    if search.confirm != "off":
+        seeds = search.confirm.seeds
+        console.print(
+            f"then the best {search.confirm.top} again with {seeds} other "
+            f"seed{'s' if seeds > 1 else ''}: {again} epochs"
+        )
     note = f", since {', '.join(varied)} varies" if varied else ""
     console.print(f"head phases trained: {'at most ' if heads > 1 else ''}{heads}{note}")
     if search.asha != "off":
         heights = ", ".join(map(str, rungs(search.asha, train.unfreeze.epochs))) or "none"
         console.print(f"ASHA compares at unfreeze epochs: {heights}")
-    about = expected_epochs(config, slots=2) + max(0, heads - 1) * train.head.epochs
-    console.print(f"epochs: at most {most}, about {min(about, most)}")
+    share, slots = here(config)
+    about = min(expected_epochs(config, slots) + max(0, heads - 1) * train.head.epochs, most)
+    console.print(f"epochs: at most {most}, about {about}")
+    _print_timing(console, config, about, int(max(1, share.cpus_per_trial)), slots)
+
+
+def _print_timing(
+    console: Console, config: SearchConfig, epochs: int, threads: int, slots: int
+) -> None:
+    from trainer.data.canvas import cache_folder
+    from trainer.data.formats import load
+    from trainer.timing import time_epochs
+
+    timing = time_epochs(config, load(config.data, cache_folder()), threads)
+    head = config.train.head.epochs
+    seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / slots
+    console.print(
+        f"timed here: {timing.head:.1f} s an epoch of the head phase, {timing.unfrozen:.1f} s an "
+        f"unfrozen one; about {duration(seconds)} with {slots} at once on this machine"
+    )
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `14 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _costs(spent: Costs) -> str:
+    hours = f"{spent.cpu_hours:.2f} CPU-hours"
+    if spent.gpu_hours:
+        hours = f"{spent.gpu_hours:.2f} GPU-hours"
+    return (
+        f"{spent.trials} trials; {spent.run} epochs trained in {hours}, {spent.forked} forked, "
+        f"{spent.stopped} not run since ASHA stopped their trials"
+    )
 
 
 def print_metrics(split: str, metrics: dict[str, Any]) -> None:
@@ -196,7 +263,7 @@ def print_list(storage: Path) -> None:
         table.add_column(heading)
     for name in names:
         config = read_search(name, storage)
-        study = read_study(config.folder, config.name)
+        study = _study(config)
         best = winner(rank(config, read_space(config.space), study.records.values()))
         ended = f"{len(study.ended())} of {config.search.trials}"
         shown = f"{best.map:.3f}" if best and best.map is not None else "-"
@@ -214,19 +281,38 @@ def _state(config: SearchConfig, state: Any) -> str:
 def print_status(storage: Path, name: str) -> None:
     """Where one search stands."""
     config = read_search(name, storage)
+    _print_status(_console(), config)
+
+
+def watch_status(storage: Path, name: str, seconds: float = 2.0) -> None:
+    """The same, again and again, until nobody runs the search."""
+    config = read_search(name, storage)
+    console = _console()
+    while is_held(config.folder):
+        console.clear()
+        _print_status(console, config)
+        time.sleep(seconds)
+    console.clear()
+    _print_status(console, config)
+
+
+def _study(config: SearchConfig) -> Study:
     try:
-        study = read_study(config.folder, config.name)
+        return read_study(config.folder, config.name, study_uri(config))
     except FileNotFoundError as error:
         raise BadInput([str(error)]) from error
-    console = _console()
+
+
+def _print_status(console: Console, config: SearchConfig) -> None:
+    study = _study(config)
     space = read_space(config.space)
     rows = rank(config, space, study.records.values())
     console.print(
-        f"{name}: {_state(config, study.get('state'))}, tracking {tracking_uri(config.tracking)}"
+        f"{config.name}: {_state(config, study.get('state'))}, "
+        f"tracking {redacted(tracking_uri(config.tracking))}"
     )
     console.print(_table(rows, space, console.width))
-    spent = costs(config, study.records.values())
-    console.print(
-        f"{len(study.ended())} of {config.search.trials} trials ended; {spent.run} epochs trained, "
-        f"{spent.forked} forked, {spent.stopped} not run"
-    )
+    running = sum(r.end is None and bool(r.reports) for r in study.records.values())
+    wanted = max(config.search.trials, len(study.records))
+    console.print(f"{len(study.ended())} of {wanted} trials ended, {running} under way")
+    console.print(_costs(costs(config, study)))

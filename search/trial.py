@@ -1,5 +1,6 @@
 """What a worker runs: one trial, whose every exception becomes an end the study knows."""
 
+import faulthandler
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,36 +16,55 @@ from trainer.phase_cache import PhaseCache
 from trainer.precision import resolve
 
 from .config import trial_folder
+from .disk import is_full
 from .study import End, to_json
+
+STACKS = "stacks.txt"
+"""In a trial's folder: what every thread of a worker did when it was found hanging."""
 
 
 def run_trial(
-    config: dict[str, Any], *, data: Splits, folder: Path, threads: int
+    config: dict[str, Any], *, data: Splits, folder: Path, threads: int, hang_timeout: float
 ) -> dict[str, str]:
     """Train trial `config["number"]` in its own folder under `folder`, reporting to Tune.
 
-    Returns how it ended. Only the death of this process is a failure to Tune.
+    Returns how it ended, or that the disk is full. Only the death of this process is a failure to
+    Tune; it also dies, by its own hand, after `hang_timeout` seconds without a step.
     """
     torch.set_num_threads(threads)
+    own = trial_folder(folder, config["number"])
 
     def report(epoch: EpochReport) -> bool:
+        faulthandler.cancel_dump_traceback_later()  # the driver may take its time
         tune.report({"report": to_json(epoch)})
         return True  # when the driver stops a trial, Tune ends it within tune.report
 
     try:
-        fit(
-            TrainConfig.model_validate(config["config"]),
-            data,
-            trial_folder(folder, config["number"]),
-            report,
-            PhaseCache(folder / "phases"),
-        )
+        own.mkdir(parents=True, exist_ok=True)
+        with (own / STACKS).open("w") as stacks:
+
+            def on_step() -> None:
+                faulthandler.dump_traceback_later(hang_timeout, exit=True, file=stacks)
+
+            try:
+                fit(
+                    TrainConfig.model_validate(config["config"]),
+                    data,
+                    own,
+                    report,
+                    PhaseCache(folder / "phases"),
+                    on_step=on_step,
+                )
+            finally:
+                faulthandler.cancel_dump_traceback_later()
     except Diverged as error:
         return {"end": End.DIVERGED, "text": str(error)}
     except OutOfMemory as error:
         return {"end": End.OUT_OF_MEMORY, "text": str(error)}
-    except Exception:  # a bug, or the user's disk: it ends this trial, told in full
-        return {"end": End.ERROR, "text": traceback.format_exc()}
+    except Exception as error:
+        if is_full(error):
+            return {"full_disk": str(error)}
+        return {"end": End.ERROR, "text": traceback.format_exc()}  # a bug ends this trial
     return {"end": End.FINISHED}
 
 

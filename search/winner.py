@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trainer.checkpoint import BEST
 from trainer.data.dataset import Splits
 from trainer.export import export, write_card, write_metrics, write_pictures
 
 from .config import SearchConfig, trial_folder
 from .progress import Progress
-from .results import Row
-from .space import apply
+from .results import Row, config_of
+from .space import read_space
 from .study import Study
 
 
@@ -21,17 +22,18 @@ def export_winner(
     config: SearchConfig, data: Splits, study: Study, best: Row, progress: Progress
 ) -> dict[str, Any]:
     """Write `winner/` and measure it, unless it holds this very checkpoint already."""
-    assert best.record.best is not None
+    run = best.best_run
+    assert run.best is not None
     out = config.folder / "winner"
-    identity = {"trial": best.record.number, "epoch": best.record.best.epoch}
+    identity = {"trial": run.number, "epoch": run.best.epoch}
     known = out / "metrics.json"
     if known.is_file() and (metrics := json.loads(known.read_text())).get("of") == identity:
         return dict(metrics)
-    progress.say(f"exporting trial {best.record.number} and measuring it in a fresh process")
+    progress.say(f"exporting trial {run.number} and measuring it in a fresh process")
     fresh = config.folder / ".winner"
     shutil.rmtree(fresh, ignore_errors=True)
-    trial_config = apply(config, {**best.values, "train.precision": study.get("precision")})
-    checkpoint = trial_folder(config.folder, best.record.number) / "best.pt"
+    trial_config = config_of(config, read_space(config.space), run, study.get("precision"))
+    checkpoint = trial_folder(config.folder, run.number) / BEST
     export(checkpoint, trial_config, data.categories, data.digest, fresh)
     write_metrics(fresh, {"of": identity})
     splits = ["val", "test"] if data.test else ["val"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +86,17 @@ def evaluate(
     *,
     precision: str = "fp32",
     batch_size: int = 1,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Metrics:
-    """Detect on every picture of a split and score against its truth."""
-    found = detect(detector, truth.split, canvases, precision=precision, batch_size=batch_size)
+    """Detect on every picture of a split and score against its truth; see `detect`."""
+    found = detect(
+        detector,
+        truth.split,
+        canvases,
+        precision=precision,
+        batch_size=batch_size,
+        on_step=on_step,
+    )
     return score(truth, found)
 
 
@@ -99,12 +108,17 @@ def detect(
     *,
     precision: str = "fp32",
     batch_size: int = 1,
+    on_step: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Detections in COCO's result format: the data set's ids, original pixels, x, y, w, h."""
+    """Detections in COCO's result format: the data set's ids, original pixels, x, y, w, h.
+
+    `on_step` is called before each batch.
+    """
     detector.eval()
     where = detector.mean.device
     results = []
     for start in range(0, len(split.pictures), batch_size):
+        on_step()
         pictures = split.pictures[start : start + batch_size]
         batch = torch.from_numpy(np.array(canvases[start : start + batch_size])).permute(0, 3, 1, 2)
         with autocast(where, precision):

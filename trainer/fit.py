@@ -117,12 +117,15 @@ def fit(
     folder: Path,
     report: Callable[[EpochReport], bool],
     reuse: PhaseCache | None = None,
+    *,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Result:
     """Train one trial, keeping `folder/last.pt` and `folder/best.pt`, and report each epoch.
 
     Goes on from `folder` where it holds a checkpoint, or from equal phases in `reuse`; the epochs
-    of both are reported again first. Ends early when `report` returns False. Raises Diverged,
-    OutOfMemory, or BadInput for a config that does not fit its model.
+    of both are reported again first. Ends early when `report` returns False. `on_step` is called at
+    every step, of training and of evaluation. Raises Diverged, OutOfMemory, or BadInput for a
+    config that does not fit its model.
     """
     with _memory_errors():
         where = device()
@@ -140,13 +143,14 @@ def fit(
         for phase, key in zip(phases, keys, strict=True):
             for epoch in range(max(phase.first_epoch, run.epoch), phase.end):
                 started = time.monotonic()
+                on_step()
                 set_depth(
                     run.detector,
                     run.detector.stages,
                     phase.depth,
                     adapt_statistics=phase.adapt_statistics,
                 )
-                losses = _train(run, config, scene, phase, epoch)
+                losses = _train(run, config, scene, phase, epoch, on_step)
                 trained = time.monotonic()
                 metrics = evaluate(
                     run.detector,
@@ -154,6 +158,7 @@ def fit(
                     scene.val,
                     precision=train.precision,
                     batch_size=EVALUATION_BATCH,
+                    on_step=on_step,
                 )
                 ended = time.monotonic()
                 run.reports.append(
@@ -230,11 +235,21 @@ def _resume_or_fork(
 
 
 def _train(
-    run: _Run, config: TrainConfig, scene: _Scene, phase: Phase, epoch: int
+    run: _Run,
+    config: TrainConfig,
+    scene: _Scene,
+    phase: Phase,
+    epoch: int,
+    on_step: Callable[[], None],
 ) -> dict[str, float]:
     train = config.train
     epoch_steps = steps(len(scene.data.train.pictures), phase.batch_size)
     first = (epoch - phase.first_epoch) * epoch_steps
+
+    def set_step(step: int) -> None:
+        on_step()
+        optim.set_step(run.optimizer, phase, train.warmup_epochs, first + step, epoch_steps)
+
     return train_one_epoch(
         run.detector,
         run.optimizer,
@@ -247,9 +262,7 @@ def _train(
             seed=train.seed,
             epoch=epoch,
         ),
-        set_step=lambda step: optim.set_step(
-            run.optimizer, phase, train.warmup_epochs, first + step, epoch_steps
-        ),
+        set_step=set_step,
         precision=train.precision,
         clip_norm=train.clip_norm,
         seed=train.seed,

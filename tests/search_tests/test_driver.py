@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search.config import read_yaml, write_yaml
+from search.config import read_yaml, stored, study_uri, write_yaml
 from search.driver import open_search, refuse_changes, run
 from search.lock import Busy, locked
 from search.space import read_space
@@ -21,7 +22,7 @@ DEPTH, LR = "train.unfreeze.depth", "train.unfreeze.lr"
 
 
 def opened(config: Any, data: Splits) -> Study:
-    return open_search(config, read_space(config.space), data, "fp32")
+    return open_search(config, read_space(config.space), data)
 
 
 def kept(config: Any) -> None:
@@ -150,10 +151,41 @@ def test_more_trials_are_written_down(make_search: Make, tiny: Splits) -> None:
     assert read_yaml(config.folder / "search.yaml")["search"]["trials"] == 9
 
 
-def test_the_precision_stays_that_of_the_first_start(make_search: Make, tiny: Splits) -> None:
+def test_a_study_of_this_name_in_a_database_is_not_taken_over(
+    make_search: Make, tiny: Splits, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'studies.db'}"
+    opened(make_search({"space": SPACE, "study": uri}), tiny)
+    elsewhere = make_search({"space": SPACE, "study": uri, "storage": "elsewhere"})
+    with pytest.raises(BadInput, match="name: tiny: its study is there already"):
+        opened(elsewhere, tiny)
+
+
+def test_a_password_is_not_kept(
+    make_search: Make, tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'studies.db'}"
+    monkeypatch.setenv("UNFREEZE_STUDY", uri)
     config = make_search({"space": SPACE})
-    open_search(config, read_space(SPACE), tiny, "bf16")
-    assert opened(config, tiny).get("precision") == "bf16"
+    opened(config, tiny)
+    assert read_yaml(config.folder / "search.yaml")["study"] == uri
+    refuse_changes(config)
+    monkeypatch.setenv("UNFREEZE_STUDY", "postgresql://me:secret@host/db")
+    assert stored(config)["study"] == "postgresql://me:***@host/db"
+    kept = config.model_copy(update={"study": stored(config)["study"]})
+    assert study_uri(kept) == "postgresql://me:secret@host/db"
+    monkeypatch.delenv("UNFREEZE_STUDY")
+    with pytest.raises(BadInput, match="set UNFREEZE_STUDY to it, with its password"):
+        study_uri(kept)
+
+
+def test_a_password_in_the_yaml_is_refused(make_search: Make) -> None:
+    with pytest.raises(BadInput) as raised:
+        make_search({"study": "postgresql://me:secret@host/db", "tracking": "http://a:b@host"})
+    assert [line.partition(" has a password")[0] for line in raised.value.errors] == [
+        "study: postgresql://me:***@host/db",
+        "tracking: http://a:***@host",
+    ]
 
 
 def test_changed_pictures_are_refused(make_search: Make, tiny: Splits) -> None:

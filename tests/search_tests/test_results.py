@@ -1,13 +1,14 @@
 """Ranking, winner and costs, read off the records."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search.results import columns, costs, markdown, rank, show, trial_name, values_of, winner
 from search.space import as_written, read_space
-from search.study import End, TrialRecord
+from search.study import End, TrialRecord, open_study
 
 from .conftest import SPACE
 
@@ -80,16 +81,20 @@ def test_a_trial_still_in_its_head_phase_is_of_no_rung(
     assert row.rung == 0
 
 
-def test_costs_count_epochs_trained_forked_and_saved(make_search: Make, make_record: Make) -> None:
-    found = costs(
-        make_search(),  # one head epoch, nine unfreeze epochs
-        [
-            make_record(0, [0.1] * 10, end=End.FINISHED),
-            make_record(1, [0.1] * 2, end=End.PRUNED, forked=1),
-            make_record(2, [0.1] * 4, end=End.DIVERGED, forked=1),
-            make_record(3, [], end=End.LOST),
-        ],
-    )
+def test_costs_count_epochs_trained_forked_and_saved(
+    make_search: Make, make_record: Make, tmp_path: Path
+) -> None:
+    study = open_study(tmp_path, "tiny")
+    study.set("resources", {"cpus_per_trial": 2, "gpus_per_trial": 0.5})
+    records = [
+        make_record(0, [0.1] * 10, end=End.FINISHED),
+        make_record(1, [0.1] * 2, end=End.PRUNED, forked=1),
+        make_record(2, [0.1] * 4, end=End.DIVERGED, forked=1),
+        make_record(3, [], end=End.LOST),
+    ]
+    study.records = {record.number: record for record in records}
+    found = costs(make_search(), study)  # one head epoch, nine unfreeze epochs
+    assert found.cpu_hours * 3600 == 56.0 and found.gpu_hours * 3600 == 14.0
     assert (found.trials, found.run, found.forked, found.stopped) == (4, 14, 2, 8)
     assert found.seconds == 28.0
 
@@ -154,11 +159,12 @@ def test_the_table_marks_where_a_trial_came_from(make_search: Make, make_record:
     assert [trial_name(row) for row in rows] == ["#0 as written", "#1", "#2"]
     table = markdown(space, rows).splitlines()
     assert table[0] == (
-        "| rank | trial | val AP | AP50 | epoch | rung | depth | schedule | lr | state |"
+        "| rank | trial | val AP | AP50 | epoch | rung | mean of runs | depth | schedule | lr "
+        "| state |"
     )
     assert table[2] == (
-        "| 1 | #0 as written | 0.3000 | 0.6000 | 2 | 1 | 2 | gradual | 0.001 | pruned |"
+        "| 1 | #0 as written | 0.3000 | 0.6000 | 2 | 1 |  | 2 | gradual | 0.001 | pruned |"
     )
-    assert table[3] == "| 2 | #1 | 0.2000 | 0.4000 | 2 | 1 | 0 | - | 0.001 | interrupted |"
+    assert table[3] == "| 2 | #1 | 0.2000 | 0.4000 | 2 | 1 |  | 0 | - | 0.001 | interrupted |"
     assert table[4].startswith("| 3 | #2 | - | - | - | 0 |") and table[4].endswith("| lost |")
     assert len({line.count("|") for line in table}) == 1

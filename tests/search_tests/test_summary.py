@@ -1,5 +1,6 @@
 """What the commands print."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def begun(make_search: Make, make_reports: Make, tiny: Splits) -> Study:
     """A search of which one trial finished and one runs."""
     config = make_search({"space": SPACE})
-    study = open_search(config, read_space(SPACE), tiny, "fp32")
+    study = open_search(config, read_space(SPACE), tiny)
     study.set("state", "running")
     for _ in range(2):
         study.ask(read_space(SPACE), config)
@@ -44,7 +45,9 @@ def test_a_winner_is_printed_with_its_figures_and_what_is_next(
 ) -> None:
     summary.print_result(trained.result)
     out = capsys.readouterr().out
-    assert "1 trials; 2 epochs trained, 0 forked, 0 not run since ASHA stopped" in out
+    assert re.search(
+        r"1 trials; 2 epochs trained in \d\.\d\d CPU-hours, 0 forked, 0 not run since ASHA", out
+    )
     assert "Winner: trial #0 as written" in out
     figure = trained.result.metrics["val"]["figures"]["map"]
     assert f"{figure:.3f}" in out
@@ -58,7 +61,9 @@ def test_without_a_winner_each_trials_reason_is_printed(
     records = [make_record(0, [], end=End.ERROR), make_record(1, [], end=End.OUT_OF_MEMORY)]
     records[0].text = "Traceback\n  ...\nKeyError: 'x'"
     rows = rank(config, [], records)
-    result = SearchResult(config, [], rows, winner(rows), {}, Costs(2, 0, 0, 0, 0.0), "done")
+    result = SearchResult(
+        config, [], rows, winner(rows), {}, Costs(2, 0, 0, 0, 0.0, 0.0, 0.0), "done"
+    )
     summary.print_result(result)
     out = capsys.readouterr().out
     assert "No trial came to a result:" in out
@@ -71,7 +76,7 @@ def test_an_interrupted_search_says_how_to_go_on(
 ) -> None:
     config = make_search()
     rows = rank(config, [], [make_record(0, [0.1, 0.2])])
-    costs = Costs(1, 2, 0, 0, 4.0)
+    costs = Costs(1, 2, 0, 0, 4.0, 0.0, 0.0)
     result = SearchResult(config, [], rows, winner(rows), {}, costs, "interrupted")
     summary.print_result(result)
     assert "Interrupted. The same line again continues." in capsys.readouterr().out
@@ -145,7 +150,8 @@ def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captu
     out = capsys.readouterr().out
     assert out.startswith("tiny: interrupted, tracking sqlite:///")
     assert "#0 as written" in out and "finished" in out
-    assert "1 of 6 trials ended; 10 epochs trained, 0 forked, 0 not run" in out
+    assert "1 of 6 trials ended, 0 under way" in out
+    assert "10 epochs trained in 0.01 CPU-hours, 0 forked, 0 not run" in out
 
 
 def test_the_status_of_an_unknown_search_is_refused() -> None:

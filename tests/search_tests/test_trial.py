@@ -1,22 +1,68 @@
 """What a worker runs: every exception is an end that the study knows."""
 
+import errno
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from search.study import End
-from search.trial import resolve_precision, run_trial
-from trainer.config import TrainConfig
+from search.trial import STACKS, resolve_precision, run_trial
+from trainer.config import Data, TrainConfig
 from trainer.data.dataset import Splits
 
 Make = Callable[..., Any]
+HANG = """
+import sys, time
+from pathlib import Path
+import trainer.fit
+from search.trial import run_trial
+from trainer.config import Data, TrainConfig
+from trainer.data.formats import load
+
+
+def hang(*_, **__):
+    time.sleep(100)
+    yield
+
+
+trainer.fit.batches = hang
+data = load(Data(train=sys.argv[1], val=sys.argv[2]), Path("made"))
+model = {"weights": "none", "image_size": 96}
+config = TrainConfig.model_validate({"model": model}).model_dump(mode="json")
+asked = {"number": 0, "config": config}
+run_trial(asked, data=data, folder=Path(), threads=1, hang_timeout=1)
+"""
 
 
 def run(config: TrainConfig, data: Splits) -> dict[str, str]:
     asked = {"number": 3, "config": config.model_dump(mode="json")}
-    return run_trial(asked, data=data, folder=Path("kept"), threads=torch.get_num_threads())
+    threads = torch.get_num_threads()
+    return run_trial(asked, data=data, folder=Path("kept"), threads=threads, hang_timeout=60)
+
+
+def test_a_full_disk_is_no_end_of_the_trial(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainer.fit.save", full)
+    assert run(tiny_config(), tiny) == {"full_disk": "[Errno 28] No space left on device"}
+
+
+def test_a_worker_that_hangs_dumps_its_stacks_and_dies(tmp_path: Path, tiny_data: Data) -> None:
+    script = tmp_path / "hang.py"
+    script.write_text(HANG)
+    line = [sys.executable, script, tiny_data.train, tiny_data.val]
+    done = subprocess.run([*map(str, line)], cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 1
+    stacks = (tmp_path / "trials" / "0" / STACKS).read_text()
+    assert "Timeout" in stacks and "in hang" in stacks
 
 
 def test_a_trial_that_diverges_says_so(tiny: Splits, tiny_config: Make) -> None:

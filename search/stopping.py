@@ -1,0 +1,71 @@
+"""Why a search stops before its trials are done: asked to, the same bug again, a full disk."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Stopper
+
+from .study import End, Study, TrialRecord
+
+REQUEST = "stop"
+"""A file of this name in a search's folder asks its driver to stop."""
+SAME_BUG = 3
+"""Trials that end with one and the same error before the search does."""
+
+
+def request_stop(folder: Path) -> None:
+    """Ask the driver of the search in this folder, on whatever machine, to stop."""
+    (folder / REQUEST).touch()
+
+
+class Stopping(Stopper):
+    """Stops the search for a reason, which stays in `state` and `reason`."""
+
+    def __init__(self, study: Study, folder: Path, max_failed: int | None) -> None:
+        self._study = study
+        self._request = folder / REQUEST
+        self._max_failed = max_failed
+        self._before = {record.number for record in study.ended()}
+        self.state: str | None = None
+        """What the search's state becomes; None while nothing speaks against going on."""
+        self.reason = ""
+        self._request.unlink(missing_ok=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its parts at the start; this stays here
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False  # single trials are the scheduler's
+
+    def stop_all(self) -> bool:
+        if self.state is None:
+            self._look()
+        return self.state is not None
+
+    def _look(self) -> None:
+        failed = [r for r in self._study.ended() if r.end in (End.ERROR, End.LOST)]
+        # of this run only: who has mended the bug wants to go on
+        texts = Counter(_signature(r) for r in failed if r.number not in self._before)
+        if self._study.full_disk:
+            self.state, self.reason = "disk full", self._study.full_disk
+        elif texts and max(texts.values()) >= SAME_BUG:
+            signature = texts.most_common(1)[0][0]
+            self.state = "failed"
+            self.reason = f"{SAME_BUG} trials ended alike, so the rest would too:\n{signature}"
+        elif self._max_failed is not None and len(failed) > self._max_failed:
+            self.state = "failed"
+            self.reason = (
+                f"{len(failed)} trials failed; search.max_failed_trials is {self._max_failed}. "
+                f"The last one:\n{failed[-1].text.strip()}"
+            )
+        elif self._request.exists():
+            self._request.unlink(missing_ok=True)
+            self.state = "stopped"
+
+
+def _signature(record: TrialRecord) -> str:
+    """Where and with what words a trial failed: the last place in its traceback, and the error."""
+    lines = record.text.strip().splitlines() or [record.end or ""]
+    places = [line.strip() for line in lines if line.lstrip().startswith("File ")]
+    return "\n".join([*places[-1:], lines[-1]])

@@ -1,0 +1,124 @@
+"""The study in a database: the same search, and optuna-dashboard opens it."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+from optuna.trial import TrialState
+from optuna_dashboard import wsgi
+
+from search.space import read_space
+from search.study import End, open_study, read_study
+from trainer.config import BadInput
+
+from .conftest import SPACE
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty database in a PostgreSQL of the test's own."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("needs Debian's postgresql")
+    programs = found[-1].parent
+    place = tmp_path_factory.mktemp("postgresql")
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # it refuses to run as root
+        shutil.chown(place, "postgres", "postgres")
+        for parent in place.parents[:2]:
+            parent.chmod(0o755)
+        as_user = ["runuser", "-u", "postgres", "--"]
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def call(*line: object) -> None:
+        subprocess.run(
+            [*as_user, *map(str, line)], check=True, cwd=place, stdout=subprocess.DEVNULL
+        )
+
+    data = place / "data"
+    call(programs / "initdb", "-D", data, "-U", "unfreeze", "--auth=trust")
+    options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
+    call(programs / "pg_ctl", "-D", data, "-l", place / "log", "-w", "-o", options, "start")
+    try:
+        yield f"postgresql://unfreeze:any@127.0.0.1:{port}/postgres"
+    finally:
+        call(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["journal", "sqlite", "postgresql"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    if request.param == "journal":
+        return None
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    return str(request.getfixturevalue("postgresql"))
+
+
+def test_a_study_is_the_same_wherever_it_is_kept(
+    uri: str | None, make_search: Make, make_reports: Make, tmp_path: Path
+) -> None:
+    space, written = read_space(SPACE), make_search({"space": SPACE})
+    study = open_study(tmp_path, "kept", uri, seed=3, trials=6)
+    study.set("state", "running")
+    study.enqueue({"train.unfreeze.lr": 2e-3, "train.unfreeze.depth": 0}, "first")
+    configs = [study.ask(space, written)[1] for _ in range(3)]
+    for report in make_reports([0.1, 0.3]):
+        study.record(0, report)
+    study.end(0, End.FINISHED)
+    study.record(1, make_reports([0.2])[0])
+    study.end(2, End.DIVERGED, "nan")
+
+    again = open_study(tmp_path, "kept", uri, seed=3, trials=6)
+    again.release_running()
+    assert again.get("state") == "running"
+    assert again.waiting == [1]
+    assert again.records[0].reports == study.records[0].reports
+    assert [r.end for r in again.records.values()] == [End.FINISHED, None, End.DIVERGED]
+    states = [t.state for t in again.optuna.get_trials()]
+    assert states == [TrialState.COMPLETE, TrialState.WAITING, TrialState.PRUNED]
+    assert again.ask(space, written) == (1, configs[1])
+    assert read_study(tmp_path, "kept", uri).records[1].reports == again.records[1].reports
+
+
+def fetch(app: Any, path: str) -> Any:
+    """The JSON that a WSGI application answers with."""
+    request: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": "after=0"}
+    setup_testing_defaults(request)
+    statuses: list[str] = []
+    body = b"".join(app(request, lambda status, *_: statuses.append(status)))
+    assert statuses == ["200 OK"], body
+    return json.loads(body)
+
+
+def test_optuna_dashboard_opens_it(
+    uri: str | None, make_search: Make, make_reports: Make, tmp_path: Path
+) -> None:
+    study = open_study(tmp_path, "shown", uri)
+    study.ask(read_space(SPACE), make_search({"space": SPACE}))
+    for report in make_reports([0.1, 0.3]):
+        study.record(0, report)
+    study.end(0, End.FINISHED)
+    app = wsgi(study.storage)
+    listed = fetch(app, "/api/studies")["study_summaries"]
+    (number,) = [s["study_id"] for s in listed if s["study_name"] == "shown"]
+    trials = fetch(app, f"/api/studies/{number}")["trials"]
+    assert [(t["state"], t["values"]) for t in trials] == [("Complete", [0.3])]
+
+
+def test_a_database_that_cannot_be_opened_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"study: sqlite:////nowhere/x.db cannot be opened: "):
+        open_study(tmp_path, "kept", "sqlite:////nowhere/x.db")
+    with pytest.raises(BadInput, match=r"study: mars://me:\*\*\*@host/x cannot be opened: "):
+        open_study(tmp_path, "kept", "mars://me:secret@host/x")

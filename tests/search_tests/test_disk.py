@@ -1,0 +1,80 @@
+"""What a search keeps on disk."""
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from search.config import trial_folder
+from search.disk import clean, is_full, tidy
+from search.lock import locked
+from search.study import End, open_study
+from trainer.config import BadInput
+
+Make = Callable[..., Any]
+FILES = ("last.pt", "previous.pt", "best.pt")
+
+
+def searched(config: Any, make_record: Make, maps: dict[int, float], running: int) -> Any:
+    """A search of ended trials with these best APs, and one that runs, each of 100 bytes a file."""
+    study = open_study(config.folder, config.name)
+    records = {n: make_record(n, [0.0, value] * 5, end=End.FINISHED) for n, value in maps.items()}
+    study.records = records | {running: make_record(running, [0.01])}
+    for number in study.records:
+        folder = trial_folder(config.folder, number)
+        folder.mkdir(parents=True)
+        for name in FILES:
+            (folder / name).write_bytes(bytes(100))
+    return study
+
+
+def left(config: Any, number: int) -> list[str]:
+    return sorted(f.name for f in trial_folder(config.folder, number).iterdir())
+
+
+def test_ended_trials_keep_their_best_up_to_the_cap_worst_first(
+    make_search: Make, make_record: Make
+) -> None:
+    config = make_search({"search.disk_cap": 200})
+    study = searched(config, make_record, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}, running=4)
+    tidy(config, study)
+    assert [left(config, n) for n in range(4)] == [[], ["best.pt"], ["best.pt"], []]
+    assert left(config, 4) == sorted(FILES)
+
+
+def test_the_best_stays_whatever_the_cap(make_search: Make, make_record: Make) -> None:
+    config = make_search({"search.disk_cap": 0})
+    study = searched(config, make_record, {0: 0.1, 1: 0.4}, running=2)
+    tidy(config, study)
+    assert [left(config, n) for n in range(2)] == [[], ["best.pt"]]
+
+
+def test_clean_leaves_the_record_and_the_winner(make_search: Make, make_record: Make) -> None:
+    config = make_search()
+    searched(config, make_record, {0: 0.1}, running=1)
+    (config.folder / "winner").mkdir()
+    (config.folder / "phases" / "a").mkdir(parents=True)
+    (config.folder / "phases" / "a" / "last.pt").write_bytes(bytes(50))
+    assert clean(config) == 650
+    assert {"study.journal", "winner"} <= {f.name for f in config.folder.iterdir()}
+    assert not (config.folder / "trials").exists() and not (config.folder / "phases").exists()
+
+
+def test_a_search_that_runs_is_not_cleaned(make_search: Make) -> None:
+    config = make_search()
+    with locked(config.folder), pytest.raises(BadInput, match="is being run by process"):
+        clean(config)
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EDQUOT, "x"), True),
+        (OSError(errno.EACCES, "x"), False),
+        (ValueError(), False),
+    ],
+)
+def test_a_full_disk_is_known_by_its_number(error: Exception, full: bool) -> None:
+    assert is_full(error) is full

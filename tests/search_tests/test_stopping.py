@@ -1,0 +1,70 @@
+"""Why a search stops before its trials are done."""
+
+from pathlib import Path
+
+import pytest
+
+from search.stopping import Stopping, request_stop
+from search.study import End, Study, TrialRecord, open_study
+
+TRACEBACK = """Traceback (most recent call last):
+  File "a.py", line {outer}, in run
+  File "b.py", line {line}, in load
+{error}"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return open_study(tmp_path, "tiny")
+
+
+def fail(study: Study, error: str, line: int = 7, end: End = End.ERROR) -> None:
+    number = len(study.records)
+    text = TRACEBACK.format(outer=number, line=line, error=error)
+    study.records[number] = TrialRecord(number, "sampled", {}, end=end, text=text)
+
+
+def test_three_equal_errors_stop_the_search_with_that_error(study: Study, tmp_path: Path) -> None:
+    stopping = Stopping(study, tmp_path, None)
+    for _ in range(2):
+        fail(study, "KeyError: 'x'")
+    fail(study, "KeyError: 'x'", line=8)
+    fail(study, "KeyError: 'y'")
+    assert not stopping.stop_all() and stopping.state is None
+    fail(study, "KeyError: 'x'")
+    assert stopping.stop_all()
+    assert stopping.state == "failed"
+    assert stopping.reason.endswith("File \"b.py\", line 7, in load\nKeyError: 'x'")
+
+
+def test_errors_of_an_earlier_run_do_not_stop_the_next(study: Study, tmp_path: Path) -> None:
+    for _ in range(3):
+        fail(study, "KeyError: 'x'")
+    stopping = Stopping(study, tmp_path, None)
+    assert not stopping.stop_all()
+
+
+def test_more_failures_than_allowed_stop_the_search(study: Study, tmp_path: Path) -> None:
+    stopping = Stopping(study, tmp_path, 1)
+    fail(study, "KeyError: 'x'")
+    fail(study, "nan", end=End.DIVERGED)  # an outcome of its configuration, and no failure
+    assert not stopping.stop_all()
+    fail(study, "gone", end=End.LOST)
+    assert stopping.stop_all()
+    assert "2 trials failed; search.max_failed_trials is 1" in stopping.reason
+
+
+def test_a_request_stops_the_search_once(study: Study, tmp_path: Path) -> None:
+    request_stop(tmp_path)
+    stopping = Stopping(study, tmp_path, None)
+    assert not stopping.stop_all()  # it was meant for the driver before
+    request_stop(tmp_path)
+    assert stopping.stop_all() and stopping.state == "stopped"
+    assert not Stopping(study, tmp_path, None).stop_all()
+
+
+def test_a_full_disk_stops_the_search(study: Study, tmp_path: Path) -> None:
+    stopping = Stopping(study, tmp_path, None)
+    study.full_disk = "No space left on device"
+    assert stopping.stop_all()
+    assert (stopping.state, stopping.reason) == ("disk full", "No space left on device")
