@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test lint venv slow-tests
+.PHONY: search test lint venv slow-tests faults
 
 search: venv
 	$(BIN)/unfreeze search
@@ -11,6 +11,9 @@ test: venv
 
 slow-tests: venv
 	$(BIN)/python -m pytest -m slow
+
+faults: venv
+	$(BIN)/python -m pytest -m faults
 
 lint: venv
 	$(BIN)/ruff check .

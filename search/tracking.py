@@ -32,6 +32,8 @@ STATUS = {
     End.LOST: "FAILED",
 }
 RETRY_SECONDS = 5.0
+UNKNOWN_SECONDS = 10.0
+"""Seconds to wait, at the end, for a server that never answered."""
 BATCH = 900
 """Metrics a request; MLflow takes 1000."""
 SEARCH = None
@@ -86,6 +88,7 @@ class MlflowTracking:
         self._written: dict[str, str] = {}
         self._parent: str | None = None
         self._complained = False
+        self._reached = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         for number in study.records:
@@ -98,10 +101,15 @@ class MlflowTracking:
         self._queue.put(number)
 
     def close(self, seconds: float) -> bool:
-        """Wait until everything is filled in, at most so long; False when something is missing."""
+        """Wait until everything is filled in, at most so long; False when something is missing.
+
+        For a server that never answered it does not wait long.
+        """
         self._queue.put(SEARCH)
         self._closing.set()
-        self._thread.join(seconds)
+        self._thread.join(min(seconds, UNKNOWN_SECONDS))
+        if self._reached:
+            self._thread.join(max(0.0, seconds - UNKNOWN_SECONDS))
         return not self._thread.is_alive()
 
     def _work(self) -> None:
@@ -114,6 +122,7 @@ class MlflowTracking:
             for number in sorted(stale, key=lambda n: -1 if n is SEARCH else n):
                 try:
                     self._fill_search() if number is SEARCH else self._fill_trial(number)
+                    self._reached = True
                     del stale[number]
                 except Exception as error:  # whatever a server, a disk or a network can do
                     self._complain(error)
