@@ -1,6 +1,6 @@
 """ASHA's rule and what it will cost: pure functions of reports."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -43,6 +43,10 @@ def stops(
     """
     if report.unfreeze_epoch not in rungs(asha, epochs):
         return False
+    own = report.map
+    for record in records:
+        if record.number == trial and record.unfreeze_epoch:
+            own = max(own, record.best_until(record.unfreeze_epoch) or 0.0)
     others = [
         value
         for record in records
@@ -53,7 +57,7 @@ def stops(
     limit = cutoff(others, asha.reduction_factor)
     if limit is None:
         return False
-    return report.best_map < limit or report.best_map <= 0
+    return own < limit or own <= 0
 
 
 def expected_epochs(config: SearchConfig, slots: int) -> int:

@@ -100,10 +100,13 @@ class TrialRecord:
         return self.last.unfreeze_epoch if self.last else 0
 
     def best_until(self, unfreeze_epoch: int) -> float | None:
-        """Best AP up to an unfreeze epoch, or None where it has not come so far."""
+        """Best AP of the unfreeze epochs up to this one, or None where it has not come so far.
+
+        What came before them is the head phase, which is the same for all.
+        """
         if self.unfreeze_epoch < unfreeze_epoch:
             return None
-        return max(r.map for r in self.reports.values() if r.unfreeze_epoch <= unfreeze_epoch)
+        return max(r.map for r in self.reports.values() if 1 <= r.unfreeze_epoch <= unfreeze_epoch)
 
 
 class Study:
@@ -203,11 +206,12 @@ class Study:
         now = time.time()
         content = {"at": now, "stop": stop, **asdict(report)}
         self.storage.set_trial_user_attr(self._ids[number], f"epoch {report.epoch}", content)
-        if report.unfreeze_epoch:
-            self.storage.set_trial_intermediate_value(
-                self._ids[number], report.unfreeze_epoch, report.best_map
-            )
         record.reports[report.epoch] = report
+        best = record.best_until(report.unfreeze_epoch) if report.unfreeze_epoch else None
+        if best is not None:
+            self.storage.set_trial_intermediate_value(
+                self._ids[number], report.unfreeze_epoch, best
+            )
         record.times[report.epoch] = now
         if stop:
             record.stopped_at = report.unfreeze_epoch
