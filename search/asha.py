@@ -1,6 +1,6 @@
 """ASHA's rule and what it will cost: pure functions of reports."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -34,7 +34,11 @@ def cutoff(values: Iterable[float], reduction_factor: int) -> float | None:
 
 
 def stops(
-    asha: Asha, epochs: int, trial: int, report: EpochReport, records: Iterable[TrialRecord]
+    asha: Asha,
+    epochs: int,
+    trial: TrialRecord,
+    report: EpochReport,
+    records: Iterable[TrialRecord],
 ) -> bool:
     """Whether ASHA stops a trial at this report, not yet recorded, given all that is.
 
@@ -43,20 +47,18 @@ def stops(
     """
     if report.unfreeze_epoch not in rungs(asha, epochs):
         return False
-    own = report.map
-    for record in records:
-        if record.number == trial and record.unfreeze_epoch:
-            own = max(own, record.best_until(record.unfreeze_epoch) or 0.0)
     others = [
         value
         for record in records
-        if record.number != trial
+        if record.number != trial.number
         and record.confirms is None  # run to the end, whatever they come to
         and (value := record.best_until(report.unfreeze_epoch)) is not None
     ]
     limit = cutoff(others, asha.reduction_factor)
     if limit is None:
         return False
+    so_far = trial.best_until(trial.unfreeze_epoch) if trial.unfreeze_epoch else None
+    own = max(report.map, so_far or 0.0)
     return own < limit or own <= 0
 
 

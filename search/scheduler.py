@@ -49,7 +49,7 @@ class StudyScheduler(FIFOScheduler):
         record = self._study.records[number]
         if report.epoch not in record.reports:
             stop = self._asha is not None and stops(
-                self._asha, self._epochs, number, report, self._study.records.values()
+                self._asha, self._epochs, record, report, self._study.records.values()
             )
             self._study.record(number, report, stop)
         if record.stopped_at is not None:

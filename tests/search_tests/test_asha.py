@@ -22,6 +22,11 @@ class RayTrial:
     trial_id: int
 
 
+def trial(number: int, reports: list[Any]) -> TrialRecord:
+    """What the study knows of a trial with these reports."""
+    return TrialRecord(number, "sampled", {}, reports={r.epoch: r for r in reports})
+
+
 # -- rungs ----------------------------------------------------------------------------------------
 
 
@@ -78,9 +83,10 @@ def test_decisions_are_rays_own_on_random_curves(
         # some four trials are ahead of the others, in any order
         n = int(draw.choice(sorted(running)[:4]))
         report = curves[n][running[n]]
-        result = {"unfreeze_epoch": report.unfreeze_epoch, "map": report.best_map}
+        best = max(r.map for r in curves[n][: running[n] + 1] if r.unfreeze_epoch or not running[n])
+        result = {"unfreeze_epoch": report.unfreeze_epoch, "map": best}
         wanted = theirs.on_trial_result(None, RayTrial(n), result)
-        found = stops(asha, epochs, n, report, records.values())
+        found = stops(asha, epochs, records[n], report, records.values())
         last = report.unfreeze_epoch == epochs  # where both let a trial go: it ends by itself
         assert last or found == (wanted == "STOP"), (n, report.epoch)
         records[n].reports[report.epoch] = report
@@ -93,46 +99,51 @@ def test_decisions_are_rays_own_on_random_curves(
 
 def test_nobody_stops_in_the_head_phase_or_between_rungs(make_reports: Make) -> None:
     asha = Asha(grace_period=2, reduction_factor=2)
-    best = TrialRecord(
-        0, "sampled", {}, reports={r.epoch: r for r in make_reports([0.9] * 10, head=2)}
-    )
+    best = trial(0, make_reports([0.9] * 10, head=2))
     judged = [
         report.unfreeze_epoch
         for report in make_reports([0.1] * 10, head=2)
-        if stops(asha, 8, 1, report, [best])
+        if stops(asha, 8, trial(1, []), report, [best])
     ]
     assert judged == [2, 4]
 
 
 def test_the_first_at_a_rung_goes_on_however_weak(make_reports: Make) -> None:
     report = make_reports([0.0, 0.0])[1]
-    assert not stops(Asha(grace_period=1), 9, 0, report, [])
-    behind = TrialRecord(1, "sampled", {}, reports={1: make_reports([0.9])[0]})
-    assert not stops(Asha(grace_period=1), 9, 0, report, [behind])
+    assert not stops(Asha(grace_period=1), 9, trial(0, []), report, [])
+    behind = trial(1, make_reports([0.9]))
+    assert not stops(Asha(grace_period=1), 9, trial(0, []), report, [behind])
 
 
 def test_a_trial_is_not_compared_with_itself(make_reports: Make) -> None:
     reports = make_reports([0.1, 0.2])
-    own = TrialRecord(0, "sampled", {}, reports={r.epoch: r for r in reports})
-    assert not stops(Asha(grace_period=1), 9, 0, reports[1], [own])
+    own = trial(0, reports)
+    assert not stops(Asha(grace_period=1), 9, own, reports[1], [own])
 
 
 @pytest.mark.parametrize(("value", "stopped"), [(0.0, True), (0.3, False)])
 def test_ties_stop_at_zero_and_go_on_above(make_reports: Make, value: float, stopped: bool) -> None:
-    first = TrialRecord(
-        0, "sampled", {}, reports={r.epoch: r for r in make_reports([value, value])}
-    )
+    first = trial(0, make_reports([value, value]))
     second = make_reports([value, value])[1]
-    assert stops(Asha(grace_period=1), 9, 1, second, [first]) is stopped
+    assert stops(Asha(grace_period=1), 9, trial(1, []), second, [first]) is stopped
 
 
 def test_what_counts_is_the_best_so_far(make_reports: Make) -> None:
     asha = Asha(grace_period=2, reduction_factor=2)
-    first = TrialRecord(
-        0, "sampled", {}, reports={r.epoch: r for r in make_reports([0.1, 0.5, 0.1])}
-    )
-    assert not stops(asha, 8, 1, make_reports([0.1, 0.6, 0.0])[2], [first])
-    assert stops(asha, 8, 1, make_reports([0.1, 0.4, 0.3])[2], [first])
+    first = trial(0, make_reports([0.1, 0.5, 0.1]))
+    *before, last = make_reports([0.1, 0.6, 0.0])
+    assert not stops(asha, 8, trial(1, before), last, [first])
+    *before, last = make_reports([0.1, 0.4, 0.3])
+    assert stops(asha, 8, trial(1, before), last, [first])
+
+
+def test_the_head_phase_counts_for_nobody(make_reports: Make) -> None:
+    asha = Asha(grace_period=2, reduction_factor=2)
+    first = trial(0, make_reports([0.6, 0.2, 0.3]))
+    *before, last = make_reports([0.6, 0.1, 0.4])
+    assert not stops(asha, 8, trial(1, before), last, [first])
+    *before, last = make_reports([0.6, 0.1, 0.2])
+    assert stops(asha, 8, trial(1, before), last, [first])
 
 
 def test_ended_trials_of_every_kind_stay_at_their_rungs(
@@ -141,7 +152,7 @@ def test_ended_trials_of_every_kind_stay_at_their_rungs(
     weak = make_reports([0.1, 0.1])[1]
     for end in (None, *End):
         record = make_record(0, [0.5, 0.5], end=end)
-        assert stops(Asha(grace_period=1), 9, 1, weak, [record])
+        assert stops(Asha(grace_period=1), 9, trial(1, []), weak, [record])
 
 
 # -- what it will cost ----------------------------------------------------------------------------

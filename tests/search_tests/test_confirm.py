@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from search.asha import stops
+from search.config import Asha
 from search.confirm import enqueue, is_complete, missing
 from search.results import config_of, rank, show_mean, winner
 from search.space import read_space
-from search.study import End, Study, open_study
+from search.study import End, Study, TrialRecord, open_study
 
 Make = Callable[..., Any]
 LR = "train.unfreeze.lr"
@@ -113,14 +115,14 @@ def test_off_confirms_nothing(study: Study, make_search: Make, make_reports: Mak
 def test_confirming_runs_are_not_judged_and_judge_nobody(
     study: Study, config: Any, make_reports: Make
 ) -> None:
-    from search.asha import stops
-    from search.config import Asha
-
     for lr in (1e-4, 2e-4, 3e-4):
         study.enqueue({LR: lr}, "first")
     run_waiting(study, config, make_reports, [0.3, 0.1, 0.4])
     enqueue(config, study)
     run_waiting(study, config, make_reports, [0.9])
     asha = Asha(grace_period=1, reduction_factor=2)
+    own = TrialRecord(9, "sampled", {})
     report = make_reports([0.1, 0.16])[-1]
-    assert not stops(asha, 9, 9, report, study.records.values())
+    assert not stops(asha, 9, own, report, study.records.values())
+    report = make_reports([0.1, 0.14])[-1]
+    assert stops(asha, 9, own, report, study.records.values())

@@ -192,7 +192,7 @@ def test_who_was_stopped_follows_from_the_reports_in_their_order(searched: Searc
     before: list[TrialRecord] = []
     for _, number in arrived:
         record = searched.study.records[number]
-        stopped = stops(asha, 2, number, record.reports[2], before)
+        stopped = stops(asha, 2, record, record.reports[2], before)
         assert stopped == (record.end is End.PRUNED)
         before.append(record)
 
@@ -202,7 +202,8 @@ def test_optuna_was_told_the_truth(searched: Searched) -> None:
         record = searched.study.records[trial.number]
         assert record.end is not None and record.best is not None
         assert trial.state is ENDS[record.end][0]
-        best = {r.unfreeze_epoch: r.best_map for r in record.reports.values() if r.unfreeze_epoch}
+        epochs = [r.unfreeze_epoch for r in record.reports.values() if r.unfreeze_epoch]
+        best = {epoch: record.best_until(epoch) for epoch in epochs}
         assert trial.intermediate_values == best
         assert trial.params == record.parameters
 

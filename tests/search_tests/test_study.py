@@ -92,14 +92,14 @@ def test_everything_survives_reopening(make_search: Make, make_reports: Make) ->
         assert again.records[number].ended == (record.ended and pytest.approx(record.ended, abs=1))
 
 
-def test_intermediate_values_are_the_best_so_far_at_the_unfreeze_epoch(
+def test_intermediate_values_are_the_best_so_far_of_the_unfreeze_epochs(
     make_search: Make, make_reports: Make
 ) -> None:
     study = opened()
     number, _ = asked(study, make_search())
     told(study, number, make_reports([0.15, 0.1, 0.3, 0.2], head=1))
     (trial,) = study.optuna.trials
-    assert trial.intermediate_values == {1: 0.15, 2: 0.3, 3: 0.3}
+    assert trial.intermediate_values == {1: 0.1, 2: 0.3, 3: 0.3}
 
 
 def test_a_report_survives_the_way_from_a_worker(make_reports: Make) -> None:
@@ -116,8 +116,8 @@ def test_best_last_and_best_until_read_the_reports(make_record: Make) -> None:
     assert empty.best_until(1) is None
 
 
-def test_the_head_phase_counts_for_what_was_best_until(make_record: Make) -> None:
-    assert make_record(0, [0.5, 0.1], head=1).best_until(1) == 0.5
+def test_the_head_phase_does_not_count_for_what_was_best_until(make_record: Make) -> None:
+    assert make_record(0, [0.5, 0.1], head=1).best_until(1) == 0.1
 
 
 # -- ends -----------------------------------------------------------------------------------------
