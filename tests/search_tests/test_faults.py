@@ -41,7 +41,7 @@ pytestmark = pytest.mark.faults
 
 Make = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
-TRIALS, EPOCHS = 4, 6
+TRIALS, EPOCHS = 3, 5
 EPOCH_STARTS = "                started = time.monotonic()\n                on_step()\n"
 """The place in fit.py where an epoch starts; `folder` is the trial's, `epoch` counts from 0."""
 COUNTED = """\
@@ -195,7 +195,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def faulty(make_raw: Make, tmp_path: Path, server: Server) -> Iterator[Callable[..., Faulty]]:
-    """A search of four trials; `plant` runs in a worker where an epoch starts."""
+    """A search of three trials; `plant` runs in a worker where an epoch starts."""
     made: list[Faulty] = []
 
     def make(plant: str = "", **changes: Any) -> Faulty:
