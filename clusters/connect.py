@@ -19,6 +19,10 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # of Tune: it would make folders that nobody looks into
+    # of Tune too: a starved machine takes longer than its 2 s to see a stopped trial's thread off,
+    # and its worker could not be used again
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
 }
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray of our own: only annotations and reports pass through it."""

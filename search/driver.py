@@ -203,7 +203,6 @@ def _configure_tune() -> None:
     os.environ["TUNE_RESULT_BUFFER_LENGTH"] = "1"
     os.environ["TUNE_WARN_THRESHOLD_S"] = "30"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # only the old output keeps silent at verbose=0
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS"] = "0"
     for noisy in ("ray.tune", "ray.train", "ray._private"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -252,6 +251,7 @@ def _run_trials(
                     study, None if asha == "off" else asha, config.train.unfreeze.epochs
                 ),
                 num_samples=-1,
+                reuse_actors=True,  # a worker takes seconds to import torch
                 time_budget_s=config.search.time_budget,
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
             ),

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from search.asha import stops
 from search.cli import main
-from search.config import SearchConfig, resolve, write_yaml
+from search.config import Confirm, SearchConfig, resolve, write_yaml
 from search.driver import run
 from search.exports import evaluate_model
 from search.progress import Lines
@@ -41,7 +41,7 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Searched:
-    """A search of three trials, the same line again, and a fourth trial."""
+    """A search of three trials, the same line again, a fourth trial, and the best one confirmed."""
 
     config: SearchConfig
     first: SearchResult
@@ -52,6 +52,9 @@ class Searched:
     """The record after it."""
     refusal: list[str]
     extended: SearchResult
+    winner: Path
+    """What was exported then."""
+    confirmed: SearchResult
     study: Study
     runs: dict[int, Run]
     parent: Run
@@ -111,6 +114,11 @@ def searched(
             run(resolve(raw, place))
         more = config.model_copy(update={"search": config.search.model_copy(update={"trials": 4})})
         extended, _ = searching(more)
+        keep = shutil.copytree(config.folder / "winner", place / "winner")
+        confirm = Confirm(top=1, seeds=1)
+        confirmed, _ = searching(
+            more.model_copy(update={"search": more.search.model_copy(update={"confirm": confirm})})
+        )
         study = read_study(config.folder, config.name)
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("small")
@@ -129,6 +137,8 @@ def searched(
         between,
         refused.value.errors,
         extended,
+        keep,
+        confirmed,
         study,
         trials,
         parent,
@@ -289,7 +299,7 @@ def test_the_winners_figures_come_out_again(
     searched: Searched, tiny_data: Data, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
-    shutil.copytree(searched.config.folder / "winner", model)
+    shutil.copytree(searched.winner, model)
     kept = json.loads((model / "metrics.json").read_text())
     assert searched.extended.winner is not None
     record = searched.extended.winner.record
@@ -312,7 +322,7 @@ def test_the_folder_holds_what_it_should(searched: Searched) -> None:
         "winner",
     }
     assert not (folder / "driver.json").exists()
-    assert {place.name for place in (folder / "trials").iterdir()} == {"0", "1", "2", "3"}
+    assert {place.name for place in (folder / "trials").iterdir()} == {"0", "1", "2", "3", "4"}
     for place in (folder / "trials").iterdir():
         assert "best.pt" in {file.name for file in place.iterdir()}
 
@@ -347,6 +357,21 @@ def test_more_trials_extend_it(searched: Searched) -> None:
             before.times,
             before.end,
         )
+
+
+def test_the_best_is_confirmed_with_another_seed(searched: Searched) -> None:
+    assert searched.extended.winner is not None and searched.confirmed.winner is not None
+    before, row = searched.extended.winner.record, searched.confirmed.winner
+    again = searched.study.records[4]
+    assert row.record.number == before.number == again.confirms
+    assert (again.end, again.seed) == (End.FINISHED, searched.config.train.seed + 1)
+    assert again.parameters == before.parameters
+    assert not any(report.forked for report in again.reports.values())  # a head of its own
+    assert again.best is not None and before.best is not None
+    assert again.reports[1].map != before.reports[1].map
+    assert row.mean == pytest.approx((again.best.map + before.best.map) / 2)
+    assert searched.confirmed.metrics["of"]["trial"] == row.best_run.number
+    assert searched.runs[4].data.tags["unfreeze.origin"] == f"confirms #{before.number}"
 
 
 def test_a_changed_learning_rate_is_refused_with_the_difference(searched: Searched) -> None:
