@@ -51,7 +51,7 @@ def stops(
         value
         for record in records
         if record.number != trial.number
-        and record.confirms is None  # run to the end, whatever they come to
+        and record.confirms is None  # not judged, and no yardstick
         and (value := record.best_until(report.unfreeze_epoch)) is not None
     ]
     limit = cutoff(others, asha.reduction_factor)

@@ -24,7 +24,7 @@ model:
   image_size: {size}            # pictures are letterboxed onto a square of this many pixels
 train:
   optimizer: adamw           # or sgd
-  augment: flip              # or none, where left and right differ
+  augment: light_flip        # or light, where left and right differ; or flip, or none
   seed: 0
   head:                      # first a new head learns on the frozen backbone; once for all trials
     {{epochs: 4, batch_size: {batch}, lr: 2e-3, weight_decay: 1e-4}}

@@ -48,8 +48,10 @@ class StudyScheduler(FIFOScheduler):
         report = from_json(result["report"])
         record = self._study.records[number]
         if report.epoch not in record.reports:
-            stop = self._asha is not None and stops(
-                self._asha, self._epochs, record, report, self._study.records.values()
+            stop = (
+                self._asha is not None
+                and record.confirms is None  # runs to the end, whatever it comes to
+                and stops(self._asha, self._epochs, record, report, self._study.records.values())
             )
             self._study.record(number, report, stop)
         if record.stopped_at is not None:

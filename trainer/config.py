@@ -100,8 +100,10 @@ class Train(Config):
     """AdamW, or SGD with Nesterov momentum."""
     momentum: Annotated[float, Field(ge=0, lt=1), Number] = 0.9
     """Momentum of SGD."""
-    augment: Literal["none", "flip"] = "flip"
-    """`flip` mirrors a picture left to right with probability one half."""
+    augment: Literal["none", "flip", "light", "light_flip"] = "flip"
+    """`flip` mirrors a picture left to right with probability one half; `light` changes its tone,
+    size and place a little, boxes cut to less than 0.4 of themselves being no targets; `light_flip`
+    does both."""
     warmup_epochs: Annotated[float, Field(ge=0, le=100), Number] = 0.5
     """Epochs of linear warm-up at the start of each phase, at most half of the phase."""
     clip_norm: Annotated[float, Field(gt=0, le=1e6), Number] = 10.0

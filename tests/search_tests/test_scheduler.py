@@ -85,6 +85,18 @@ def test_a_replayed_report_is_not_judged_again(make_search: Make, make_reports: 
     assert study.records[0].end is None
 
 
+def test_a_trial_that_confirms_another_runs_to_its_end(
+    make_search: Make, make_reports: Make
+) -> None:
+    study = opened(2)
+    asked(study, make_search, 1)
+    study.enqueue(study.records[0].parameters, "confirms #0", confirms=0, seed=1)
+    asked(study, make_search, 1)
+    scheduler = StudyScheduler(study, Asha(grace_period=1), 9)
+    assert [decide(scheduler, 0, r) for r in make_reports([0.1, 0.5])] == ["CONTINUE"] * 2
+    assert [decide(scheduler, 1, r) for r in make_reports([0.1, 0.2])] == ["CONTINUE"] * 2
+
+
 def test_a_worker_that_says_how_it_ended_is_believed(make_search: Make) -> None:
     study = opened(2)
     asked(study, make_search, 2)

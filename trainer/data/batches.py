@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .augment import flip
+from .augment import FLIPPING, LIGHT, flip, light
 from .canvas import scales
 from .dataset import Picture, Split
 
@@ -33,9 +33,15 @@ def batches(
     for indices in np.array_split(order, steps(len(order), batch_size)):
         pictures = torch.from_numpy(canvases[indices]).permute(0, 3, 1, 2)
         targets = [target(split.pictures[i], canvases.shape[1]) for i in indices]
-        if augment == "flip":
-            flips = [bool(generator(seed, epoch, 1 + i).integers(2)) for i in indices]
+        random = [generator(seed, epoch, 1 + i) for i in indices]
+        if augment in FLIPPING:
+            flips = [bool(own.integers(2)) for own in random]
             pictures, targets = flip(pictures, targets, flips)
+        if augment in LIGHT:
+            changed = [light(*one) for one in zip(pictures, targets, random, strict=True)]
+            pictures = torch.stack([picture for picture, _ in changed])
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            targets = [target for _, target in changed]
         yield pictures, targets
 
 

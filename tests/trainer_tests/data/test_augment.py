@@ -1,9 +1,11 @@
-"""A flip moves boxes with the pixels."""
+"""Whatever moves the pixels moves the boxes with them."""
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-from trainer.data.augment import flip
+from trainer.data.augment import KEPT, ZOOM, flip, light
 
 
 def scene() -> tuple[Tensor, list[dict[str, Tensor]]]:
@@ -57,3 +59,58 @@ def test_labels_stay_and_what_came_in_is_not_changed() -> None:
     assert torch.equal(pictures, copy)
     assert targets[0]["boxes"].tolist() == [[1, 2, 3, 6]]
     assert mirrored[0]["labels"].tolist() == [1]
+
+
+# -- light ----------------------------------------------------------------------------------------
+
+SIZE = 96
+
+
+def square(corner: int, side: int = 24) -> tuple[Tensor, dict[str, Tensor]]:
+    """A dark canvas (darker than the grey borders) with one bright square."""
+    picture = torch.full((3, SIZE, SIZE), 90, dtype=torch.uint8)
+    picture[:, corner : corner + side, corner : corner + side] = 220
+    box = torch.tensor([[corner, corner, corner + side, corner + side]], dtype=torch.float32)
+    return picture, {"boxes": box, "labels": torch.tensor([3])}
+
+
+def changed(seed: int, corner: int = 36) -> tuple[Tensor, dict[str, Tensor]]:
+    return light(*square(corner), np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_box_is_where_its_pixels_are(seed: int) -> None:
+    picture, target = changed(seed)
+    assert picture.shape == (3, SIZE, SIZE) and picture.dtype == torch.uint8
+    lit = (picture > 150).to(torch.uint8)
+    assert target["boxes"][0].tolist() == pytest.approx(bright(lit), abs=1.0)
+    assert target["labels"].tolist() == [3]
+    x1, y1, x2, y2 = target["boxes"][0].tolist()
+    assert x2 - x1 == pytest.approx(y2 - y1, abs=1e-4)
+    assert ZOOM[0] * 24 - 0.1 <= x2 - x1 <= ZOOM[1] * 24 + 0.1
+
+
+def test_what_is_cut_to_a_small_rest_is_no_target_and_the_rest_stays_on_the_canvas() -> None:
+    kept = 0
+    for seed in range(200):
+        picture, target = changed(seed, corner=0)
+        assert len(target["boxes"]) == len(target["labels"])
+        assert ((target["boxes"] >= 0) & (target["boxes"] <= SIZE)).all()
+        for box in target["boxes"]:
+            kept += 1
+            x1, y1, x2, y2 = box.tolist()
+            assert (x2 - x1) * (y2 - y1) >= KEPT * (ZOOM[0] * 24) ** 2
+            assert (picture > 150).any()
+    assert 100 < kept < 200  # some are cut off, most are not
+
+
+def test_size_place_and_tone_differ() -> None:
+    found = [changed(seed) for seed in range(8)]
+    assert len({tuple(target["boxes"][0].tolist()) for _, target in found}) == 8
+    assert len({int(picture.max()) for picture, _ in found}) > 4
+
+
+def test_a_picture_without_boxes_stays_one() -> None:
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    _, target = light(square(0)[0], nothing, np.random.default_rng(0))
+    assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,)

@@ -96,6 +96,31 @@ def test_without_augmentation_nothing_is_flipped(split: Split) -> None:
     assert order(found) == order(epoch_of(split))
 
 
+def test_light_is_a_function_of_seed_epoch_and_picture_alone(split: Split) -> None:
+    def by_picture(batch_size: int, **changes: Any) -> dict[int, Any]:
+        found = epoch_of(split, batch_size, augment="light", **changes)
+        targets = [own["boxes"].tolist() for _, batch in found for own in batch]
+        plain = order(epoch_of(split, batch_size, augment="none", **changes))
+        pictures = [picture for pictures, _ in found for picture in pictures]
+        return {
+            i: (own, picture.tolist())
+            for i, own, picture in zip(plain, targets, pictures, strict=True)
+        }
+
+    assert by_picture(4) == by_picture(13)
+    assert by_picture(4) != by_picture(4, epoch=1) != by_picture(4, seed=1)
+
+
+def test_light_flip_does_both(split: Split) -> None:
+    for name, flips in (("light", False), ("light_flip", True)):
+        found = epoch_of(split, augment=name)
+        shapes = {tuple(pictures.shape[1:]) for pictures, _ in found}
+        assert shapes == {(3, SIZE, SIZE)}
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p, _ in found)
+        mirrored = [int(p[0, 4, 0]) > int(p[0, 4, -1]) for batch, _ in found for p in batch]
+        assert any(mirrored) == flips
+
+
 def test_a_flip_moves_the_boxes_of_its_picture(split: Split) -> None:
     found = epoch_of(split)
     plain = {i: target(split.pictures[i], SIZE)["boxes"] for i in range(13)}
