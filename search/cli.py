@@ -176,7 +176,7 @@ def _train(options: argparse.Namespace) -> int:
     from .single import train
 
     try:
-        result = train(_config(options, ["search.asha=off", "space={}"]), summary.lines())
+        result = train(_config(options, ["search.asha=off"]), summary.lines())
     except Busy as error:
         print(error, file=sys.stderr)
         return 1

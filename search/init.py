@@ -47,7 +47,7 @@ search:
   trials: {trials}
   # time_budget: 2h
   seed: 0
-  asha: {{grace_period: 3, reduction_factor: 2}}   # or off
+  asha: {{grace_period: 3, reduction_factor: 3}}   # or off
   confirm: {{top: 2, seeds: 1}}   # the best again with another seed; or off
 resources: auto              # or {{cpus_per_trial: 4, gpus_per_trial: 0.5}}
 cluster: local               # or auto, or a head's address

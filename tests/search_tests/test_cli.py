@@ -169,6 +169,21 @@ def test_init_then_dry_run(tiny_data: Data, capsys: Captured) -> None:
     assert "cells.yaml is there already" in capsys.readouterr().err
 
 
+def test_a_file_whose_space_gives_a_field_its_effect_can_be_trained(
+    write_search: Make, capsys: Captured
+) -> None:
+    write_search(
+        {
+            "train.unfreeze.schedule": "at_once",  # alone, it would make open_epochs an error
+            "train.unfreeze.epochs": 1,
+            "train.head": {"epochs": 0},
+            "space": {"train.unfreeze.schedule": {"choice": ["gradual", "at_once"]}},
+        }
+    )
+    assert main(["train", "tiny.yaml"]) == 0
+    assert "Winner: trial #0 as written" in capsys.readouterr().out
+
+
 def test_evaluate_can_answer_in_json(trained: Trained, tiny_data: Data, capsys: Captured) -> None:
     shutil.copytree(trained.winner, "model")
     assert main(["evaluate", "model", str(tiny_data.train.parent), "--json"]) == 0
