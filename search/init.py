@@ -33,7 +33,7 @@ train:
     batch_size: {batch}
     depth: 3                 # stages from the head end: 0 to all
     schedule: at_once        # or gradual
-    open_epochs: 3           # gradual opens the stages over so many epochs
+    open_epochs: 2           # gradual opens the stages over so many epochs
     lr: 2e-3
     backbone_lr_ratio: 0.3   # the backbone's learning rate, as a share of lr
     weight_decay: 1e-4
@@ -47,7 +47,7 @@ search:
   trials: {trials}
   # time_budget: 2h
   seed: 0
-  asha: {{grace_period: 3, reduction_factor: 3}}   # or off
+  asha: {{grace_period: 2, reduction_factor: 3}}   # or off
   confirm: {{top: 2, seeds: 1}}   # the best again with another seed; or off
 resources: auto              # or {{cpus_per_trial: 4, gpus_per_trial: 0.5}}
 cluster: local               # or auto, or a head's address

@@ -26,16 +26,13 @@ from .data.batches import batches, steps
 from .data.canvas import cache_folder, open_store
 from .data.dataset import Splits
 from .engine import OutOfMemory, train_one_epoch
-from .evaluate import Truth, evaluate
+from .evaluate import BATCH_SIZE, Truth, evaluate
 from .model.detectors import Detector, build
 from .model.freezing import set_depth
 from .optim import GroupReport
 from .phase_cache import PhaseCache, digest
 from .phases import Phase, plan
 from .precision import device, resolve
-
-EVALUATION_BATCH = 8
-"""Pictures at once on val during a trial; an export is measured one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +154,7 @@ def fit(
                     scene.truth,
                     scene.val,
                     precision=train.precision,
-                    batch_size=EVALUATION_BATCH,
+                    batch_size=BATCH_SIZE[where.type],
                     on_step=on_step,
                 )
                 ended = time.monotonic()

@@ -12,7 +12,7 @@ from .data.batches import batches, steps
 from .data.canvas import letterbox
 from .data.dataset import Split, Splits
 from .engine import train_one_epoch
-from .evaluate import detect
+from .evaluate import BATCH_SIZE, detect
 from .model.detectors import build
 from .model.freezing import set_depth
 from .phases import Phase, plan
@@ -86,7 +86,8 @@ def _time_epochs(config: TrainConfig, data: Splits) -> Timing:
     few = _first(data.val, 8)
     canvases = _canvases(few, config.model.image_size)
     started = time.monotonic()
-    detect(detector, few, canvases, precision=train.precision, batch_size=len(few.pictures))
+    size = BATCH_SIZE[where.type]
+    detect(detector, few, canvases, precision=train.precision, batch_size=size)
     evaluation = (time.monotonic() - started) * len(data.val.pictures) / len(few.pictures)
     return Timing(head + evaluation, unfrozen + evaluation)
 
