@@ -119,7 +119,7 @@ def _plain(options: argparse.Namespace) -> tuple[float, float]:
                 "weight_decay": tune.loguniform(1e-6, 1e-2),
                 "depth": tune.randint(0, 6),
             },
-            tune_config=tune.TuneConfig(num_samples=options.trials),
+            tune_config=tune.TuneConfig(num_samples=options.trials, reuse_actors=True),
             run_config=tune.RunConfig(storage_path=scratch, verbose=0),
         )
         started, used = time.monotonic(), time.process_time()

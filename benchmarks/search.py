@@ -17,6 +17,10 @@ from pathlib import Path
 
 import psutil
 
+from search.exports import read_search
+from search.results import costs
+from search.study import read_study
+
 
 def main() -> None:
     options = _options()
@@ -50,9 +54,14 @@ def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -
     if process.wait():
         sys.exit(process.returncode)
     seconds = time.monotonic() - started
-    metrics = json.loads(next(place.glob("searches/*/winner/metrics.json")).read_text())
+    found = next((place / "searches").glob("*/winner")).parent
+    metrics = json.loads((found / "winner" / "metrics.json").read_text())
+    config = read_search(found.name, place / "searches")
+    spent = costs(config, read_study(found, found.name))
     return {
         "minutes": round(seconds / 60, 1),
+        "trials": spent.trials,
+        "epochs": {"trained": spent.run, "forked": spent.forked, "stopped": spent.stopped},
         "peak_pss_gib": round(peak[0] / 2**30, 2),
         **{
             f"{split}_{name}": round(metrics[split]["figures"][name], 4)
@@ -76,7 +85,7 @@ def _watch_memory(process: subprocess.Popen[bytes]) -> list[int]:
                 except psutil.Error:  # it ended meanwhile
                     continue
             peak[0] = max(peak[0], total)
-            time.sleep(2)
+            time.sleep(5)  # the kernel walks all pages for it, and training waits
 
     threading.Thread(target=watch, daemon=True).start()
     return peak

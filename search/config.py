@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BeforeValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -293,6 +294,7 @@ def check(config: SearchConfig) -> list[str]:
     errors = fixed_errors(config.train, searched)
     errors += _password_errors(config)
     errors += _file_errors(config)
+    errors += _resource_errors(config)
     space: Space = []
     try:
         space = read_space(config.space)
@@ -334,6 +336,20 @@ def _file_errors(config: SearchConfig) -> list[str]:
             "(legal: imagenet, none, a file)"
         )
     return errors
+
+
+def _resource_errors(config: SearchConfig) -> list[str]:
+    """What a trial wants and this machine lacks, where no other is asked; of clusters the driver
+    learns when it has joined one."""
+    share = config.resources
+    if config.cluster != "local" or share == "auto":
+        return []
+    offered = {"cpus_per_trial": os.cpu_count() or 1, "gpus_per_trial": torch.cuda.device_count()}
+    return [
+        f"resources.{name}: {getattr(share, name):g} (legal: at most {most}, what this machine has)"
+        for name, most in offered.items()
+        if getattr(share, name) > most
+    ]
 
 
 def _bounds(spec: Any) -> list[int]:

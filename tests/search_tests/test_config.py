@@ -238,6 +238,13 @@ def test_a_short_grace_period_is_sound_where_nothing_opens_slowly(make_raw: Make
     assert resolve(raw, Path()).search.asha != "off"
 
 
+def test_a_trial_larger_than_this_machine_is_an_error(make_raw: Make) -> None:
+    large = {"resources": {"cpus_per_trial": 4000, "gpus_per_trial": 0}}
+    (error,) = errors_of(resolve, make_raw(large), Path())
+    assert error.startswith("resources.cpus_per_trial: 4000 (legal: at most ")
+    resolve(make_raw(large | {"cluster": "auto"}), Path())  # whose nodes may be larger
+
+
 def test_asha_can_be_off() -> None:
     raw = read(written("name: x\ndata: digits\nsearch: {asha: off}\n"), [])
     assert resolve(raw, Path()).search.asha == "off"
