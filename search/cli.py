@@ -216,9 +216,10 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _clean(options: argparse.Namespace) -> int:
     from .disk import clean
-    from .exports import read_search
+    from .exports import begun_study, read_search
 
-    freed = clean(read_search(options.name, options.storage))
+    config = read_search(options.name, options.storage)
+    freed = clean(config, begun_study(config))
     print(f"freed {freed / 1e6:.0f} MB")
     return 0
 

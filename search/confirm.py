@@ -5,8 +5,8 @@ best mean wins.
 """
 
 from .config import SearchConfig
-from .results import order
-from .study import End, Study
+from .results import to_confirm
+from .study import Study
 
 
 def missing(config: SearchConfig, study: Study) -> list[tuple[int, int]]:
@@ -14,11 +14,7 @@ def missing(config: SearchConfig, study: Study) -> list[tuple[int, int]]:
     confirm = config.search.confirm
     if confirm == "off":
         return []
-    best = [
-        record
-        for record in order(config, study.searched())
-        if record.end is End.FINISHED and record.best is not None
-    ][: confirm.top]
+    best = to_confirm(config, study.records.values())
     known = {(r.confirms, r.seed) for r in study.records.values()}
     first = config.train.seed + 1
     wanted = [

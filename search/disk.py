@@ -3,13 +3,14 @@
 import contextlib
 import errno
 import shutil
+from pathlib import Path
 
 from trainer.checkpoint import BEST, LAST, PREVIOUS
 from trainer.config import BadInput
 
 from .config import SearchConfig, trial_folder
 from .lock import Busy, locked
-from .results import order
+from .results import may_win, order
 from .study import Study
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -23,31 +24,44 @@ def is_full(error: BaseException) -> bool:
 
 def tidy(config: SearchConfig, study: Study) -> None:
     """Delete what no one needs any more: ended trials' last checkpoints, and of their best ones the
-    worst, as long as all together are over the cap."""
+    worst, as long as all together are over the cap; none that may become the winner's."""
+    needed = may_win(config, study.records.values())
     ended = [r for r in order(config, study.records.values()) if r.end is not None]
     total = 0
-    for place, record in enumerate(ended):
+    for record in ended:
         folder = trial_folder(config.folder, record.number)
         for name in (LAST, PREVIOUS):
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             total += (folder / BEST).stat().st_size
-            if place and total > config.search.disk_cap:
+            if record.number not in needed and total > config.search.disk_cap:
                 (folder / BEST).unlink()
 
 
-def clean(config: SearchConfig) -> int:
-    """Delete the trials' checkpoints and the shared phases; the record and the winner stay.
+def clean(config: SearchConfig, study: Study) -> int:
+    """Delete the shared phases and the trials' checkpoints; the record, the winner, and the best
+    checkpoints that may yet become another winner's stay.
 
     Returns the bytes that became free. Raises BadInput while the search runs.
     """
+    needed = {
+        trial_folder(config.folder, number) / BEST
+        for number in may_win(config, study.records.values())
+    }
     freed = 0
     try:
         with locked(config.folder):
             for name in ("trials", "phases"):
-                folder = config.folder / name
-                freed += sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-                shutil.rmtree(folder, ignore_errors=True)
+                for file in (config.folder / name).rglob("*"):
+                    if file.is_file() and file not in needed:
+                        freed += file.stat().st_size
+                        file.unlink()
     except Busy as error:
         raise BadInput([str(error)]) from error
     return freed
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed workers left half written in a search's folder that nobody runs."""
+    for part in [*folder.glob("trials/*/.*"), *folder.glob("phases/.*")]:
+        shutil.rmtree(part) if part.is_dir() else part.unlink()

@@ -14,12 +14,15 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.error import TuneError
 
 from clusters import connect
-from trainer.config import BadInput
+from trainer.checkpoint import load_last, write_whole
+from trainer.config import BadInput, Depth
 from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
 from trainer.data.formats import load
+from trainer.fit import read_report
 from trainer.model.backbones import count_stages
 
 from . import confirm
@@ -32,17 +35,18 @@ from .config import (
     stored,
     study_uri,
     tracking_uri,
+    trial_folder,
     write_yaml,
 )
-from .disk import tidy
+from .disk import is_full, sweep, tidy
 from .lock import locked
 from .progress import Progress, Quiet
 from .resources import describe_slots, share_of_a_trial, slots
 from .results import SearchResult, costs, markdown, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
-from .space import Space, apply, as_written, read_space
-from .stopping import Stopping
+from .space import Space, apply, as_written, contains, read_space
+from .stopping import Stopping, withdraw_request
 from .study import Study, open_study
 from .tracking import Description, MlflowTracking, NoTracking
 from .trial import resolve_precision, run_trial
@@ -64,8 +68,6 @@ MAY_CHANGE = (
     "storage",
 )
 """What a continued search may have differently."""
-MAX_RETRIES = 3
-"""Times that a trial whose worker died is started again."""
 TRACKING_PATIENCE = 60.0
 """Seconds that an ended search waits for MLflow to take the last rows."""
 
@@ -91,8 +93,10 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             open_store(split, config.model.image_size, cache_folder() / "canvases")
 
     with contextlib.ExitStack() as held:
+        study = None
         if (config.folder / "search.yaml").is_file():
             held.enter_context(locked(config.folder))
+            withdraw_request(config.folder)
             study = open_search(config, space, data)
             if confirm.is_complete(config, study):  # nothing to do, and no cluster to join for it
                 study.set("state", "done")
@@ -101,7 +105,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
         with connect.connected(config.cluster, PACKAGES):
             share = share_of_a_trial(config)
             progress.say(describe_slots(share))
-            if not (config.folder / "search.yaml").is_file():
+            if study is None:
                 held.enter_context(locked(config.folder))  # makes the folder, the first thing there
                 study = open_search(config, space, data)
             if study.get("precision") is None:
@@ -169,11 +173,12 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
         )
     if study.get("data") not in (None, data.digest):
         raise BadInput([f"data: its content has changed since {config.folder} was begun"])
+    write_whole(write_yaml(stored(config)).encode(), config.folder / "search.yaml")
     if study.get("id") is None:
         study.set("data", data.digest)
         study.set("id", uuid.uuid4().hex)
-    (config.folder / "search.yaml").write_text(write_yaml(stored(config)))
     study.release_running()
+    sweep(config.folder)
     if all(record.origin != "sampled" for record in study.records.values()):
         _enqueue_first(config, space, study)
     return study
@@ -182,9 +187,11 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
 def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
     """The configuration as written, the same with everything unfrozen, then the user's own."""
     points = [("as written", config), *(("first", apply(config, v)) for v in config.search.first)]
-    if any(dimension.name == "train.unfreeze.depth" for dimension in space):
-        unfrozen = apply(config, {"train.unfreeze.depth": count_stages(config.model.backbone)})
-        points.insert(1, ("all unfrozen", unfrozen))
+    everything: tuple[Depth, ...] = ("all", count_stages(config.model.backbone))
+    for dimension in space:
+        legal = [depth for depth in everything if contains(dimension, depth)]
+        if dimension.name == "train.unfreeze.depth" and legal:
+            points.insert(1, ("all unfrozen", apply(config, {dimension.name: legal[0]})))
     seen = [record.parameters for record in study.records.values()]
     for origin, point in points[: config.search.trials]:
         parameters = as_written(space, point)
@@ -224,6 +231,7 @@ def _run_trials(
     asha = config.search.asha
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
     stopping = Stopping(study, config.folder, config.search.max_failed_trials)
+    scheduler = StudyScheduler(study, None if asha == "off" else asha, config.train.unfreeze.epochs)
     progress.start(config, study, partial(slots, share))
     with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch, _sigterm_as_sigint():
         tuner = tune.Tuner(
@@ -247,9 +255,7 @@ def _run_trials(
                     slots=partial(slots, share),
                     confirm=partial(confirm.enqueue, config, study),
                 ),
-                scheduler=StudyScheduler(
-                    study, None if asha == "off" else asha, config.train.unfreeze.epochs
-                ),
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,  # a worker takes seconds to import torch
                 time_budget_s=config.search.time_budget,
@@ -258,24 +264,52 @@ def _run_trials(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                # a trial whose worker died waits in the study for its turn, like any other
+                failure_config=tune.FailureConfig(max_failures=0),
                 stop=stopping,
                 callbacks=[_Watchers(tracking, progress, partial(tidy, config, study))],
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the disk may be full, the database away
+                study.set("state", "interrupted")
+                study.release_running()
+            _wake_all(tracking, study)
+            tracking.close(TRACKING_PATIENCE)
+            cause = error.__context__
+            if isinstance(error, TuneError) and cause is not None and is_full(cause):
+                raise cause from None  # Tune's own error is the other's text alone
+            raise
+    _catch_up(config, study, scheduler)
     late = "out of time" if time.monotonic() >= deadline else "interrupted"
     done = "done" if confirm.is_complete(config, study) else late
     study.set("state", stopping.state or done)
     study.release_running()
     tidy(config, study)
-    tracking.wake(None)
-    for number in study.records:
-        tracking.wake(number)
+    _wake_all(tracking, study)
     if not tracking.close(TRACKING_PATIENCE):
         log.warning("MLflow lacks some rows still; the same line again fills them in")
     return stopping.reason
+
+
+def _catch_up(config: SearchConfig, study: Study, scheduler: StudyScheduler) -> None:
+    """Take the last epochs of trials that were cut short: Tune drops what they reported while it
+    ended, and their checkpoints would be ahead of the record."""
+    for record in list(study.records.values()):
+        if record.end is None and record.started is not None:
+            checkpoint = load_last(trial_folder(config.folder, record.number)) or {"reports": []}
+            for raw in checkpoint["reports"]:
+                if scheduler.take(record.number, read_report(raw)):
+                    break
+
+
+def _wake_all(tracking: MlflowTracking | NoTracking, study: Study) -> None:
+    tracking.wake(None)
+    for number in study.records:
+        tracking.wake(number)
 
 
 class _Watchers(tune.Callback):

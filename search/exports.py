@@ -18,7 +18,7 @@ from trainer.predict import draw, find_pictures, predict, to_coco
 from .config import SearchConfig, read_yaml, resolve, study_uri, trial_folder
 from .results import config_of
 from .space import read_space
-from .study import read_study
+from .study import Study, read_study
 
 
 def find_model(model: str, storage: Path) -> Path:
@@ -45,6 +45,16 @@ def read_search(name: str, storage: Path) -> SearchConfig:
     return config.model_copy(update={"storage": storage.resolve()})
 
 
+def begun_study(config: SearchConfig) -> Study:
+    """The study of a search that was begun, for reading. Raises BadInput when it is not there."""
+    # what the search's folder says counts: a URL in the environment may be for another search
+    uri = study_uri(config) if config.study else None
+    try:
+        return read_study(config.folder, config.name, uri)
+    except FileNotFoundError as error:
+        raise BadInput([str(error)]) from error
+
+
 def export_model(model: str, trial: int | None, storage: Path, out: Path) -> None:
     """Write the winner, or one trial's best checkpoint, to a new folder. Raises BadInput."""
     if out.exists():
@@ -53,7 +63,7 @@ def export_model(model: str, trial: int | None, storage: Path, out: Path) -> Non
         shutil.copytree(find_model(model, storage), out)
         return
     config = read_search(model, storage)
-    study = read_study(config.folder, config.name, study_uri(config))
+    study = begun_study(config)
     record = study.records.get(trial)
     if record is None:
         raise BadInput([f"--trial {trial}: {model} has trials 0 to {len(study.records) - 1}"])

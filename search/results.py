@@ -118,6 +118,27 @@ def order(config: SearchConfig, records: Iterable[TrialRecord]) -> list[TrialRec
     return sorted(records, key=key, reverse=True)
 
 
+def to_confirm(config: SearchConfig, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The first trials in `order` that ran all their epochs, as many as `search.confirm` wants."""
+    confirm = config.search.confirm
+    if confirm == "off":
+        return []
+    ranked = order(config, (r for r in records if r.confirms is None))
+    return [r for r in ranked if r.end is End.FINISHED and r.best is not None][: confirm.top]
+
+
+def may_win(config: SearchConfig, records: Iterable[TrialRecord]) -> set[int]:
+    """Numbers of the trials of which one has, or will have, the winner's checkpoint: the first in
+    `order`, those to be confirmed, and all runs of what was confirmed."""
+    records = list(records)
+    found = {r.number for r in order(config, (r for r in records if r.confirms is None))[:1]}
+    found |= {r.number for r in to_confirm(config, records)}
+    for record in records:
+        if record.confirms is not None:
+            found |= {record.number, record.confirms}
+    return found
+
+
 def _height(config: SearchConfig, record: TrialRecord) -> int:
     asha = config.search.asha
     heights = [] if asha == "off" else rungs(asha, config.train.unfreeze.epochs)

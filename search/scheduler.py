@@ -1,13 +1,15 @@
 """The study as a Tune scheduler: a report is recorded, then judged by ASHA."""
 
 from pathlib import Path
-from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from trainer.fit import EpochReport
+
 from .asha import stops
 from .config import Asha
+from .disk import is_full
 from .study import End, Study, from_json
 
 
@@ -24,16 +26,10 @@ class StudyScheduler(FIFOScheduler):
         return {}  # Tune pickles its parts at the start; the study is the state, and stays here
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
-        """A worker died, for the last time or not. Memory would be as short the next time."""
+        """A worker died. Memory would be as short the next time."""
         if _killed_for_memory(trial):
             text = "Ray ended its worker: the node was running out of memory"
             self._study.end(int(trial.config["number"]), End.OUT_OF_MEMORY, text)
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """A trial comes to Tune's queue, or back to it after its worker died."""
-        record = self._study.records.get(int(trial.config["number"]))
-        if record is not None and record.end is not None:
-            tune_controller.stop_trial(trial)
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, str]) -> str:
         number = int(trial.config["number"])
@@ -45,7 +41,17 @@ class StudyScheduler(FIFOScheduler):
             return str(TrialScheduler.STOP)
         if "report" not in result:
             return str(TrialScheduler.CONTINUE)
-        report = from_json(result["report"])
+        try:
+            stopped = self.take(number, from_json(result["report"]))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._study.full_disk = str(error)
+            return str(TrialScheduler.STOP)
+        return str(TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE)
+
+    def take(self, number: int, report: EpochReport) -> bool:
+        """Record a report, once, and say whether ASHA stops, or has stopped, its trial."""
         record = self._study.records[number]
         if report.epoch not in record.reports:
             stop = (
@@ -54,10 +60,10 @@ class StudyScheduler(FIFOScheduler):
                 and stops(self._asha, self._epochs, record, report, self._study.records.values())
             )
             self._study.record(number, report, stop)
-        if record.stopped_at is not None:
-            self._study.end(number, End.PRUNED)
-            return str(TrialScheduler.STOP)
-        return str(TrialScheduler.CONTINUE)
+        if record.stopped_at is None:
+            return False
+        self._study.end(number, End.PRUNED)
+        return True
 
 
 def _killed_for_memory(trial: Trial) -> bool:

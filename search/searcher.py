@@ -1,5 +1,6 @@
 """Optuna as a Ray Tune searcher: hands out trials of the study, one next step at a time."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from .space import Space
 from .study import End, Study
 
 Handed = tuple[int, TrainConfig]
+MAX_RETRIES = 3
+"""Times that a trial whose worker died is started again, from its last checkpoint."""
 
 
 class StudySearcher(Searcher):
@@ -45,6 +48,8 @@ class StudySearcher(Searcher):
         self._live: dict[str, Handed] = {}
         """By Tune's trial id."""
         self._held: Handed | None = None
+        self._deaths: Counter[int] = Counter()
+        """Workers that died, by trial number."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if len(self._live) >= self._slots():
@@ -70,7 +75,12 @@ class StudySearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         number, _ = self._live.pop(trial_id)
-        if error:  # an end that is known already stays
+        if not error or self._study.records[number].end is not None:
+            return
+        self._deaths[number] += 1
+        if self._deaths[number] <= MAX_RETRIES:
+            self._study.release(number)
+        else:
             self._study.end(number, End.LOST, "its workers died, again and again")
 
     def _head_in_progress(self, wanted: Handed) -> bool:

@@ -13,6 +13,7 @@ from .lock import locked
 from .progress import Lines
 from .results import SearchResult
 from .space import apply
+from .stopping import is_requested, withdraw_request
 from .study import End
 
 
@@ -27,6 +28,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         progress.say(note)
     refuse_changes(config)
     with locked(config.folder):
+        withdraw_request(config.folder)
         study = open_search(config, [], data)
         if study.get("precision") is None:
             study.set("precision", resolve(config.train.precision))
@@ -38,14 +40,15 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
             study.record(0, epoch)
             progress.update(0)
             tracking.wake(0)
-            return True
+            return not is_requested(config.folder)
 
         if study.waiting:
             _, written = study.ask([], apply(config, {"train.precision": study.get("precision")}))
             folder = trial_folder(config.folder, 0)
             try:
                 fit(written, data, folder, report, PhaseCache(config.folder / "phases"))
-                study.end(0, End.FINISHED)
+                if not is_requested(config.folder):
+                    study.end(0, End.FINISHED)
             except Diverged as error:
                 study.end(0, End.DIVERGED, str(error))
             except OutOfMemory as error:
@@ -56,7 +59,8 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
                 tracking.wake(0)
                 tracking.close(TRACKING_PATIENCE)
                 raise
-        study.set("state", "done")
+        study.set("state", "done" if study.records[0].end else "stopped")
+        study.release_running()
         progress.update(0)
         tracking.close(TRACKING_PATIENCE)
         return conclude(config, [], data, study, progress)

@@ -184,7 +184,7 @@ def as_written(space: Space, written: TrainConfig) -> Values:
     parameters: Values = {}
 
     def choose(dimension: Dimension, value: Any) -> Any:
-        if value == "all":
+        if value == "all" and dimension.kind != "choice":
             value = resolve_depth(value, count_stages(written.model.backbone))
         parameters[dimension.parameter] = value
         return value
@@ -233,7 +233,7 @@ def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[
     errors = []
 
     def choose(dimension: Dimension, value: Any) -> Any:
-        value = stages if value == "all" else value
+        value = stages if value == "all" and dimension.kind != "choice" else value
         if not contains(dimension, value):
             errors.append(
                 f"{dimension.name}: {value}, its value in {place}, lies outside its own dimension "

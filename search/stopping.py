@@ -19,18 +19,27 @@ def request_stop(folder: Path) -> None:
     (folder / REQUEST).touch()
 
 
+def is_requested(folder: Path) -> bool:
+    """Whether somebody asked."""
+    return (folder / REQUEST).exists()
+
+
+def withdraw_request(folder: Path) -> None:
+    """Forget what an earlier driver was asked."""
+    (folder / REQUEST).unlink(missing_ok=True)
+
+
 class Stopping(Stopper):
     """Stops the search for a reason, which stays in `state` and `reason`."""
 
     def __init__(self, study: Study, folder: Path, max_failed: int | None) -> None:
         self._study = study
-        self._request = folder / REQUEST
+        self._folder = folder
         self._max_failed = max_failed
         self._before = {record.number for record in study.ended()}
         self.state: str | None = None
         """What the search's state becomes; None while nothing speaks against going on."""
         self.reason = ""
-        self._request.unlink(missing_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its parts at the start; this stays here
@@ -59,8 +68,8 @@ class Stopping(Stopper):
                 f"{len(failed)} trials failed; search.max_failed_trials is {self._max_failed}. "
                 f"The last one:\n{failed[-1].text.strip()}"
             )
-        elif self._request.exists():
-            self._request.unlink(missing_ok=True)
+        elif is_requested(self._folder):
+            withdraw_request(self._folder)
             self.state = "stopped"
 
 

@@ -144,8 +144,12 @@ class Study:
         """Put trials that an earlier driver left running back among those that wait."""
         for number, record in self.records.items():
             if record.end is None:
-                self.storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
-                record.running = False
+                self.release(number)
+
+    def release(self, number: int) -> None:
+        """Put a trial that nobody runs any more back among those that wait."""
+        self.storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
+        self.records[number].running = False
 
     def enqueue(
         self, parameters: Values, origin: str, confirms: int | None = None, seed: int | None = None
@@ -206,13 +210,13 @@ class Study:
         now = time.time()
         content = {"at": now, "stop": stop, **asdict(report)}
         self.storage.set_trial_user_attr(self._ids[number], f"epoch {report.epoch}", content)
+        record.times[report.epoch] = now  # first: who reads a report reads its time
         record.reports[report.epoch] = report
         best = record.best_until(report.unfreeze_epoch) if report.unfreeze_epoch else None
         if best is not None:
             self.storage.set_trial_intermediate_value(
                 self._ids[number], report.unfreeze_epoch, best
             )
-        record.times[report.epoch] = now
         if stop:
             record.stopped_at = report.unfreeze_epoch
         return True

@@ -7,11 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import BadInput
-
 from .asha import confirming_epochs, expected_epochs, rungs
-from .config import SearchConfig, redacted, stored, study_uri, tracking_uri, write_yaml
-from .exports import read_search
+from .config import SearchConfig, redacted, stored, tracking_uri, write_yaml
+from .exports import begun_study, read_search
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress
 from .resources import here
@@ -28,7 +26,6 @@ from .results import (
     winner,
 )
 from .space import Space, flat, read_space
-from .study import Study, read_study
 
 HEAD_DEPENDS_ON = (
     "model.",
@@ -103,8 +100,8 @@ def _print_winner(console: Console, result: SearchResult) -> None:
     for other in result.rows:
         if other.rung < row.rung and (other.map or 0) > (row.map or 0):
             console.print(
-                f"Trial #{other.record.number} had {other.map:.3f}, but ran fewer epochs: ASHA "
-                "stopped it, and it is not compared"
+                f"Trial #{other.record.number} had {other.map:.3f}, but ran fewer epochs "
+                f"({other.state}): it is not compared"
             )
     run = row.best_run.number
     console.print(f"Measured from the export of trial {run}, in fp32:")
@@ -263,7 +260,7 @@ def print_list(storage: Path) -> None:
         table.add_column(heading)
     for name in names:
         config = read_search(name, storage)
-        study = _study(config)
+        study = begun_study(config)
         best = winner(rank(config, read_space(config.space), study.records.values()))
         ended = f"{len(study.ended())} of {config.search.trials}"
         shown = f"{best.map:.3f}" if best and best.map is not None else "-"
@@ -296,15 +293,8 @@ def watch_status(storage: Path, name: str, seconds: float = 2.0) -> None:
     _print_status(console, config)
 
 
-def _study(config: SearchConfig) -> Study:
-    try:
-        return read_study(config.folder, config.name, study_uri(config))
-    except FileNotFoundError as error:
-        raise BadInput([str(error)]) from error
-
-
 def _print_status(console: Console, config: SearchConfig) -> None:
-    study = _study(config)
+    study = begun_study(config)
     space = read_space(config.space)
     rows = rank(config, space, study.records.values())
     console.print(

@@ -93,6 +93,7 @@ class MlflowTracking:
         self._complained = False
         self._reached = False
         self._closing = threading.Event()
+        self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         for number in study.records:
             self._queue.put(number)
@@ -113,7 +114,9 @@ class MlflowTracking:
         self._thread.join(min(seconds, UNKNOWN_SECONDS))
         if self._reached:
             self._thread.join(max(0.0, seconds - UNKNOWN_SECONDS))
-        return not self._thread.is_alive()
+        complete = not self._thread.is_alive()
+        self._abandoned.set()  # another writer may come: two would write rows twice
+        return complete
 
     def _work(self) -> None:
         stale: dict[int | None, None] = {}
@@ -123,6 +126,8 @@ class MlflowTracking:
                 return
             # the search first: its run is the parent of the others
             for number in sorted(stale, key=lambda n: -1 if n is SEARCH else n):
+                if self._abandoned.is_set():
+                    return
                 try:
                     self._fill_search() if number is SEARCH else self._fill_trial(number)
                     self._reached = True

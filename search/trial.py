@@ -41,11 +41,12 @@ def run_trial(
 
     try:
         own.mkdir(parents=True, exist_ok=True)
-        with (own / STACKS).open("w") as stacks:
+        with (own / STACKS).open("a") as stacks:
 
             def on_step() -> None:
                 faulthandler.dump_traceback_later(hang_timeout, exit=True, file=stacks)
 
+            on_step()
             try:
                 fit(
                     TrainConfig.model_validate(config["config"]),

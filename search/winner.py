@@ -36,7 +36,12 @@ def export_winner(
     checkpoint = trial_folder(config.folder, run.number) / BEST
     export(checkpoint, trial_config, data.categories, data.digest, fresh)
     write_metrics(fresh, {"of": identity})
-    splits = ["val", "test"] if data.test else ["val"]
+    splits = ["val"]
+    if data.test:
+        splits.append("test")
+        looks = max(study.get("looks", 0), _looks(out))
+        study.set("looks", looks + 1)  # before: a look that is cut short was one
+        write_metrics(fresh, {"test": {"looks": looks}})
     for split in splits:
         _measure(fresh, config.folder / "search.yaml", split)
     metrics = json.loads((fresh / "metrics.json").read_text())
@@ -45,6 +50,13 @@ def export_winner(
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
     return dict(metrics)
+
+
+def _looks(export: Path) -> int:
+    """How often test was looked at with an earlier winner, evaluations by hand included."""
+    known = export / "metrics.json"
+    metrics = json.loads(known.read_text()) if known.is_file() else {}
+    return int(metrics.get("test", {}).get("looks", 0))
 
 
 def _measure(model: Path, data: Path, split: str) -> None:

@@ -138,6 +138,7 @@ def fit(
                 return run.result()
 
         for phase, key in zip(phases, keys, strict=True):
+            _share(run, phase, key, folder, reuse)  # where a killed worker came no further
             for epoch in range(max(phase.first_epoch, run.epoch), phase.end):
                 started = time.monotonic()
                 on_step()
@@ -176,8 +177,7 @@ def fit(
                     )
                 )
                 _keep(run, phase, config, folder)
-                if reuse and phase.name == "head" and run.epoch == phase.end:
-                    reuse.file_away(key, folder)
+                _share(run, phase, key, folder, reuse)
                 if not report(run.reports[-1]):
                     return run.result()
     return run.result()
@@ -229,6 +229,12 @@ def _resume_or_fork(
         if checkpoint is not None:
             run.restore(checkpoint)
             return
+
+
+def _share(run: _Run, phase: Phase, key: str, folder: Path, reuse: PhaseCache | None) -> None:
+    """File the head phase for other trials, once it is over."""
+    if reuse and phase.name == "head" and run.epoch == phase.end:
+        reuse.file_away(key, folder)
 
 
 def _train(

@@ -159,7 +159,7 @@ def test_list_of_an_empty_folder_is_no_error(capsys: Captured) -> None:
 
 def test_status_of_a_search_that_is_over(trained: Trained, capsys: Captured) -> None:
     assert main(["status", "once", "--storage", str(trained.config.storage)]) == 0
-    assert "once: done, tracking sqlite:///" in capsys.readouterr().out
+    assert "once: done, tracking sqlite:///" in " ".join(capsys.readouterr().out.split())
 
 
 def test_init_then_dry_run(tiny_data: Data, capsys: Captured) -> None:

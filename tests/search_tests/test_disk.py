@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.config import trial_folder
-from search.disk import clean, is_full, tidy
+from search.disk import clean, is_full, sweep, tidy
 from search.lock import locked
 from search.study import End, open_study
 from trainer.config import BadInput
@@ -52,19 +52,48 @@ def test_the_best_stays_whatever_the_cap(make_search: Make, make_record: Make) -
 
 def test_clean_leaves_the_record_and_the_winner(make_search: Make, make_record: Make) -> None:
     config = make_search()
-    searched(config, make_record, {0: 0.1}, running=1)
+    study = searched(config, make_record, {0: 0.1, 1: 0.2}, running=2)
     (config.folder / "winner").mkdir()
+    (config.folder / "winner" / "model.safetensors").touch()
     (config.folder / "phases" / "a").mkdir(parents=True)
     (config.folder / "phases" / "a" / "last.pt").write_bytes(bytes(50))
-    assert clean(config) == 650
-    assert {"study.journal", "winner"} <= {f.name for f in config.folder.iterdir()}
-    assert not (config.folder / "trials").exists() and not (config.folder / "phases").exists()
+    assert clean(config, study) == 850
+    left = {str(f.relative_to(config.folder)) for f in config.folder.rglob("*") if f.is_file()}
+    # what wins now may have to be exported again
+    assert left - {"driver.lock"} == {
+        "study.journal",
+        "winner/model.safetensors",
+        "trials/1/best.pt",
+    }
 
 
 def test_a_search_that_runs_is_not_cleaned(make_search: Make) -> None:
     config = make_search()
+    study = open_study(config.folder, config.name)
     with locked(config.folder), pytest.raises(BadInput, match="is being run by process"):
-        clean(config)
+        clean(config, study)
+
+
+def test_what_is_confirmed_stays_whatever_the_cap(make_search: Make, make_record: Make) -> None:
+    config = make_search({"search.disk_cap": 0, "search.confirm": {"top": 2, "seeds": 1}})
+    study = searched(config, make_record, {0: 0.6, 1: 0.1, 2: 0.5, 3: 0.4, 4: 0.5}, running=5)
+    for number, confirmed in ((3, 0), (4, 2)):  # the better mean may be that of 2
+        study.records[number].confirms = confirmed
+    tidy(config, study)
+    kept = [n for n in range(5) if left(config, n)]
+    assert kept == [0, 2, 3, 4]
+
+
+def test_what_a_killed_worker_left_half_written_goes(make_search: Make) -> None:
+    folder = make_search().folder
+    trial, phase = folder / "trials" / "0", folder / "phases" / ".key.host.7"
+    for place in (trial, phase):
+        place.mkdir(parents=True)
+    for file in (trial / ".last.pt.123", trial / "last.pt", phase / "last.pt"):
+        file.touch()
+    sweep(folder)
+    assert [f.name for f in folder.rglob("*") if f.is_file()] == ["last.pt"]
+    assert not phase.exists()
 
 
 @pytest.mark.parametrize(

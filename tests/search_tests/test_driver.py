@@ -14,6 +14,7 @@ from search.space import read_space
 from search.study import End, Study, open_study
 from trainer.config import BadInput
 from trainer.data.dataset import Splits
+from trainer.phases import plan
 
 from .conftest import SPACE
 
@@ -120,6 +121,28 @@ def test_without_a_depth_dimension_nothing_is_unfrozen_unasked(
 ) -> None:
     study = opened(make_search({"space": {LR: SPACE[LR]}}), tiny)
     assert [r.origin for r in study.records.values()] == ["as written"]
+
+
+@pytest.mark.parametrize(
+    ("depths", "unfrozen"),
+    [
+        ({"int": [0, "all"]}, 5),
+        ({"choice": [0, 2, "all"]}, "all"),
+        ({"choice": [2, 5]}, 5),
+        ({"choice": [0, 2]}, None),
+        ({"int": [0, 3]}, None),
+    ],
+)
+def test_everything_is_unfrozen_where_the_space_has_it(
+    make_search: Make, tiny: Splits, depths: dict[str, Any], unfrozen: Any
+) -> None:
+    config = make_search({"space": {DEPTH: depths}})
+    study = opened(config, tiny)
+    told = {r.origin: r.parameters[DEPTH] for r in study.records.values()}
+    assert told == {"as written": 2} | ({"all unfrozen": unfrozen} if unfrozen else {})
+    for _ in range(4):  # sampled ones too
+        number, trial = study.ask(read_space(config.space), config)
+        assert plan(trial.train, 5)[-1].depth <= 5
 
 
 def test_opening_again_keeps_the_search_and_its_identity(make_search: Make, tiny: Splits) -> None:

@@ -1,9 +1,12 @@
 """The study as a Tune scheduler: a report is recorded, then judged."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from search.config import Asha
 from search.scheduler import StudyScheduler
@@ -107,6 +110,22 @@ def test_a_worker_that_says_how_it_ended_is_believed(make_search: Make) -> None:
     assert study.records[0].text == "no memory"
     assert scheduler.on_trial_result(None, RayTrial(1), {"end": "error"}) == "STOP"
     assert scheduler.on_trial_result(None, RayTrial(1), {}) == "CONTINUE"
+
+
+def test_a_disk_that_is_full_for_the_record_stops_without_an_end(
+    make_search: Make, make_reports: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = opened(1)
+    asked(study, make_search, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(study.storage, "set_trial_user_attr", full)
+    (report,) = make_reports([0.1])
+    assert decide(StudyScheduler(study, None, 9), 0, report) == "STOP"
+    assert "No space left" in study.full_disk
+    assert study.records[0].end is None and not study.records[0].reports
 
 
 def test_without_asha_nobody_is_stopped(make_search: Make, make_reports: Make) -> None:

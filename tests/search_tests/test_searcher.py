@@ -159,13 +159,23 @@ def test_fewer_trials_than_there_are_is_finished_at_once(make_search: Make) -> N
     assert searcher(opened(), config, trials=1).suggest("x") == Searcher.FINISHED
 
 
-def test_a_lost_trial_ends_as_lost_and_a_told_end_stays(make_search: Make) -> None:
+def test_a_trial_whose_worker_died_comes_again_three_times(make_search: Make) -> None:
     study = opened()
     out = searcher(study, make_search({"space": HEAD_SPACE}))
-    for name in "ab":
-        out.suggest(name)
-    out.on_trial_complete("a", error=True)
+    first = out.suggest("a")
+    for name, following in zip("abc", "bcd", strict=True):
+        out.on_trial_complete(name, error=True)
+        assert study.records[0].end is None and study.waiting == [0]
+        assert out.suggest(following) == first
+    out.on_trial_complete("d", error=True)
     assert study.records[0].end is End.LOST and study.records[0].text
-    study.end(1, End.DIVERGED)
-    out.on_trial_complete("b", error=True)
-    assert study.records[1].end is End.DIVERGED
+    assert out.suggest("e")["number"] == 1
+
+
+def test_an_end_that_is_known_outlives_the_worker(make_search: Make) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": HEAD_SPACE}))
+    out.suggest("a")
+    study.end(0, End.DIVERGED)
+    out.on_trial_complete("a", error=True)
+    assert study.records[0].end is End.DIVERGED and not study.waiting

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from search.stopping import Stopping, request_stop
+from search.stopping import Stopping, request_stop, withdraw_request
 from search.study import End, Study, TrialRecord, open_study
 
 TRACEBACK = """Traceback (most recent call last):
@@ -56,8 +56,9 @@ def test_more_failures_than_allowed_stop_the_search(study: Study, tmp_path: Path
 
 def test_a_request_stops_the_search_once(study: Study, tmp_path: Path) -> None:
     request_stop(tmp_path)
+    withdraw_request(tmp_path)  # it was meant for the driver before
     stopping = Stopping(study, tmp_path, None)
-    assert not stopping.stop_all()  # it was meant for the driver before
+    assert not stopping.stop_all()
     request_stop(tmp_path)
     assert stopping.stop_all() and stopping.state == "stopped"
     assert not Stopping(study, tmp_path, None).stop_all()

@@ -222,9 +222,8 @@ def test_a_dead_server_neither_raises_nor_blocks_and_is_told_once(
             tracker.wake(number)
         assert time.monotonic() - started < 5
         started = time.monotonic()
-        assert tracker.close(0.5) is False
-        assert time.monotonic() - started < 2
         assert tracker.close(1.5) is False  # so that it has tried more than once
+        assert time.monotonic() - started < 3
     told = [r.getMessage() for r in caplog.records if "MLflow does not take our rows" in r.message]
     assert len(told) == 1
     assert "the search goes on" in told[0]
