@@ -180,6 +180,8 @@ def stored(config: SearchConfig) -> dict[str, Any]:
     raw = config.model_dump(mode="json")
     uri = study_uri(config)
     raw["study"] = redacted(uri) if uri else None
+    # with the folder and the environment of this command: another's would name another store
+    raw["tracking"] = redacted(tracking_uri(config.tracking))
     return raw
 
 

@@ -56,7 +56,7 @@ def test_auto_is_a_gpu_where_there_are_some_else_a_share_of_the_cores(
 def test_what_is_written_is_taken(cluster: Callable[..., None], make_search: Make) -> None:
     cluster((8, 2), (4, 0))
     wanted = {"cpus_per_trial": 2, "gpus_per_trial": 0.5}
-    share = share_of_a_trial(make_search({"resources": wanted}))
+    share = share_of_a_trial(make_search({"resources": wanted, "cluster": "auto"}))
     assert share == Resources(cpus_per_trial=2, gpus_per_trial=0.5)
     assert slots(share) == 4
 
@@ -69,7 +69,7 @@ def test_a_trial_that_no_node_could_hold_is_refused_with_what_one_has(
 ) -> None:
     cluster((8, 0), (4, 0))
     with pytest.raises(BadInput, match=r"resources: .*legal: at most 8 and 0"):
-        share_of_a_trial(make_search({"resources": wanted}))
+        share_of_a_trial(make_search({"resources": wanted, "cluster": "auto"}))
 
 
 def test_idle_gpus_are_told(
