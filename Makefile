@@ -27,4 +27,7 @@ venv: .venv/installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Unfreeze needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint clusters/constraints.txt --editable '.[dev]'
+# on all cores, where pip takes one; left to Python, it is never done where PYTHONDONTWRITEBYTECODE
+# is set, and every worker would compile torch anew; a few files of others' are templates, no Python
+	-$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null
 	touch $@
