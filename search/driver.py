@@ -209,6 +209,7 @@ def _configure_tune() -> None:
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000"
     os.environ["TUNE_RESULT_BUFFER_LENGTH"] = "1"
     os.environ["TUNE_WARN_THRESHOLD_S"] = "30"
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # pages of traceback; the searcher says a line
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # only the old output keeps silent at verbose=0
     os.environ["RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS"] = "0"
     for noisy in ("ray.tune", "ray.train", "ray._private"):
@@ -264,7 +265,7 @@ def _run_trials(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=scratch,
-                # a trial whose worker died waits in the study for its turn, like any other
+                # the searcher hands it out again: of a reused worker Tune counts one death twice
                 failure_config=tune.FailureConfig(max_failures=0),
                 stop=stopping,
                 callbacks=[_Watchers(tracking, progress, partial(tidy, config, study))],

@@ -1,5 +1,6 @@
 """Optuna as a Ray Tune searcher: hands out trials of the study, one next step at a time."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from trainer.phases import plan
 
 from .space import Space
 from .study import End, Study
+
+log = logging.getLogger(__name__)
 
 Handed = tuple[int, TrainConfig]
 MAX_RETRIES = 3
@@ -48,12 +51,16 @@ class StudySearcher(Searcher):
         self._live: dict[str, Handed] = {}
         """By Tune's trial id."""
         self._held: Handed | None = None
+        self._again: list[Handed] = []
+        """Trials whose workers died: they come before all others, which may wait for their head."""
         self._deaths: Counter[int] = Counter()
         """Workers that died, by trial number."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if len(self._live) >= self._slots():
             return None  # asked later, the sampler knows more
+        if self._again:
+            return self._hand_out(trial_id, self._again.pop(0))
         if self._held is None:
             if not self._study.waiting and len(self._study.searched()) >= self._trials:
                 if self._live:
@@ -64,8 +71,12 @@ class StudySearcher(Searcher):
             self._held = self._study.ask(self._space, self._written)
         if self._head_in_progress(self._held):
             return None
-        self._live[trial_id], self._held = self._held, None
-        number, config = self._live[trial_id]
+        handed, self._held = self._held, None
+        return self._hand_out(trial_id, handed)
+
+    def _hand_out(self, trial_id: str, handed: Handed) -> dict[str, Any]:
+        self._live[trial_id] = handed
+        number, config = handed
         return {"number": number, "config": config.model_dump(mode="json")}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -74,12 +85,19 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        number, _ = self._live.pop(trial_id)
+        handed = self._live.pop(trial_id)
+        number = handed[0]
         if not error or self._study.records[number].end is not None:
             return
         self._deaths[number] += 1
         if self._deaths[number] <= MAX_RETRIES:
-            self._study.release(number)
+            log.warning(
+                "trial %d: its worker died; it goes on from its last checkpoint (retry %d of %d)",
+                number,
+                self._deaths[number],
+                MAX_RETRIES,
+            )
+            self._again.append(handed)
         else:
             self._study.end(number, End.LOST, "its workers died, again and again")
 

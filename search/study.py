@@ -144,12 +144,8 @@ class Study:
         """Put trials that an earlier driver left running back among those that wait."""
         for number, record in self.records.items():
             if record.end is None:
-                self.release(number)
-
-    def release(self, number: int) -> None:
-        """Put a trial that nobody runs any more back among those that wait."""
-        self.storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
-        self.records[number].running = False
+                self.storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
+                record.running = False
 
     def enqueue(
         self, parameters: Values, origin: str, confirms: int | None = None, seed: int | None = None

@@ -166,7 +166,7 @@ class Faulty:
     def workers(self) -> list[psutil.Process]:
         assert self.process is not None
         found = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in found if "ray::" in p.name() and "IDLE" not in p.name()]
+        return [p for p in found if "ray::ImplicitFunc" in " ".join(p.cmdline())]
 
 
 def until(reached: Callable[[], bool], seconds: float) -> None:
