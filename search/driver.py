@@ -214,6 +214,8 @@ def _configure_tune() -> None:
     os.environ["RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS"] = "0"
     for noisy in ("ray.tune", "ray.train", "ray._private"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    # it lists each Tune trial whose worker died, though its trial of the study went on in another
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 
 def _run_trials(

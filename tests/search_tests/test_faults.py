@@ -373,7 +373,7 @@ def test_a_worker_dies_while_it_writes_a_checkpoint(
     edit(
         search.code / "trainer" / "checkpoint.py",
         "            stream.write(content)\n",
-        "            torn = file.with_name('torn')\n"
+        "            torn = file.parents[1] / 'torn'\n"
         "            if file.name == LAST and file.with_name(PREVIOUS).exists()"
         " and not torn.exists():\n"
         "                torn.touch()\n"
@@ -383,8 +383,8 @@ def test_a_worker_dies_while_it_writes_a_checkpoint(
         "            stream.write(content)\n",
     )
     search.run()
-    study = check(search, tiny_data, repeats=TRIALS)  # each trial once
-    check_as_unbroken(search, study, 1, tiny)
+    study = check(search, tiny_data, repeats=1)
+    check_as_unbroken(search, study, 0, tiny)  # alone at first, with the head phase: it was hit
 
 
 def test_a_worker_hangs(faulty: Make, tiny_data: Data) -> None:
