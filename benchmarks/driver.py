@@ -22,6 +22,7 @@ from ray import tune
 
 from search import driver
 from search.config import Resources, SearchConfig, resolve
+from search.opening import open_search
 from search.progress import Quiet
 from search.space import read_space
 from search.study import End, to_json
@@ -96,7 +97,7 @@ def _side(options: argparse.Namespace) -> dict[str, float]:
         logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}},
     )
-    driver._configure_tune()
+    driver.configure_tune()
     run = _plain if options.side == "plain" else _ours
     try:
         wall, cpu = run(options)
@@ -131,7 +132,7 @@ def _ours(options: argparse.Namespace) -> tuple[float, float]:
     config = _config(options)
     space = read_space(config.space)
     data = load(config.data, cache_folder())
-    study = driver.open_search(config, space, data)
+    study = open_search(config, space, data)
     study.set("precision", "fp32")
     reports = options.reports
 
@@ -143,7 +144,7 @@ def _ours(options: argparse.Namespace) -> tuple[float, float]:
 
     driver.run_trial = sleeper
     started, used = time.monotonic(), time.process_time()
-    driver._run_trials(config, space, data, Resources(), study, Quiet())
+    driver.run_trials(config, space, data, Resources(), study, Quiet())
     wall, cpu = time.monotonic() - started, time.process_time() - used
     assert len(study.ended()) == options.trials
     return wall, cpu

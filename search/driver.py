@@ -6,8 +6,7 @@ import os
 import signal
 import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from clusters import connect
-from trainer.checkpoint import load_last, write_whole
-from trainer.config import BadInput, Depth
+from trainer.checkpoint import load_last
+from trainer.config import BadInput
 from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
 from trainer.data.formats import load
@@ -31,43 +30,26 @@ from .config import (
     SearchConfig,
     absolute,
     check,
-    read_yaml,
-    stored,
-    study_uri,
-    tracking_uri,
     trial_folder,
-    write_yaml,
 )
-from .disk import is_full, sweep, tidy
+from .disk import is_full, tidy
 from .lock import locked
+from .opening import open_search, refuse_changes
 from .progress import Progress, Quiet
 from .resources import describe_slots, share_of_a_trial, slots
-from .results import SearchResult, costs, markdown, rank, winner
+from .results import SearchResult, costs, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
-from .space import Space, apply, as_written, contains, read_space
+from .space import Space, apply, read_space
 from .stopping import Stopping, withdraw_request
-from .study import Study, open_study
-from .tracking import Description, MlflowTracking, NoTracking
+from .study import Study
 from .trial import resolve_precision, run_trial
+from .watchers import Watchers, start_tracking
 from .winner import export_winner
 
 log = logging.getLogger(__name__)
 
 PACKAGES = [Path(__file__).parents[1] / name for name in ("trainer", "search", "clusters")]
-MAY_CHANGE = (
-    "search.trials",
-    "search.time_budget",
-    "search.confirm",
-    "search.max_failed_trials",
-    "search.hang_timeout",
-    "search.disk_cap",
-    "resources",
-    "cluster",
-    "tracking",
-    "storage",
-)
-"""What a continued search may have differently."""
 TRACKING_PATIENCE = 60.0
 """Seconds that an ended search waits for MLflow to take the last rows."""
 
@@ -101,7 +83,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             if confirm.is_complete(config, study):  # nothing to do, and no cluster to join for it
                 study.set("state", "done")
                 return conclude(config, space, data, study, progress)
-        _configure_tune()
+        configure_tune()
         with connect.connected(config.cluster, PACKAGES):
             share = share_of_a_trial(config)
             progress.say(describe_slots(share))
@@ -111,42 +93,13 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             if study.get("precision") is None:
                 study.set("precision", _precision(config, share))
             try:
-                reason = _run_trials(config, space, data, share, study, progress)
+                reason = run_trials(config, space, data, share, study, progress)
             finally:
                 progress.close()
         return conclude(config, space, data, study, progress, reason)
 
 
 # -- before -------------------------------------------------------------------------------------
-
-
-def refuse_changes(config: SearchConfig) -> None:
-    """Raise BadInput with the differences when the folder holds a search of another config."""
-    file = config.folder / "search.yaml"
-    if not file.is_file():
-        return
-    before, now = _flat(read_yaml(file)), _flat(stored(config))
-    errors = [
-        f"{name}: {now.get(name)} (was {before.get(name)})"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
-    ]
-    if errors:
-        raise BadInput(
-            [
-                f"{config.folder} holds a search of this name with another configuration; give "
-                "this one another --name, or undo:",
-                *errors,
-            ]
-        )
-
-
-def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(raw, dict) or not raw:
-        return {prefix.removesuffix("."): raw}
-    return {
-        k: v for name, inner in raw.items() for k, v in _flat(inner, f"{prefix}{name}.").items()
-    }
 
 
 def _precision(config: SearchConfig, share: Resources) -> str:
@@ -159,51 +112,10 @@ def _precision(config: SearchConfig, share: Resources) -> str:
     return str(ray.get(ask.remote(config.train.precision)))
 
 
-def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
-    """The study, with the trials that an earlier driver left, or with the first points.
-
-    Raises BadInput when the data set has changed since it was begun, or when a database holds
-    another search of this name.
-    """
-    settings = {"seed": config.search.seed, "trials": config.search.trials}
-    study = open_study(config.folder, config.name, study_uri(config), **settings)
-    if study.get("id") is not None and not (config.folder / "search.yaml").is_file():
-        raise BadInput(
-            [f"name: {config.name}: its study is there already, of a search in another folder"]
-        )
-    if study.get("data") not in (None, data.digest):
-        raise BadInput([f"data: its content has changed since {config.folder} was begun"])
-    write_whole(write_yaml(stored(config)).encode(), config.folder / "search.yaml")
-    if study.get("id") is None:
-        study.set("data", data.digest)
-        study.set("id", uuid.uuid4().hex)
-    study.release_running()
-    sweep(config.folder)
-    if all(record.origin != "sampled" for record in study.records.values()):
-        _enqueue_first(config, space, study)
-    return study
-
-
-def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
-    """The configuration as written, the same with everything unfrozen, then the user's own."""
-    points = [("as written", config), *(("first", apply(config, v)) for v in config.search.first)]
-    everything: tuple[Depth, ...] = ("all", count_stages(config.model.backbone))
-    for dimension in space:
-        legal = [depth for depth in everything if contains(dimension, depth)]
-        if dimension.name == "train.unfreeze.depth" and legal:
-            points.insert(1, ("all unfrozen", apply(config, {dimension.name: legal[0]})))
-    seen = [record.parameters for record in study.records.values()]
-    for origin, point in points[: config.search.trials]:
-        parameters = as_written(space, point)
-        if parameters not in seen:
-            seen.append(parameters)
-            study.enqueue(parameters, origin)
-
-
 # -- the trials ---------------------------------------------------------------------------------
 
 
-def _configure_tune() -> None:
+def configure_tune() -> None:
     """Tune only schedules here: no loggers, no snapshots, no folders of its own."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000"
@@ -218,7 +130,7 @@ def _configure_tune() -> None:
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 
-def _run_trials(
+def run_trials(
     config: SearchConfig,
     space: Space,
     data: Splits,
@@ -230,34 +142,17 @@ def _run_trials(
     study.set("state", "running")
     study.set("resources", share.model_dump())
     tracking = start_tracking(config, space, study)
-    written = apply(config, {"train.precision": study.get("precision")})
-    asha = config.search.asha
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
     stopping = Stopping(study, config.folder, config.search.max_failed_trials)
-    scheduler = StudyScheduler(study, None if asha == "off" else asha, config.train.unfreeze.epochs)
+    asha = None if config.search.asha == "off" else config.search.asha
+    scheduler = StudyScheduler(study, asha, config.train.unfreeze.epochs)
+    watchers = Watchers(tracking, progress, partial(tidy, config, study))
     progress.start(config, study, partial(slots, share))
     with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch, _sigterm_as_sigint():
         tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(
-                    run_trial,
-                    data=data,
-                    folder=config.folder,
-                    threads=int(max(1, share.cpus_per_trial)),
-                    hang_timeout=config.search.hang_timeout,
-                ),
-                {"cpu": share.cpus_per_trial, "gpu": share.gpus_per_trial},
-            ),
+            _trainable(config, data, share),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(
-                    study,
-                    space,
-                    written,
-                    trials=config.search.trials,
-                    stages=count_stages,
-                    slots=partial(slots, share),
-                    confirm=partial(confirm.enqueue, config, study),
-                ),
+                search_alg=_searcher(config, space, share, study),
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,  # a worker takes seconds to import torch
@@ -270,7 +165,7 @@ def _run_trials(
                 # the searcher hands it out again: of a reused worker Tune counts one death twice
                 failure_config=tune.FailureConfig(max_failures=0),
                 stop=stopping,
-                callbacks=[_Watchers(tracking, progress, partial(tidy, config, study))],
+                callbacks=[watchers],
                 verbose=0,
             ),
         )
@@ -280,8 +175,7 @@ def _run_trials(
             with contextlib.suppress(Exception):  # the disk may be full, the database away
                 study.set("state", "interrupted")
                 study.release_running()
-            _wake_all(tracking, study)
-            tracking.close(TRACKING_PATIENCE)
+            watchers.close(study, TRACKING_PATIENCE)
             cause = error.__context__
             if isinstance(error, TuneError) and cause is not None and is_full(cause):
                 raise cause from None  # Tune's own error is the other's text alone
@@ -292,10 +186,35 @@ def _run_trials(
     study.set("state", stopping.state or done)
     study.release_running()
     tidy(config, study)
-    _wake_all(tracking, study)
-    if not tracking.close(TRACKING_PATIENCE):
+    if not watchers.close(study, TRACKING_PATIENCE):
         log.warning("MLflow lacks some rows still; the same line again fills them in")
     return stopping.reason
+
+
+def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
+    """What Tune starts: `run_trial`, with what all trials share, and the resources of one."""
+    return tune.with_resources(
+        tune.with_parameters(
+            run_trial,
+            data=data,
+            folder=config.folder,
+            threads=int(max(1, share.cpus_per_trial)),
+            hang_timeout=config.search.hang_timeout,
+        ),
+        {"cpu": share.cpus_per_trial, "gpu": share.gpus_per_trial},
+    )
+
+
+def _searcher(config: SearchConfig, space: Space, share: Resources, study: Study) -> StudySearcher:
+    return StudySearcher(
+        study,
+        space,
+        apply(config, {"train.precision": study.get("precision")}),
+        trials=config.search.trials,
+        stages=count_stages,
+        slots=partial(slots, share),
+        confirm=partial(confirm.enqueue, config, study),
+    )
 
 
 def _catch_up(config: SearchConfig, study: Study, scheduler: StudyScheduler) -> None:
@@ -307,54 +226,6 @@ def _catch_up(config: SearchConfig, study: Study, scheduler: StudyScheduler) -> 
             for raw in checkpoint["reports"]:
                 if scheduler.take(record.number, read_report(raw)):
                     break
-
-
-def _wake_all(tracking: MlflowTracking | NoTracking, study: Study) -> None:
-    tracking.wake(None)
-    for number in study.records:
-        tracking.wake(number)
-
-
-class _Watchers(tune.Callback):
-    """Tells tracking and progress that a trial has news, and has the disk tidied after one; none
-    of them can stop the search."""
-
-    def __init__(
-        self,
-        tracking: MlflowTracking | NoTracking,
-        progress: Progress,
-        tidy: Callable[[], None],
-    ) -> None:
-        self._tracking = tracking
-        self._progress = progress
-        self._tidy = tidy
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its parts at the start; these stay here
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._tell(trial)
-
-    def on_trial_result(
-        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
-        self._tell(trial)
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._tell(trial, ended=True)
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._tell(trial, ended=True)
-
-    def _tell(self, trial: Any, ended: bool = False) -> None:
-        number = int(trial.config["number"])
-        try:
-            self._tracking.wake(number)
-            self._progress.update(number)
-            if ended:
-                self._tidy()
-        except Exception:  # a closed terminal, say: watching must not stop the work
-            log.debug("progress failed", exc_info=True)
 
 
 @contextlib.contextmanager
@@ -372,6 +243,10 @@ def _sigterm_as_sigint() -> Iterator[None]:
 
 
 # -- after --------------------------------------------------------------------------------------
+
+
+CONCLUDED = {"done", "out of time", "stopped", "failed"}
+"""States in which a search has a winner. Others are to be continued first."""
 
 
 def conclude(
@@ -395,54 +270,3 @@ def conclude(
     if not tracking.close(TRACKING_PATIENCE):
         log.warning("MLflow lacks the final rows; the same line again fills them in")
     return result
-
-
-def start_tracking(
-    config: SearchConfig, space: Space, study: Study, result: SearchResult | None = None
-) -> MlflowTracking | NoTracking:
-    uri = tracking_uri(config.tracking)
-    if uri == "off":
-        return NoTracking()
-    return MlflowTracking(uri, study, config.name, partial(_describe, config, space, study, result))
-
-
-CONCLUDED = {"done", "out of time", "stopped", "failed"}
-"""States in which a search has a winner. Others are to be continued first."""
-STATUS = {
-    "running": "RUNNING",
-    "done": "FINISHED",
-    "out of time": "FINISHED",
-    "stopped": "FINISHED",
-    "failed": "FAILED",
-    "disk full": "FAILED",
-}
-
-
-def _describe(
-    config: SearchConfig, space: Space, study: Study, result: SearchResult | None
-) -> Description:
-    rows = rank(config, space, list(study.records.values()))
-    best = winner(rows)
-    tags = {"unfreeze.state": str(study.get("state")), "unfreeze.data": str(study.get("data"))}
-    metrics = {}
-    if best is not None:
-        tags["unfreeze.best_trial"] = str(best.record.number)
-        metrics["best_map"] = best.map or 0.0
-    for split in ("val", "test"):
-        figures = result.metrics.get(split, {}).get("figures", {}) if result else {}
-        metrics |= {f"winner/{split}_{k}": v for k, v in figures.items() if v is not None}
-    return Description(
-        status=STATUS.get(str(study.get("state")), "KILLED"),
-        params={
-            "detector": config.model.detector,
-            "backbone": config.model.backbone,
-            "image_size": str(config.model.image_size),
-            "precision": str(study.get("precision")),
-        },
-        tags=tags,
-        metrics=metrics,
-        texts={
-            "search.yaml": write_yaml(stored(config)),
-            "table.md": markdown(space, rows),
-        },
-    )

@@ -1,6 +1,7 @@
 """The study as a Tune scheduler: a report is recorded, then judged by ASHA."""
 
 from pathlib import Path
+from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -21,12 +22,28 @@ class StudyScheduler(FIFOScheduler):
         self._study = study
         self._asha = asha
         self._epochs = epochs
+        self._live: list[Trial] = []
 
     def __getstate__(self) -> dict[str, object]:
         return {}  # Tune pickles its parts at the start; the study is the state, and stays here
 
+    def on_trial_add(self, tune_controller: object, trial: Trial) -> None:
+        self._live.append(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The first that waits. Also fails those that Tune gave up without telling anybody, since
+        the worker they were to take over from another trial could not be used again."""
+        given_up = [trial for trial in self._live if trial.status == Trial.ERROR]
+        # Tune's own way looks at every trial there ever was, many times a second
+        self._live = [trial for trial in self._live if not trial.is_finished()]
+        for trial in given_up:
+            self.on_trial_error(tune_controller, trial)
+            tune_controller.search_alg.on_trial_complete(trial.trial_id, error=True)
+        return next((trial for trial in self._live if trial.status == Trial.PENDING), None)
+
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
         """A worker died. Memory would be as short the next time."""
+        self._live = [other for other in self._live if other is not trial]
         if _killed_for_memory(trial):
             text = "Ray ended its worker: the node was running out of memory"
             self._study.end(int(trial.config["number"]), End.OUT_OF_MEMORY, text)

@@ -8,13 +8,15 @@ from trainer.phase_cache import PhaseCache
 from trainer.precision import resolve
 
 from .config import SearchConfig, trial_folder
-from .driver import TRACKING_PATIENCE, conclude, open_search, refuse_changes, start_tracking
+from .driver import TRACKING_PATIENCE, conclude
 from .lock import locked
+from .opening import open_search, refuse_changes
 from .progress import Lines
 from .results import SearchResult
 from .space import apply
 from .stopping import is_requested, withdraw_request
 from .study import End
+from .watchers import start_tracking
 
 
 def train(config: SearchConfig, progress: Lines) -> SearchResult:

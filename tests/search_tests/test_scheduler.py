@@ -21,10 +21,31 @@ class RayTrial:
     """All that a scheduler asks of Tune's trials."""
 
     number: int
+    status: str = "PENDING"
+    error_file: str | None = None
     config: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.config = {"number": self.number}
+        self.trial_id = f"id {self.number}"
+
+    def is_finished(self) -> bool:
+        return self.status in ("TERMINATED", "ERROR")
+
+
+@dataclass
+class Controller:
+    """All that a scheduler asks of Tune itself: to tell the searcher of trials that failed."""
+
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def search_alg(self) -> "Controller":
+        return self
+
+    def on_trial_complete(self, trial_id: str, error: bool) -> None:
+        assert error
+        self.told.append(trial_id)
 
 
 def opened(trials: int) -> Study:
@@ -135,3 +156,27 @@ def test_without_asha_nobody_is_stopped(make_search: Make, make_reports: Make) -
     for number, value in ((0, 0.9), (1, 0.0)):
         for report in make_reports([value] * 10):
             assert decide(scheduler, number, report) == "CONTINUE"
+
+
+def test_what_waits_runs_in_its_order() -> None:
+    scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
+    trials = [RayTrial(number) for number in range(3)]
+    for trial in trials:
+        scheduler.on_trial_add(tune, trial)
+    assert scheduler.choose_trial_to_run(tune) is trials[0]
+    trials[0].status, trials[1].status = "RUNNING", "TERMINATED"
+    assert scheduler.choose_trial_to_run(tune) is trials[2]
+    trials[2].status = "RUNNING"
+    assert scheduler.choose_trial_to_run(tune) is None
+
+
+def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
+    scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
+    silent, failed = RayTrial(0), RayTrial(1)
+    for trial in (silent, failed):
+        scheduler.on_trial_add(tune, trial)
+    scheduler.on_trial_error(tune, failed)  # of this one Tune tells the searcher itself
+    silent.status = failed.status = "ERROR"
+    for _ in range(2):
+        assert scheduler.choose_trial_to_run(tune) is None
+    assert tune.told == ["id 0"]

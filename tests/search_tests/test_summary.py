@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from search import summary
-from search.driver import open_search
+from search.opening import open_search
 from search.results import Costs, SearchResult, rank, winner
 from search.space import read_space
 from search.study import End, Study

@@ -1,6 +1,6 @@
 """A whole search on a folder of pictures, as a user would run it: time, epochs, memory, figures.
 
-    python benchmarks/search.py FOLDER [--trials 12] [--set a.b=c ...]
+    python benchmarks/whole_search.py FOLDER [--trials 12] [--set a.b=c ...]
 
 FOLDER holds train.json, val.json and test.json (COCO) and images/. The last line is the figures as
 one JSON object. Without FOLDER: the embedded default.

@@ -1,0 +1,222 @@
+"""A search's folder and study: begun, and opened again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config import read_yaml, stored, study_uri, write_yaml
+from search.opening import open_search, refuse_changes
+from search.space import read_space
+from search.study import End, Study, open_study
+from trainer.config import BadInput
+from trainer.data.dataset import Splits
+from trainer.phases import plan
+
+from .conftest import SPACE
+
+Make = Callable[..., Any]
+DEPTH, LR = "train.unfreeze.depth", "train.unfreeze.lr"
+
+
+def opened(config: Any, data: Splits) -> Study:
+    return open_search(config, read_space(config.space), data)
+
+
+def kept(config: Any) -> None:
+    """A folder that holds this search."""
+    config.folder.mkdir(parents=True)
+    (config.folder / "search.yaml").write_text(write_yaml(config.model_dump(mode="json")))
+
+
+# -- what may change ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"search.trials": 9},
+        {"search.time_budget": "1h"},
+        {"resources": {"cpus_per_trial": 2}},
+        {"cluster": "auto"},
+        {"tracking": "off"},
+    ],
+)
+def test_what_may_change_may(make_search: Make, changes: dict[str, Any]) -> None:
+    kept(make_search({"space": SPACE}))
+    refuse_changes(make_search({"space": SPACE, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({LR: 5e-3}, f"{LR}: 0.005 (was 0.001)"),
+        ({"search.seed": 1}, "search.seed: 1 (was 0)"),
+        ({"search.asha": "off"}, "search.asha: off (was None)"),
+        ({"search.first": [{DEPTH: 1}]}, f"search.first: [{{'{DEPTH}': 1}}] (was [])"),
+        ({"space": {LR: SPACE[LR]}}, f"space.{DEPTH}.int: None (was [0, 'all'])"),
+        ({"data.val": None}, "data.val: None (was /"),
+    ],
+)
+def test_what_may_not_is_refused_with_the_difference(
+    make_search: Make, changes: dict[str, Any], line: str
+) -> None:
+    kept(make_search({"space": SPACE}))
+    with pytest.raises(BadInput) as raised:
+        refuse_changes(make_search({"space": SPACE, **changes}))
+    assert raised.value.errors[0].endswith("give this one another --name, or undo:")
+    assert any(error.startswith(line) for error in raised.value.errors[1:])
+
+
+# -- opening --------------------------------------------------------------------------------------
+
+
+def test_the_first_points_are_as_written_then_all_unfrozen_then_the_users(
+    make_search: Make, tiny: Splits
+) -> None:
+    study = opened(make_search({"space": SPACE, "search.first": [{DEPTH: 1, LR: 2e-3}]}), tiny)
+    told = [(r.origin, r.parameters) for r in study.records.values()]
+    written = {DEPTH: 2, "train.unfreeze.schedule": "gradual", LR: 1e-3}
+    assert told == [
+        ("as written", written),
+        ("all unfrozen", {**written, DEPTH: 5}),
+        ("first", {DEPTH: 1, LR: 2e-3}),
+    ]
+    assert study.waiting == [0, 1, 2]
+
+
+def test_a_first_point_is_tried_once(make_search: Make, tiny: Splits) -> None:
+    changes = {"space": SPACE, DEPTH: "all", "search.first": [{DEPTH: 5}, {DEPTH: 0}, {DEPTH: 0}]}
+    study = opened(make_search(changes), tiny)
+    assert [r.origin for r in study.records.values()] == ["as written", "first"]
+
+
+@pytest.mark.parametrize(
+    ("trials", "origins"), [(1, ["as written"]), (2, ["as written", "all unfrozen"])]
+)
+def test_no_more_first_points_than_trials(
+    make_search: Make, tiny: Splits, trials: int, origins: list[str]
+) -> None:
+    changes = {"space": SPACE, "search.trials": trials, "search.first": [{DEPTH: 1}]}
+    study = opened(make_search(changes), tiny)
+    assert [r.origin for r in study.records.values()] == origins
+
+
+def test_without_a_depth_dimension_nothing_is_unfrozen_unasked(
+    make_search: Make, tiny: Splits
+) -> None:
+    study = opened(make_search({"space": {LR: SPACE[LR]}}), tiny)
+    assert [r.origin for r in study.records.values()] == ["as written"]
+
+
+@pytest.mark.parametrize(
+    ("depths", "unfrozen"),
+    [
+        ({"int": [0, "all"]}, 5),
+        ({"choice": [0, 2, "all"]}, "all"),
+        ({"choice": [2, 5]}, 5),
+        ({"choice": [0, 2]}, None),
+        ({"int": [0, 3]}, None),
+    ],
+)
+def test_everything_is_unfrozen_where_the_space_has_it(
+    make_search: Make, tiny: Splits, depths: dict[str, Any], unfrozen: Any
+) -> None:
+    config = make_search({"space": {DEPTH: depths}})
+    study = opened(config, tiny)
+    told = {r.origin: r.parameters[DEPTH] for r in study.records.values()}
+    assert told == {"as written": 2} | ({"all unfrozen": unfrozen} if unfrozen else {})
+    for _ in range(4):  # sampled ones too
+        number, trial = study.ask(read_space(config.space), config)
+        assert plan(trial.train, 5)[-1].depth <= 5
+
+
+def test_opening_again_keeps_the_search_and_its_identity(make_search: Make, tiny: Splits) -> None:
+    config = make_search({"space": SPACE})
+    study = opened(config, tiny)
+    study.ask(read_space(SPACE), config)
+    again = opened(config, tiny)
+    assert again.get("id") == study.get("id")
+    assert [r.parameters for r in again.records.values()] == [
+        r.parameters for r in study.records.values()
+    ]
+    assert again.waiting == [0, 1]
+
+
+def test_first_points_that_a_killed_driver_had_not_yet_written_are_added(
+    make_search: Make, tiny: Splits
+) -> None:
+    config = make_search({"space": SPACE})
+    begun = open_study(config.folder, config.name)
+    begun.enqueue({DEPTH: 2, "train.unfreeze.schedule": "gradual", LR: 1e-3}, "as written")
+    study = opened(config, tiny)
+    assert [r.origin for r in study.records.values()] == ["as written", "all unfrozen"]
+
+
+def test_more_trials_are_written_down(make_search: Make, tiny: Splits) -> None:
+    opened(make_search({"space": SPACE}), tiny)
+    config = make_search({"space": SPACE, "search.trials": 9})
+    opened(config, tiny)
+    assert read_yaml(config.folder / "search.yaml")["search"]["trials"] == 9
+
+
+def test_a_study_of_this_name_in_a_database_is_not_taken_over(
+    make_search: Make, tiny: Splits, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'studies.db'}"
+    opened(make_search({"space": SPACE, "study": uri}), tiny)
+    elsewhere = make_search({"space": SPACE, "study": uri, "storage": "elsewhere"})
+    with pytest.raises(BadInput, match="name: tiny: its study is there already"):
+        opened(elsewhere, tiny)
+
+
+def test_a_password_is_not_kept(
+    make_search: Make, tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'studies.db'}"
+    monkeypatch.setenv("UNFREEZE_STUDY", uri)
+    config = make_search({"space": SPACE})
+    opened(config, tiny)
+    assert read_yaml(config.folder / "search.yaml")["study"] == uri
+    refuse_changes(config)
+    monkeypatch.setenv("UNFREEZE_STUDY", "postgresql://me:secret@host/db")
+    assert stored(config)["study"] == "postgresql://me:***@host/db"
+    kept = config.model_copy(update={"study": stored(config)["study"]})
+    assert study_uri(kept) == "postgresql://me:secret@host/db"
+    monkeypatch.delenv("UNFREEZE_STUDY")
+    with pytest.raises(BadInput, match="set UNFREEZE_STUDY to it, with its password"):
+        study_uri(kept)
+
+
+def test_a_password_in_the_yaml_is_refused(make_search: Make) -> None:
+    with pytest.raises(BadInput) as raised:
+        make_search({"study": "postgresql://me:secret@host/db", "tracking": "http://a:b@host"})
+    assert [line.partition(" has a password")[0] for line in raised.value.errors] == [
+        "study: postgresql://me:***@host/db",
+        "tracking: http://a:***@host",
+    ]
+
+
+def test_changed_pictures_are_refused(make_search: Make, tiny: Splits) -> None:
+    config = make_search({"space": SPACE})
+    opened(config, tiny)
+    other = replace(tiny, val=replace(tiny.val, pictures=tiny.val.pictures[:-1]))
+    with pytest.raises(BadInput, match="data: its content has changed since "):
+        opened(config, other)
+
+
+def test_another_test_split_is_no_change(make_search: Make, tiny: Splits) -> None:
+    config = make_search({"space": SPACE})
+    opened(config, tiny)
+    opened(config, replace(tiny, test=tiny.val))
+
+
+def test_a_trial_that_ended_does_not_wait(make_search: Make, tiny: Splits) -> None:
+    config = make_search({"space": SPACE})
+    study = opened(config, tiny)
+    study.ask(read_space(SPACE), config)
+    study.end(0, End.LOST)
+    assert opened(config, tiny).waiting == [1]
