@@ -13,6 +13,8 @@ from .config import Asha
 from .disk import is_full
 from .study import End, Study, from_json
 
+ENDED = (Trial.TERMINATED, Trial.ERROR)
+
 
 class StudyScheduler(FIFOScheduler):
     """Writes what workers report into the study, and stops trials as ASHA says."""
@@ -35,7 +37,7 @@ class StudyScheduler(FIFOScheduler):
         the worker they were to take over from another trial could not be used again."""
         given_up = [trial for trial in self._live if trial.status == Trial.ERROR]
         # Tune's own way looks at every trial there ever was, many times a second
-        self._live = [trial for trial in self._live if not trial.is_finished()]
+        self._live = [trial for trial in self._live if trial.status not in ENDED]
         for trial in given_up:
             self.on_trial_error(tune_controller, trial)
             tune_controller.search_alg.on_trial_complete(trial.trial_id, error=True)

@@ -95,3 +95,8 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     for name in sorted(modules):
         walk(name, [])
     assert any(known.values())
+
+
+def test_no_benchmark_hides_a_room() -> None:
+    # run as a script its own folder comes first on the path: a search.py there would be `search`
+    assert not {file.stem for file in (ROOT / "benchmarks").glob("*.py")} & set(ROOMS)

@@ -29,9 +29,6 @@ class RayTrial:
         self.config = {"number": self.number}
         self.trial_id = f"id {self.number}"
 
-    def is_finished(self) -> bool:
-        return self.status in ("TERMINATED", "ERROR")
-
 
 @dataclass
 class Controller:
