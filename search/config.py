@@ -92,7 +92,7 @@ class Search(Config):
     trial is tried again."""
     disk_cap: Annotated[float, Field(ge=0), BeforeValidator(_bytes)] = 10e9
     """Bytes, or a number with MB, GB or TB, that best checkpoints of ended trials may take; the
-    worst trials' go first, the best trial's never."""
+    worst trials' go first, the best trial's never. Finished phases may take as much again."""
     first: list[dict[str, Any]] = []
     """Configurations to try first, each as dotted fields over the one as written."""
 

@@ -200,6 +200,7 @@ def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
             folder=config.folder,
             threads=int(max(1, share.cpus_per_trial)),
             hang_timeout=config.search.hang_timeout,
+            disk_cap=config.search.disk_cap,
         ),
         {"cpu": share.cpus_per_trial, "gpu": share.gpus_per_trial},
     )

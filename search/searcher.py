@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -16,7 +17,17 @@ from .study import End, Study
 
 log = logging.getLogger(__name__)
 
-Handed = tuple[int, TrainConfig]
+
+@dataclass(frozen=True)
+class Handed:
+    """A trial as it is handed out."""
+
+    number: int
+    config: TrainConfig
+    ends: dict[str, int]
+    """By the key of each of its phases, which others may share: the epochs it has at their end."""
+
+
 MAX_RETRIES = 3
 """Times that a trial whose worker died is started again, from its last checkpoint."""
 
@@ -24,7 +35,7 @@ MAX_RETRIES = 3
 class StudySearcher(Searcher):
     """Waiting trials first, then new ones, until the study holds as many as are wanted.
 
-    A trial whose head phase another one is training now is held back until that phase is filed,
+    A trial of whose phases another one is training one now is held back until that phase is filed,
     and then forks it. `slots` says how many trials the cluster holds at once. When all have ended,
     `confirm` may make more wait, and says whether it did.
     """
@@ -68,16 +79,15 @@ class StudySearcher(Searcher):
                 if not self._confirm():
                     # Ray documents this return, and its annotation lacks it
                     return Searcher.FINISHED  # type: ignore[return-value]
-            self._held = self._study.ask(self._space, self._written)
-        if self._head_in_progress(self._held):
+            self._held = self._with_ends(*self._study.ask(self._space, self._written))
+        if self._is_computed_now(self._held):
             return None
         handed, self._held = self._held, None
         return self._hand_out(trial_id, handed)
 
     def _hand_out(self, trial_id: str, handed: Handed) -> dict[str, Any]:
         self._live[trial_id] = handed
-        number, config = handed
-        return {"number": number, "config": config.model_dump(mode="json")}
+        return {"number": handed.number, "config": handed.config.model_dump(mode="json")}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Results are the scheduler's: it is told of each one, stopped trials' too."""
@@ -86,7 +96,7 @@ class StudySearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         handed = self._live.pop(trial_id)
-        number = handed[0]
+        number = handed.number
         if not error or self._study.records[number].end is not None:
             return
         self._deaths[number] += 1
@@ -101,19 +111,21 @@ class StudySearcher(Searcher):
         else:
             self._study.end(number, End.LOST, "its workers died, again and again")
 
-    def _head_in_progress(self, wanted: Handed) -> bool:
-        key = self._head_key(wanted[1])
-        return key is not None and any(
-            self._head_key(config) == key and not self._has_head(number, config)
-            for number, config in self._live.values()
+    def _with_ends(self, number: int, config: TrainConfig) -> Handed:
+        phases = plan(config.train, self._stages(config.model.backbone))
+        ends = {phase_key(config, phases[: i + 1]): phase.end for i, phase in enumerate(phases)}
+        return Handed(number, config, ends)
+
+    def _is_computed_now(self, wanted: Handed) -> bool:
+        """Whether a running trial is in a phase that this one, still without an epoch, needs."""
+        return not self._epochs(wanted) and any(
+            self._epochs(other) < wanted.ends[key]
+            for other in self._live.values()
+            for key in wanted.ends.keys() & other.ends.keys()
         )
 
-    def _head_key(self, config: TrainConfig) -> str | None:
-        head = plan(config.train, self._stages(config.model.backbone))[:1]
-        return phase_key(config, head) if config.train.head.epochs else None
-
-    def _has_head(self, number: int, config: TrainConfig) -> bool:
-        return len(self._study.records[number].reports) >= config.train.head.epochs
+    def _epochs(self, handed: Handed) -> int:
+        return len(self._study.records[handed.number].reports)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its parts at the start; the study is the state, and stays here

@@ -4,7 +4,6 @@ from trainer.data.canvas import cache_folder
 from trainer.data.formats import load
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, fit
-from trainer.phase_cache import PhaseCache
 from trainer.precision import resolve
 
 from .config import SearchConfig, trial_folder
@@ -16,6 +15,7 @@ from .results import SearchResult
 from .space import apply
 from .stopping import is_requested, withdraw_request
 from .study import End
+from .trial import phase_cache
 from .watchers import start_tracking
 
 
@@ -47,8 +47,9 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         if study.waiting:
             _, written = study.ask([], apply(config, {"train.precision": study.get("precision")}))
             folder = trial_folder(config.folder, 0)
+            phases = phase_cache(config.folder, config.search.disk_cap)
             try:
-                fit(written, data, folder, report, PhaseCache(config.folder / "phases"))
+                fit(written, data, folder, report, phases)
                 if not is_requested(config.folder):
                     study.end(0, End.FINISHED)
             except Diverged as error:

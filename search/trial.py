@@ -24,7 +24,13 @@ STACKS = "stacks.txt"
 
 
 def run_trial(
-    config: dict[str, Any], *, data: Splits, folder: Path, threads: int, hang_timeout: float
+    config: dict[str, Any],
+    *,
+    data: Splits,
+    folder: Path,
+    threads: int,
+    hang_timeout: float,
+    disk_cap: float,
 ) -> dict[str, str]:
     """Train trial `config["number"]` in its own folder under `folder`, reporting to Tune.
 
@@ -53,7 +59,7 @@ def run_trial(
                     data,
                     own,
                     report,
-                    PhaseCache(folder / "phases"),
+                    phase_cache(folder, disk_cap),
                     on_step=on_step,
                 )
             finally:
@@ -67,6 +73,13 @@ def run_trial(
             return {"full_disk": str(error)}
         return {"end": End.ERROR, "text": traceback.format_exc()}  # a bug ends this trial
     return {"end": End.FINISHED}
+
+
+def phase_cache(folder: Path, cap: float) -> PhaseCache:
+    """The finished phases of the search in this folder, and of those beside it."""
+    own = folder / "phases"
+    others = tuple(sorted(place for place in folder.parent.glob("*/phases") if place != own))
+    return PhaseCache(own, others, cap)
 
 
 def resolve_precision(wanted: str) -> str:

@@ -1,4 +1,8 @@
-"""COCO evaluation of a detector on a split, by pycocotools."""
+"""COCO evaluation of a detector on a split.
+
+Each epoch is scored by hotcoco, which gives the bits of pycocotools in a hundredth of its time
+(`benchmarks/evaluate.py`); final figures are scored by pycocotools itself.
+"""
 
 import contextlib
 import io
@@ -6,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import hotcoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -51,18 +56,20 @@ class Metrics:
 
 
 class Truth:
-    """Ground truth of a split in pycocotools' form, built once."""
+    """Ground truth of a split, indexed once."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
-        self.coco = COCO()
-        self.coco.dataset = {
-            "images": [{"id": p.id, "width": p.width, "height": p.height} for p in split.pictures],
-            "categories": [{"id": c.id, "name": c.name} for c in split.categories],
-            "annotations": _annotations(split),
-        }
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints unasked
-            self.coco.createIndex()
+        self.coco = hotcoco.COCO(_dataset(split))
+
+
+def _dataset(split: Split) -> dict[str, Any]:
+    """A split as the content of a COCO json."""
+    return {
+        "images": [{"id": p.id, "width": p.width, "height": p.height} for p in split.pictures],
+        "categories": [{"id": c.id, "name": c.name} for c in split.categories],
+        "annotations": _annotations(split),
+    }
 
 
 def _annotations(split: Split) -> list[dict[str, Any]]:
@@ -152,7 +159,7 @@ def measure(detector: Detector, split: Split, size: int) -> tuple[Metrics, list[
     for picture in split.pictures:
         alone = Split(split.name, (picture,), split.categories)
         results += detect(detector, alone, letterbox(picture, size)[None])
-    return score(Truth(split), results), results
+    return score_finally(split, results), results
 
 
 def to_xywh(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
@@ -162,13 +169,31 @@ def to_xywh(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np
 
 
 def score(truth: Truth, results: list[dict[str, Any]]) -> Metrics:
-    """The COCO figures of detections in COCO's result format."""
-    categories = truth.split.categories
-    if not results:  # loadRes fails on an empty list
-        empty = dict.fromkeys(FIGURES, 0.0)
-        return Metrics(dict(empty), {c.name: 0.0 for c in categories})
+    """The COCO figures of detections in COCO's result format, by hotcoco."""
+    if not results:
+        return _nothing_found(truth.split)
+    return _metrics(hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox"), truth.split)
+
+
+def score_finally(split: Split, results: list[dict[str, Any]]) -> Metrics:
+    """The same by pycocotools, whose figures are what others compare with."""
+    if not results:  # its loadRes fails on an empty list
+        return _nothing_found(split)
+    coco = COCO()
+    coco.dataset = _dataset(split)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints unasked
+        coco.createIndex()
+        found = coco.loadRes([dict(result) for result in results])
+    return _metrics(COCOeval(coco, found, "bbox"), split)
+
+
+def _nothing_found(split: Split) -> Metrics:
+    return Metrics(dict.fromkeys(FIGURES, 0.0), {c.name: 0.0 for c in split.categories})
+
+
+def _metrics(run: Any, split: Split) -> Metrics:
+    """Evaluate with a `COCOeval` of either library: both have the same face."""
     with contextlib.redirect_stdout(io.StringIO()):
-        run = COCOeval(truth.coco, truth.coco.loadRes([dict(r) for r in results]), "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
@@ -176,7 +201,8 @@ def score(truth: Truth, results: list[dict[str, Any]]) -> Metrics:
     # precision: IoU thresholds x recalls x classes x areas (all first) x detections (100 last)
     precision = run.eval["precision"][:, :, :, 0, -1]
     per_class = {
-        category.name: _or_none(_mean(precision[:, :, k])) for k, category in enumerate(categories)
+        category.name: _or_none(_mean(precision[:, :, k]))
+        for k, category in enumerate(split.categories)
     }
     return Metrics(figures, per_class)
 

@@ -232,8 +232,8 @@ def _resume_or_fork(
 
 
 def _share(run: _Run, phase: Phase, key: str, folder: Path, reuse: PhaseCache | None) -> None:
-    """File the head phase for other trials, once it is over."""
-    if reuse and phase.name == "head" and run.epoch == phase.end:
+    """File a phase for other trials, once it is over."""
+    if reuse and run.epoch == phase.end:
         reuse.file_away(key, folder)
 
 

@@ -1,5 +1,6 @@
 """Finished phases, filed under a digest of everything they depend on, for other trials to fork."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 
 import torch
@@ -76,9 +78,13 @@ def _sources() -> str:
 
 @dataclass(frozen=True)
 class PhaseCache:
-    """A folder of finished phases, one subfolder each."""
+    """A folder of finished phases, one subfolder each, and others to look into."""
 
     folder: Path
+    others: tuple[Path, ...] = ()
+    """Folders of other caches: read, never written."""
+    cap: float = inf
+    """Bytes to keep at most; what was not used for longest goes first."""
 
     def file_away(self, key: str, trial: Path) -> None:
         """Keep a trial's checkpoints as they stand at the end of a phase; whole or not at all."""
@@ -90,25 +96,57 @@ class PhaseCache:
         part.mkdir(parents=True)
         try:
             for name in (LAST, BEST):
-                shutil.copy(trial / name, part / name)
+                _link(trial / name, part / name)
             part.rename(place)
         except OSError:
             if not place.is_dir():  # else another trial filed it first
                 raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
+        self._evict(place)
 
     def fork(self, key: str, trial: Path) -> Checkpoint | None:
         """Start a trial's folder from a finished phase, or None where it is not filed whole."""
-        place = self.folder / key
-        try:
-            checkpoint = load(place / LAST)
-            load(place / BEST)
-        except (OSError, Damaged):
-            shutil.rmtree(place, ignore_errors=True)
-            return None
-        checkpoint["reports"] = [{**past, "forked": True} for past in checkpoint["reports"]]
-        trial.mkdir(parents=True, exist_ok=True)
-        shutil.copy(place / BEST, trial / BEST)
-        save(checkpoint, trial / LAST)  # last: with it the trial's folder counts
-        return checkpoint
+        for folder in (self.folder, *self.others):
+            place = folder / key
+            try:
+                checkpoint = load(place / LAST)
+                load(place / BEST)
+            except (OSError, Damaged):
+                if folder == self.folder:
+                    shutil.rmtree(place, ignore_errors=True)
+                continue
+            checkpoint["reports"] = [{**past, "forked": True} for past in checkpoint["reports"]]
+            trial.mkdir(parents=True, exist_ok=True)
+            _link(place / BEST, trial / BEST)
+            save(checkpoint, trial / LAST)  # last: with it the trial's folder counts
+            with contextlib.suppress(OSError):  # of others it may not be ours to touch
+                os.utime(place)
+            return checkpoint
+        return None
+
+    def _evict(self, newest: Path) -> None:
+        used: dict[Path, float] = {}
+        for place in self.folder.glob("[!.]*"):
+            with contextlib.suppress(OSError):  # another trial evicts too
+                used[place] = place.stat().st_mtime
+        left = self.cap - _size(newest)
+        for place in sorted(used.keys() - {newest}, key=lambda place: -used[place]):
+            left -= _size(place)
+            if left < 0:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a checkpoint, which is never written to; a copy where disks differ."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def _size(place: Path) -> int:
+    with contextlib.suppress(OSError):
+        return sum((place / name).stat().st_size for name in (LAST, BEST))
+    return 0

@@ -104,6 +104,38 @@ def test_a_trial_that_had_its_head_before_an_interruption_holds_nobody_back(
     assert [again.suggest(name)["number"] for name in "ab"] == [0, 1]
 
 
+def test_a_trial_waits_for_any_phase_that_another_is_in(
+    make_search: Make, make_reports: Make
+) -> None:
+    study = opened()
+    config = make_search(
+        {
+            "space": {"train.unfreeze.lr": {"choice": [1e-3]}},
+            "train.unfreeze.open_epochs": 2,
+            "train.unfreeze.epochs": 3,
+            "search.asha": "off",
+        }
+    )
+    out = searcher(study, config)
+    assert out.suggest("a")["number"] == 0
+    for report in make_reports([0.1, 0.2, 0.3, 0.4]):  # the head, and three unfreeze epochs
+        assert out.suggest("b") is None
+        study.record(0, report)
+    assert out.suggest("b")["number"] == 1
+
+
+def test_a_trial_that_has_epochs_of_its_own_goes_on_with_them(
+    make_search: Make, make_reports: Make
+) -> None:
+    study = opened()
+    config = make_search({"space": SPACE, "train.head.epochs": 2})
+    for _ in range(2):
+        study.ask(read_space(config.space), config)
+    study.record(1, make_reports([0.1], head=2)[0])
+    again = searcher(opened(), config)
+    assert [again.suggest(name)["number"] for name in "ab"] == [0, 1]
+
+
 def test_no_more_trials_are_asked_for_than_the_cluster_holds(make_search: Make) -> None:
     study = opened()
     out = searcher(study, make_search({"space": HEAD_SPACE}), slots=2)

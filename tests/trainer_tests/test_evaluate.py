@@ -16,7 +16,7 @@ from trainer.config import Data, TrainConfig
 from trainer.data.batches import target
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Picture, Split, Splits
-from trainer.evaluate import FIGURES, Truth, detect, evaluate, measure, score
+from trainer.evaluate import FIGURES, Truth, detect, evaluate, measure, score, score_finally
 from trainer.model.detectors import build
 
 SIZE = 64
@@ -78,9 +78,11 @@ def test_what_is_measured_are_the_figures_and_their_detections(tiny: Splits) -> 
     assert len(results) == sum(len(picture.boxes) for picture in tiny.val.pictures)
 
 
-def test_figures_are_those_of_a_direct_run_of_pycocotools(tiny: Splits, tiny_data: Data) -> None:
+def test_final_figures_are_those_of_a_direct_run_of_pycocotools(
+    tiny: Splits, tiny_data: Data
+) -> None:
     results = guesses(tiny.val)
-    metrics = score(Truth(tiny.val), json.loads(json.dumps(results)))
+    metrics = score_finally(tiny.val, json.loads(json.dumps(results)))
     truth = COCO(str(tiny_data.val))
     direct = COCOeval(truth, truth.loadRes(results), "bbox")
     direct.evaluate()
@@ -89,6 +91,33 @@ def test_figures_are_those_of_a_direct_run_of_pycocotools(tiny: Splits, tiny_dat
     expected = {n: None if v < 0 else v for n, v in zip(FIGURES, direct.stats, strict=True)}
     assert metrics.figures == pytest.approx(expected, abs=1e-12)
     assert 0.05 < metrics["map"] < 0.95
+
+
+def crowded(count: int, make_picture: MakePicture, make_split: MakeSplit) -> Split:
+    """Pictures with boxes of all sizes, crowds among them, and some without any."""
+    draw = np.random.default_rng(count)
+    pictures = []
+    for id in range(3, 3 + count):
+        places = draw.uniform(0, 300, (int(draw.integers(0, 12)), 2))
+        sizes = np.exp(draw.uniform(1.5, 5.5, places.shape))
+        boxes = [
+            (int(draw.integers(1, 3)), *map(float, [*place, *size]))
+            for place, size in zip(places, sizes, strict=True)
+        ]
+        crowd = tuple(np.flatnonzero(draw.random(len(boxes)) < 0.1))
+        pictures.append(make_picture(id, boxes, size=(640, 640), crowd=crowd))
+    return make_split(*pictures)
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_the_figures_of_an_epoch_are_the_bits_of_the_final_ones(
+    count: int, make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    split = crowded(count, make_picture, make_split)
+    results = guesses(split)
+    assert score(Truth(split), results) == score_finally(split, results)
+    ties = [{**result, "score": round(result["score"], 1)} for result in results]
+    assert score(Truth(split), ties) == score_finally(split, ties)
 
 
 def test_the_mean_of_the_classes_is_the_whole(tiny: Splits) -> None:

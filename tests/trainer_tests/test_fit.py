@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
@@ -197,13 +197,24 @@ def test_a_damaged_last_is_resumed_from_the_one_before(
     assert_same(folder, unbroken.after(2))
 
 
+def with_phases_until(epoch: int, cache: PhaseCache, place: Path) -> PhaseCache:
+    """A copy of a cache with the phases that end by this epoch."""
+    copy = PhaseCache(copytree(cache.folder, place))
+    for entry in copy.folder.iterdir():
+        if len(load(entry / LAST)["reports"]) > epoch:
+            rmtree(entry)
+    return copy
+
+
+@pytest.mark.parametrize("filed", [2, 3, 5])
 def test_a_forked_trial_is_the_same_bits_and_says_so(
-    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path, filed: int
 ) -> None:
     reports: list[EpochReport] = []
-    run(config, few, tmp_path / "fork", 3, reports, unbroken.cache)
-    assert [r.forked for r in reports] == [True, True, False]
-    assert_same(tmp_path / "fork", unbroken.after(3))
+    cache = with_phases_until(filed, unbroken.cache, tmp_path / "phases")
+    run(config, few, tmp_path / "fork", EPOCHS, reports, cache)
+    assert [r.forked for r in reports] == [True] * filed + [False] * (EPOCHS - filed)
+    assert_same(tmp_path / "fork", unbroken.after(EPOCHS))
 
 
 def test_a_fork_that_goes_another_way_shares_the_head_alone(
@@ -220,15 +231,16 @@ def test_a_forked_trial_stopped_and_resumed_still_says_so(
     unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
     reports: list[EpochReport] = []
-    run(config, few, tmp_path / "fork", 1, reuse=unbroken.cache)
-    run(config, few, tmp_path / "fork", 2, reports, unbroken.cache)
+    cache = with_phases_until(2, unbroken.cache, tmp_path / "phases")
+    run(config, few, tmp_path / "fork", 1, reuse=cache)
+    run(config, few, tmp_path / "fork", 2, reports, cache)
     assert [r.forked for r in reports] == [True, True]
 
 
 def test_a_damaged_head_is_thrown_away_and_trained_again(
     unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
-    cache = PhaseCache(copytree(unbroken.cache.folder, tmp_path / "phases"))
+    cache = with_phases_until(2, unbroken.cache, tmp_path / "phases")
     (entry,) = cache.folder.iterdir()
     os.truncate(entry / LAST, 1000)
     reports: list[EpochReport] = []

@@ -1,6 +1,7 @@
 """Finished phases: found by what they depend on, taken whole or not at all."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ def head_digest(config: TrainConfig, data: str = "data") -> str:
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Path:
-    folder = tmp_path / "trial"
+    return write_trial(tmp_path / "trial")
+
+
+def write_trial(folder: Path) -> Path:
     save({"model": {"a": torch.ones(3)}, "reports": [{"epoch": 1, "forked": False}]}, folder / LAST)
     save({"model": {"a": torch.ones(3)}, "report": 1}, folder / BEST)
     return folder
@@ -159,7 +163,7 @@ def test_a_damaged_entry_is_thrown_away_and_can_be_filed_again(
     assert cache.fork("key", tmp_path / "fork") is None
     assert not (cache.folder / "key").exists()
     assert not (tmp_path / "fork").exists()
-    cache.file_away("key", trial)
+    cache.file_away("key", write_trial(tmp_path / "another"))
     assert cache.fork("key", tmp_path / "fork")
 
 
@@ -168,3 +172,45 @@ def test_a_filing_that_fails_leaves_nothing_behind(cache: PhaseCache, trial: Pat
     with pytest.raises(OSError):
         cache.file_away("key", trial)
     assert not list(cache.folder.iterdir())
+
+
+def test_phases_of_other_searches_are_taken_and_left_alone(
+    cache: PhaseCache, trial: Path, tmp_path: Path
+) -> None:
+    cache.file_away("key", trial)
+    other = PhaseCache(tmp_path / "other phases", (tmp_path / "nowhere", cache.folder))
+    assert other.fork("key", tmp_path / "fork")
+    assert not other.folder.exists()
+    os.truncate(cache.folder / "key" / LAST, 10)
+    assert other.fork("key", tmp_path / "another") is None
+    assert (cache.folder / "key").is_dir()
+
+
+def test_over_its_cap_what_was_used_longest_ago_goes_first(trial: Path, tmp_path: Path) -> None:
+    size = sum((trial / name).stat().st_size for name in (LAST, BEST))
+    cache = PhaseCache(tmp_path / "phases", cap=2.5 * size)
+    for age, key in ((30, "old"), (20, "used")):
+        cache.file_away(key, trial)
+        os.utime(cache.folder / key, (time.time() - age,) * 2)
+    os.utime(cache.folder / "old", (time.time() - 40,) * 2)
+    assert cache.fork("old", tmp_path / "fork")  # now it is the younger one
+    cache.file_away("new", trial)
+    assert {entry.name for entry in cache.folder.iterdir()} == {"old", "new"}
+
+
+def test_the_phase_just_filed_stays_whatever_the_cap(trial: Path, tmp_path: Path) -> None:
+    cache = PhaseCache(tmp_path / "phases", cap=0)
+    for key in ("one", "two"):
+        cache.file_away(key, trial)
+    assert [entry.name for entry in cache.folder.iterdir()] == ["two"]
+
+
+def test_what_a_trial_writes_later_does_not_reach_the_phase(
+    cache: PhaseCache, trial: Path, tmp_path: Path
+) -> None:
+    cache.file_away("key", trial)
+    before = (cache.folder / "key" / BEST).read_bytes()
+    cache.fork("key", tmp_path / "fork")
+    for folder in (trial, tmp_path / "fork"):
+        save({"model": {}}, folder / BEST)
+    assert (cache.folder / "key" / BEST).read_bytes() == before
