@@ -35,14 +35,16 @@ data = load(Data(train=sys.argv[1], val=sys.argv[2]), Path("made"))
 model = {"weights": "none", "image_size": 96}
 config = TrainConfig.model_validate({"model": model}).model_dump(mode="json")
 asked = {"number": 0, "config": config}
-run_trial(asked, data=data, folder=Path(), threads=1, hang_timeout=1)
+run_trial(asked, data=data, folder=Path(), threads=1, hang_timeout=1, disk_cap=0)
 """
 
 
 def run(config: TrainConfig, data: Splits) -> dict[str, str]:
     asked = {"number": 3, "config": config.model_dump(mode="json")}
     threads = torch.get_num_threads()
-    return run_trial(asked, data=data, folder=Path("kept"), threads=threads, hang_timeout=60)
+    return run_trial(
+        asked, data=data, folder=Path("kept"), threads=threads, hang_timeout=60, disk_cap=1e9
+    )
 
 
 def test_a_full_disk_is_no_end_of_the_trial(
