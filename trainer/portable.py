@@ -1,0 +1,194 @@
+"""One file that runs without this project: ONNX for onnxruntime, pt2 for torch alone.
+
+Both hold the whole way from canvases to boxes, see `graph.py`. A file is kept only when it finds
+what the original finds.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from .config import BadInput
+from .data.canvas import letterbox
+from .data.dataset import Picture
+from .graph import Graph, as_graph
+from .model.detectors import DETECTIONS, SCORE_THRESHOLD, Detections, Detector
+
+FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
+COMPARED = 32
+"""Pictures of val on which a file is compared with its original."""
+LEAST_IOU, MOST_APART = 0.99, 1e-3
+"""How far boxes and scores of a file may be from the original's."""
+
+Detect = Callable[[Tensor], Detections]
+"""Something that detects: uint8 pictures (N, 3, S, S) in, as `Detector` in eval mode."""
+
+
+def write_portable(
+    detector: Detector, size: int, format: str, folder: Path, pictures: tuple[Picture, ...]
+) -> None:
+    """Write `model.onnx` or `model.pt2` into a folder, if it agrees with the detector on pictures.
+
+    Raises BadInput with the reason when it cannot be exported or does not agree.
+    """
+    file = folder / FILES[format]
+    try:
+        with _quiet(), torch.no_grad():
+            WRITERS[format](as_graph(detector, size), size, file)
+        differences = compare(detector, OPENERS[format](file), size, pictures)
+    except BadInput:
+        raise
+    except Exception as error:  # exporters have an own type for each of their many limits
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise BadInput([f"--format {format}: {type(error).__name__}: {reason}"]) from error
+    if differences:
+        raise BadInput(
+            [f"--format {format}: not written, since it differs from the original", *differences]
+        )
+
+
+def open_portable(folder: Path) -> Detect | None:
+    """The detector in a folder's one file, or None where there is none.
+
+    Raises BadInput when the file cannot be read.
+    """
+    for format, name in FILES.items():
+        if (folder / name).is_file():
+            try:
+                return OPENERS[format](folder / name)
+            except Exception as error:  # onnxruntime and torch have many types for damage
+                reason = (str(error).strip().splitlines() or [""])[0][:200]
+                raise BadInput([f"{folder / name} cannot be read: {reason}"]) from error
+    return None
+
+
+# -- writing and opening --------------------------------------------------------------------------
+
+
+def _write_onnx(graph: Graph, size: int, file: Path) -> None:
+    program = torch.onnx.export(
+        graph,
+        (_example(size),),
+        dynamo=True,
+        input_names=["pictures"],
+        output_names=["boxes", "labels", "scores"],
+        dynamic_shapes={"pictures": {0: "batch"}},
+        verbose=False,
+    )
+    assert program is not None
+    program.save(file, external_data=False)  # one file; it may have 2 GB
+
+
+def _write_pt2(graph: Graph, size: int, file: Path) -> None:
+    shapes = {"pictures": {0: torch.export.Dim("batch")}}
+    torch.export.save(torch.export.export(graph, (_example(size),), dynamic_shapes=shapes), file)
+
+
+def _example(size: int) -> Tensor:
+    """Two pictures: the tracer would take one for a constant."""
+    return torch.zeros(2, size, size, 3, dtype=torch.uint8)
+
+
+def _open_onnx(file: Path) -> Detect:
+    import onnxruntime  # a third of a second that only this needs
+
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def detect(pictures: Tensor) -> Detections:
+        canvases = np.ascontiguousarray(pictures.permute(0, 2, 3, 1).numpy())
+        return _unpadded(*map(torch.from_numpy, session.run(None, {"pictures": canvases})))
+
+    return detect
+
+
+def _open_pt2(file: Path) -> Detect:
+    with _quiet():
+        program: Any = torch.export.load(file).module()
+
+    @torch.no_grad()
+    def detect(pictures: Tensor) -> Detections:
+        return _unpadded(*program(pictures.permute(0, 2, 3, 1).contiguous()))
+
+    return detect
+
+
+WRITERS: dict[str, Callable[[Graph, int, Path], None]] = {"onnx": _write_onnx, "pt2": _write_pt2}
+OPENERS: dict[str, Callable[[Path], Detect]] = {"onnx": _open_onnx, "pt2": _open_pt2}
+
+
+def _unpadded(boxes: Tensor, labels: Tensor, scores: Tensor) -> Detections:
+    there = scores > 0
+    return [
+        {"boxes": boxes[i][mask], "labels": labels[i][mask], "scores": scores[i][mask]}
+        for i, mask in enumerate(there)
+    ]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters tell much of themselves, in three ways."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+# -- comparing ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def compare(
+    detector: Detect, other: Detect, size: int, pictures: tuple[Picture, ...]
+) -> list[str]:
+    """What another form of a detector finds differently, a line a picture, in fp32."""
+    differences = []
+    every = max(1, len(pictures) // COMPARED)
+    for picture in pictures[::every][:COMPARED]:
+        canvas = torch.from_numpy(letterbox(picture, size))[None].permute(0, 3, 1, 2)
+        (ours,), (theirs,) = detector(canvas), other(canvas)
+        for found, against, of in ((ours, theirs, "the original"), (theirs, ours, "the file")):
+            missed = unmatched(found, against)
+            if len(missed):
+                score = found["scores"][missed[0]].item()
+                differences.append(
+                    f"{picture.file.name}: {len(missed)} of {len(found['scores'])} boxes of {of} "
+                    f"have no equal in the other, first with score {score:.4f}"
+                )
+    return differences
+
+
+def unmatched(found: dict[str, Tensor], against: dict[str, Tensor]) -> Tensor:
+    """Which boxes have none of their class in the other list at the same place, equally certain.
+
+    A box at the edge of what is kept may be lost by rounding alone, so it is not missed.
+    """
+    if len(found["scores"]) == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    full = len(against["scores"]) == DETECTIONS
+    edge = against["scores"].min().item() if full else SCORE_THRESHOLD
+    equal = (
+        (box_iou(found["boxes"], against["boxes"]) > LEAST_IOU)
+        & (found["labels"][:, None] == against["labels"])
+        & ((found["scores"][:, None] - against["scores"]).abs() <= MOST_APART)
+    )
+    certain = found["scores"] > edge + MOST_APART
+    return (certain & ~equal.any(dim=1)).nonzero()[:, 0]
