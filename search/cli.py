@@ -87,8 +87,12 @@ def parser() -> argparse.ArgumentParser:
     export = _command(commands, "export", _export, "write a trial's best checkpoint as files")
     export.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
     export.add_argument("--trial", type=int, metavar="N", help="default: the winner")
-    export.add_argument("--format", choices=["safetensors"], default="safetensors")
+    export.add_argument("--format", choices=["safetensors", "onnx", "pt2"], default="safetensors")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument(
+        "--data", type=Path, metavar="DATA", help="to compare onnx or pt2 on; default: the search's"
+    )
+    export.add_argument("--force", action="store_true", help="replace an export that is there")
 
     evaluate = _command(commands, "evaluate", _evaluate, "the 12 COCO figures of a model")
     evaluate.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
@@ -99,9 +103,14 @@ def parser() -> argparse.ArgumentParser:
 
     predict = _command(commands, "predict", _predict, "draw boxes on pictures")
     predict.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
-    predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURES")
+    predict.add_argument(
+        "pictures", type=Path, nargs="+", metavar="PICTURES", help="files, folders or patterns"
+    )
     predict.add_argument("--out", type=Path, required=True, metavar="DIR")
-    predict.add_argument("--threshold", type=float, default=0.5, metavar="T")
+    predict.add_argument(
+        "--threshold", type=float, metavar="T", help="least score; default: the model's, a class"
+    )
+    predict.add_argument("--force", action="store_true", help="write into a folder that is there")
 
     ui = _command(commands, "ui", _ui, "MLflow's pages on this store")
     ui.add_argument("--port", type=int, default=5000)
@@ -227,7 +236,15 @@ def _clean(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from .exports import export_model
 
-    export_model(options.model, options.trial, options.storage, options.out)
+    export_model(
+        options.model,
+        options.trial,
+        options.format,
+        options.storage,
+        options.out,
+        data=options.data,
+        force=options.force,
+    )
     print(f"wrote {options.out}")
     return 0
 
@@ -247,10 +264,17 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from . import summary
     from .exports import predict_pictures
 
     unreadable = predict_pictures(
-        options.model, options.pictures, options.storage, options.out, options.threshold
+        options.model,
+        options.pictures,
+        options.storage,
+        options.out,
+        options.threshold,
+        force=options.force,
+        watch=summary.bar,
     )
     for line in unreadable:
         print(line, file=sys.stderr)

@@ -1,18 +1,30 @@
 """MODEL on the command line: an exported folder or a search's name, and what is done with it."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint import BEST
+from trainer.card import write_card
+from trainer.checkpoint import BEST, write_whole
 from trainer.config import BadInput, Data, parse
 from trainer.data.canvas import cache_folder, open_picture
-from trainer.data.dataset import Split, Splits
+from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.formats import find, load
 from trainer.evaluate import measure
-from trainer.export import export, load_export, record_evaluation
+from trainer.export import (
+    METRICS,
+    export,
+    load_export,
+    open_export,
+    record_evaluation,
+    write_thresholds,
+)
 from trainer.model.backbones import SPEC
+from trainer.operating_point import best_thresholds
+from trainer.portable import write_portable
 from trainer.predict import draw, find_pictures, predict, to_coco
 
 from .config import SearchConfig, read_yaml, resolve, study_uri, trial_folder
@@ -55,24 +67,98 @@ def begun_study(config: SearchConfig) -> Study:
         raise BadInput([str(error)]) from error
 
 
-def export_model(model: str, trial: int | None, storage: Path, out: Path) -> None:
-    """Write the winner, or one trial's best checkpoint, to a new folder. Raises BadInput."""
+def export_model(
+    model: str,
+    trial: int | None,
+    format: str,
+    storage: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Write the winner, or one trial's best checkpoint, to a new folder, whole or not at all.
+
+    `data` is where a one-file format finds pictures to be compared on, if not in the search.
+    Raises BadInput.
+    """
+    with _new_folder(out, force) as part:
+        source = find_model(model, storage) if trial is None else part / "trial"
+        if trial is not None:
+            _export_trial(model, trial, storage, source)
+        made = part / "made"
+        if format == "safetensors":
+            shutil.copytree(source, made)
+        else:
+            made.mkdir()
+            make_portable(source, format, made, _compared_on(source, model, trial, storage, data))
+            write_card(made, _name_of(model))
+
+
+def make_portable(source: Path, format: str, folder: Path, pictures: tuple[Picture, ...]) -> None:
+    """Put an export's one file, spec and figures into a folder. Raises BadInput."""
+    detector, spec = load_export(source)
+    write_portable(detector, spec.config.model.image_size, format, folder, pictures)
+    shutil.copy(source / SPEC, folder)
+    write_thresholds(folder, spec.thresholds)  # an export of the first version has none
+    if (source / METRICS).is_file():
+        shutil.copy(source / METRICS, folder)
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path, force: bool) -> Iterator[Path]:
+    """A place to make `out` in, as its `made`. Raises BadInput where `out` may not be written."""
     if out.exists():
-        raise BadInput([f"{out} is there already; choose another folder"])
-    if trial is None:
-        shutil.copytree(find_model(model, storage), out)
-        return
-    config = read_search(model, storage)
+        if not force:
+            raise BadInput([f"{out} is there already; choose another folder, or --force"])
+        if not (out / SPEC).is_file() and not (out.is_dir() and not any(out.iterdir())):
+            raise BadInput([f"{out} is no export: --force does not replace it"])
+    part = out.absolute().with_name(f".{out.absolute().name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput([f"--out {out} cannot be written ({error.strerror})"]) from error
+    try:
+        yield part
+        if out.exists():
+            out.rename(part / "before")
+        (part / "made").rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _export_trial(name: str, trial: int, storage: Path, out: Path) -> None:
+    """A trial's best checkpoint as an export, with its figures on val."""
+    config = read_search(name, storage)
     study = begun_study(config)
     record = study.records.get(trial)
     if record is None:
-        raise BadInput([f"--trial {trial}: {model} has trials 0 to {len(study.records) - 1}"])
+        raise BadInput([f"--trial {trial}: {name} has trials 0 to {len(study.records) - 1}"])
     categories = load(config.data, cache_folder()).categories
     trial_config = config_of(config, read_space(config.space), record, study.get("precision"))
     checkpoint = trial_folder(config.folder, trial) / BEST
     if not checkpoint.is_file():
         raise BadInput([f"--trial {trial}: its checkpoint is not kept; see search.disk_cap"])
     export(checkpoint, trial_config, categories, study.get("data"), out)
+    evaluate_model(str(out), config.folder / "search.yaml", "val", storage, None)
+    write_card(out, f"{name}, trial {trial}")
+
+
+def _compared_on(
+    source: Path, model: str, trial: int | None, storage: Path, data: Path | None
+) -> tuple[Picture, ...]:
+    """Pictures of val: of DATA, else of the search that an export lies in."""
+    search = source.parent if trial is None else storage / model
+    place = data or search / "search.yaml"
+    if data is None and not place.is_file():
+        raise BadInput([f"{model} lies in no search: give --data DATA, to be compared on its val"])
+    return load_data(place).val.pictures
+
+
+def _name_of(model: str) -> str:
+    folder = Path(model).resolve()
+    return folder.parent.name if folder.name == "winner" else folder.name
 
 
 def load_data(place: Path) -> Splits:
@@ -106,6 +192,8 @@ def evaluate_model(
     if detections is not None:
         detections.write_text(json.dumps(results))
     record_evaluation(folder, split, metrics)
+    if name == "val" and _is_its_own(place, spec.data):
+        write_thresholds(folder, best_thresholds(split, results))
     return {"figures": metrics.figures, "per_class": metrics.per_class}
 
 
@@ -121,30 +209,45 @@ def _split(place: Path, name: str) -> Split:
     return split
 
 
+def _is_its_own(place: Path, digest: str) -> bool:
+    """Whether DATA is what a model was trained on."""
+    return place.suffix != ".json" and load_data(place).digest == digest
+
+
 def _names(categories: Any) -> str:
     return ", ".join(f"{category.id} {category.name}" for category in categories)
 
 
 def predict_pictures(
-    model: str, places: list[Path], storage: Path, out: Path, threshold: float
+    model: str,
+    places: list[Path],
+    storage: Path,
+    out: Path,
+    threshold: float | None,
+    *,
+    force: bool = False,
+    watch: Callable[[list[Path]], Iterable[Path]] = iter,
 ) -> list[str]:
-    """Write pictures with boxes and `detections.json`; returns a line a picture not readable."""
+    """Write pictures with boxes and `detections.json`; returns a line a picture not readable.
+
+    Without a threshold the model's own operating point counts. `watch` iterates over the files.
+    """
     files = find_pictures(places)
-    detector, spec = load_export(find_model(model, storage))
+    detect, spec = open_export(find_model(model, storage))
     if any(file.resolve().parent == out.resolve() for file in files):
         raise BadInput([f"--out {out} holds the pictures themselves; choose another folder"])
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out, force)
     images, annotations, unreadable = [], [], []
     taken: set[str] = set()
-    for number, file in enumerate(files, start=1):
+    least = spec.thresholds if threshold is None else threshold
+    for number, file in enumerate(watch(files), start=1):
         try:
             picture = open_picture(file)
         except BadInput as error:
             unreadable += error.errors
             continue
-        size = spec.config.model.image_size
-        found = predict(detector, spec.categories, picture, size, threshold)
-        draw(picture, found).save(out / _free_name(file, taken))
+        found = predict(detect, spec.categories, picture, spec.config.model.image_size, least)
+        draw(picture, found).save(out / _free_name(file, taken), quality=92)
         images.append(
             {"id": number, "file_name": str(file), "width": picture.width, "height": picture.height}
         )
@@ -154,15 +257,25 @@ def predict_pictures(
         "categories": [{"id": c.id, "name": c.name} for c in spec.categories],
         "annotations": [{"id": i, **a} for i, a in enumerate(annotations, start=1)],
     }
-    (out / "detections.json").write_text(json.dumps(content, indent=1))
+    write_whole(json.dumps(content, indent=1).encode(), out / "detections.json")
     return unreadable
+
+
+def _make_folder(out: Path, force: bool) -> None:
+    if out.exists() and not (force and out.is_dir()):
+        hint = "choose another folder, or --force" if out.is_dir() else "choose a folder"
+        raise BadInput([f"{out} is there already; {hint}"])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput([f"--out {out} cannot be written ({error.strerror})"]) from error
 
 
 def _free_name(file: Path, taken: set[str]) -> str:
     """A name for a drawn picture that no other has, though folders may hold equal names."""
-    name, n = f"{file.stem}.png", 1
+    name, n = f"{file.stem}.jpg", 1
     while name in taken:
         n += 1
-        name = f"{file.stem}-{n}.png"
+        name = f"{file.stem}-{n}.jpg"
     taken.add(name)
     return name

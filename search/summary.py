@@ -1,10 +1,12 @@
 """What the commands print."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from .asha import confirming_epochs, expected_epochs, rungs
@@ -54,6 +56,14 @@ def progress() -> Progress:
 def lines() -> Lines:
     """Plain lines."""
     return Lines(_console())
+
+
+def bar(files: list[Path]) -> Iterable[Path]:
+    """The files one by one, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    return track(
+        files, "predicting", console=console, transient=True, disable=not console.is_terminal
+    )
 
 
 def print_result(result: SearchResult) -> None:

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trainer.card import write_card
 from trainer.checkpoint import BEST
 from trainer.data.dataset import Splits
-from trainer.export import export, write_card, write_metrics, write_pictures
+from trainer.export import export, write_metrics, write_pictures
 
 from .config import SearchConfig, trial_folder
 from .progress import Progress
@@ -46,7 +47,7 @@ def export_winner(
         _measure(fresh, config.folder / "search.yaml", split)
     metrics = json.loads((fresh / "metrics.json").read_text())
     write_pictures(fresh, data.test or data.val)
-    write_card(fresh, config.name, metrics)
+    write_card(fresh, config.name)
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
     return dict(metrics)

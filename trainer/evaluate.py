@@ -60,10 +60,10 @@ class Truth:
 
     def __init__(self, split: Split) -> None:
         self.split = split
-        self.coco = hotcoco.COCO(_dataset(split))
+        self.coco = hotcoco.COCO(as_coco(split))
 
 
-def _dataset(split: Split) -> dict[str, Any]:
+def as_coco(split: Split) -> dict[str, Any]:
     """A split as the content of a COCO json."""
     return {
         "images": [{"id": p.id, "width": p.width, "height": p.height} for p in split.pictures],
@@ -180,7 +180,7 @@ def score_finally(split: Split, results: list[dict[str, Any]]) -> Metrics:
     if not results:  # its loadRes fails on an empty list
         return _nothing_found(split)
     coco = COCO()
-    coco.dataset = _dataset(split)
+    coco.dataset = as_coco(split)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints unasked
         coco.createIndex()
         found = coco.loadRes([dict(result) for result in results])

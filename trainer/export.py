@@ -15,11 +15,13 @@ from .data.canvas import open_picture
 from .data.dataset import Category, Split
 from .evaluate import Metrics
 from .model import backbones
-from .model.backbones import SPEC, WEIGHTS, Pixels, licence
+from .model.backbones import SPEC, WEIGHTS, Pixels
 from .model.detectors import Detector, assemble, build
-from .predict import Box, draw, predict
+from .operating_point import DEFAULT
+from .portable import open_portable
+from .predict import Box, Detect, draw, predict
 
-METRICS, CARD = "metrics.json", "README.md"
+METRICS = "metrics.json"
 FORMAT = 1
 """Of spec.json; raised when an older reader could not rebuild the detector."""
 
@@ -35,6 +37,8 @@ class Spec:
     """Digest of the data set it was trained on."""
     epoch: int
     """The trial's epoch whose weights these are."""
+    thresholds: dict[str, float]
+    """Score from which on a detection counts, by class name, see `operating_point.py`."""
 
 
 def export(
@@ -67,6 +71,7 @@ def export(
         "pixels": asdict(detector.pixels),
         "data": data,
         "epoch": kept["report"]["epoch"],
+        "thresholds": {category.name: DEFAULT for category in categories},
     }
     (part / SPEC).write_text(json.dumps(spec, indent=2))
     part.rename(out)
@@ -81,12 +86,15 @@ def read_spec(folder: Path) -> Spec:
     if raw.get("format") != FORMAT:
         raise BadInput([f"{folder}: format {raw.get('format')} of {SPEC} (legal: {FORMAT})"])
     try:
+        categories = tuple(Category(**category) for category in raw["categories"])
         return Spec(
             config=TrainConfig(model=raw["model"], train=raw["train"]),
-            categories=tuple(Category(**category) for category in raw["categories"]),
+            categories=categories,
             pixels=Pixels(tuple(raw["pixels"]["mean"]), tuple(raw["pixels"]["std"])),
             data=raw["data"],
             epoch=raw["epoch"],
+            # not in exports of the first version
+            thresholds={c.name: raw.get("thresholds", {}).get(c.name, DEFAULT) for c in categories},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput([f"{folder / SPEC} is damaged: {type(error).__name__} {error}"]) from error
@@ -98,6 +106,8 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     Raises BadInput when the folder is no export or its weights are damaged.
     """
     spec = read_spec(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise BadInput([f"{folder} has no {WEIGHTS}: give the export that it was made from"])
     model = spec.config.model.model_copy(update={"weights": "none"})
     backbone = backbones.build(model.backbone, model.weights, spec.pixels)
     detector = assemble(model, backbone, len(spec.categories))
@@ -106,6 +116,19 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     except Exception as error:  # safetensors and torch have a type each for each kind of damage
         raise BadInput([f"{folder / WEIGHTS} cannot be read: {error}"]) from error
     return detector.eval(), spec
+
+
+def open_export(folder: Path) -> tuple[Detect, Spec]:
+    """What detects in an export of any format. Raises BadInput like `load_export`."""
+    detect = open_portable(folder)
+    return load_export(folder) if detect is None else (detect, read_spec(folder))
+
+
+def write_thresholds(folder: Path, thresholds: dict[str, float]) -> None:
+    """Put the operating point of each class, by name, into an export's spec."""
+    file = folder / SPEC
+    spec = json.loads(file.read_text()) | {"thresholds": thresholds}
+    write_whole(json.dumps(spec, indent=2).encode(), file)
 
 
 def write_metrics(folder: Path, found: dict[str, Any]) -> None:
@@ -130,7 +153,7 @@ def record_evaluation(folder: Path, split: Split, metrics: Metrics) -> None:
     write_metrics(folder, {name: entry})
 
 
-def write_pictures(folder: Path, split: Split, threshold: float = 0.4, count: int = 6) -> None:
+def write_pictures(folder: Path, split: Split, count: int = 6) -> None:
     """Draw predicted (coloured) and true (white) boxes on a few pictures of a split."""
     detector, spec = load_export(folder)
     place = folder / "pictures"
@@ -139,54 +162,9 @@ def write_pictures(folder: Path, split: Split, threshold: float = 0.4, count: in
     for picture in split.pictures[::every][:count]:
         opened = open_picture(picture.file)
         size = spec.config.model.image_size
-        found = predict(detector, spec.categories, opened, size, threshold)
+        found = predict(detector, spec.categories, opened, size, spec.thresholds)
         truth = [
             Box(split.categories[label - 1], 1.0, tuple(box))
             for box, label in zip(picture.boxes.tolist(), picture.labels.tolist(), strict=True)
         ]
         draw(opened, found, truth).save(place / f"{picture.file.stem}.jpg", quality=90)
-
-
-def write_card(folder: Path, name: str, metrics: dict[str, Any]) -> None:
-    """Write the export's README: what it is, how good, and how to run it."""
-    spec = read_spec(folder)
-    model = spec.config.model
-    names = ", ".join(category.name for category in spec.categories)
-    lines = [
-        f"# {name}",
-        "",
-        f"A {model.detector} detector on a {model.backbone} backbone, {model.image_size} px, for: "
-        f"{names}.",
-        "",
-        "| split | AP | AP50 | AP75 | "
-        + " | ".join(f"AP {category.name}" for category in spec.categories)
-        + " |",
-        "|" + " --- |" * (4 + len(spec.categories)),
-    ]
-    for split in ("val", "test"):
-        if split in metrics:
-            figures, classes = metrics[split]["figures"], metrics[split]["per_class"]
-            values = [figures["map"], figures["map_50"], figures["map_75"], *classes.values()]
-            cells = ["-" if value is None else f"{value:.3f}" for value in values]
-            lines.append(f"| {split} | " + " | ".join(cells) + " |")
-    looks = metrics.get("test", {}).get("looks")
-    if looks:
-        lines += ["", f"Test was looked at {looks} time{'s' if looks > 1 else ''}."]
-    lines += [
-        "",
-        f"Pretrained weights: `{model.weights}` of timm's `{model.backbone}`, under the licence "
-        f"that timm states for them ({licence(model.backbone)}).",
-        "",
-        "```",
-        "unfreeze predict THIS_FOLDER PICTURES --out predicted",
-        "unfreeze evaluate THIS_FOLDER DATA --split val",
-        "```",
-        "",
-        "Trained with:",
-        "",
-        "```json",
-        json.dumps(spec.config.train.model_dump(mode="json"), indent=2),
-        "```",
-        "",
-    ]
-    (folder / CARD).write_text("\n".join(lines))

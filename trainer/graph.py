@@ -6,6 +6,7 @@ result: candidates of every picture, one NMS for all, the best of each picture.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +34,18 @@ class Graph(nn.Module):
     """Canvases (N, S, S, 3) uint8 RGB in; out come boxes (N, D, 4) as x1, y1, x2, y2 in canvas
     pixels, labels (N, D) from 1 and scores (N, D), best first, filled up with zeros."""
 
-    def __init__(self, detector: Detector, candidates: nn.Module) -> None:
+    def __init__(self, detector: Detector, candidates: nn.Module, iou: float) -> None:
         super().__init__()
         self.detector = detector
         self.candidates = candidates
+        self.iou = iou
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.detector.features(pictures.permute(0, 3, 1, 2))
         boxes, scores, labels = self.candidates(features)
         size = pictures.shape[1]
         scores = torch.where(scores > SCORE_THRESHOLD, scores, ABSENT)
-        scores, best = keep_best(boxes, scores, labels, size, self.candidates.iou, DETECTIONS)
+        scores, best = keep_best(boxes, scores, labels, size, self.iou, DETECTIONS)
         there = scores > 0
         return (
             torch.where(there[..., None], _rows(boxes, best), 0.0),
@@ -64,7 +66,8 @@ def as_graph(detector: Detector, size: int) -> Graph:
         raise BadInput([f"{name} cannot be exported as one file yet (can: {known})"])
     with torch.no_grad():
         features = detector.features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-    return Graph(detector, make(detector.head, features, size)).eval()
+    candidates = make(detector.head, features, size)
+    return Graph(detector, candidates, candidates.iou).eval()
 
 
 def keep_best(
@@ -100,9 +103,9 @@ class RetinaNetCandidates(nn.Module):
         outputs = self.head.head(list(features.values()))
         scores = outputs["cls_logits"][..., 1:].sigmoid()  # 0 is the background: no class
         levels = zip(
-            scores.split(self.sizes, dim=1),
-            outputs["bbox_regression"].split(self.sizes, dim=1),
-            self.anchors.split(self.sizes),
+            torch.split(scores, self.sizes, dim=1),
+            torch.split(outputs["bbox_regression"], self.sizes, dim=1),
+            torch.split(self.anchors, self.sizes),
             strict=True,
         )
         found = [self._of_level(*level) for level in levels]
@@ -159,7 +162,7 @@ class FasterRCNNCandidates(nn.Module):
         """The region proposals (N, P, 4) and how certain each is of an object (N, P)."""
         logits, deltas = self.rpn.head(list(features.values()))
         found = []
-        levels = zip(logits, deltas, self.anchors.split(self.sizes), strict=True)
+        levels = zip(logits, deltas, torch.split(self.anchors, self.sizes), strict=True)
         for number, (logit, delta, anchors) in enumerate(levels):
             # (N, A, H, W) and (N, 4 A, H, W), as anchors go: place by place, then anchor by anchor
             pictures, each, height, width = logit.shape
@@ -168,7 +171,9 @@ class FasterRCNNCandidates(nn.Module):
             best, index = certainty.topk(min(self.rpn.pre_nms_top_n(), certainty.shape[1]))
             delta = _rows(delta.reshape(pictures, -1, 4), index)
             boxes = _decoded(self.rpn.box_coder, delta, anchors[index])
-            found.append((boxes.clamp(0, self.size), best.sigmoid(), torch.full_like(index, number)))
+            found.append(
+                (boxes.clamp(0, self.size), best.sigmoid(), torch.full_like(index, number))
+            )
         boxes, best, level = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         best = torch.where(_longer_than(boxes, self.rpn.min_size), best, ABSENT)
         count = self.rpn.post_nms_top_n()
@@ -195,7 +200,7 @@ class FasterRCNNCandidates(nn.Module):
         return pooled
 
 
-GRAPHS: dict[type[nn.Module], Callable[..., nn.Module]] = {
+GRAPHS: dict[type[nn.Module], Callable[..., Any]] = {
     RetinaNetFromPyramid: RetinaNetCandidates,
     FasterRCNNFromPyramid: FasterRCNNCandidates,
 }

@@ -22,15 +22,13 @@ from .data.canvas import letterbox
 from .data.dataset import Picture
 from .graph import Graph, as_graph
 from .model.detectors import DETECTIONS, SCORE_THRESHOLD, Detections, Detector
+from .predict import Detect
 
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
 COMPARED = 32
 """Pictures of val on which a file is compared with its original."""
 LEAST_IOU, MOST_APART = 0.99, 1e-3
 """How far boxes and scores of a file may be from the original's."""
-
-Detect = Callable[[Tensor], Detections]
-"""Something that detects: uint8 pictures (N, 3, S, S) in, as `Detector` in eval mode."""
 
 
 def write_portable(
@@ -156,9 +154,7 @@ def _quiet() -> Iterator[None]:
 
 
 @torch.no_grad()
-def compare(
-    detector: Detect, other: Detect, size: int, pictures: tuple[Picture, ...]
-) -> list[str]:
+def compare(detector: Detect, other: Detect, size: int, pictures: tuple[Picture, ...]) -> list[str]:
     """What another form of a detector finds differently, a line a picture, in fp32."""
     differences = []
     every = max(1, len(pictures) // COMPARED)
@@ -191,4 +187,5 @@ def unmatched(found: dict[str, Tensor], against: dict[str, Tensor]) -> Tensor:
         & ((found["scores"][:, None] - against["scores"]).abs() <= MOST_APART)
     )
     certain = found["scores"] > edge + MOST_APART
-    return (certain & ~equal.any(dim=1)).nonzero()[:, 0]
+    missed: Tensor = (certain & ~equal.any(dim=1)).nonzero()[:, 0]
+    return missed

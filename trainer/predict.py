@@ -1,20 +1,26 @@
 """Detection on any pictures with an export, and pictures with the boxes drawn."""
 
-from collections.abc import Iterator
+import glob
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from torch import Tensor
 
 from .config import BadInput
 from .data.canvas import to_canvas
 from .data.dataset import Category
 from .evaluate import to_xywh
-from .model.detectors import Detector
+from .model.detectors import Detections
 
+Detect = Callable[[Tensor], Detections]
+"""Something that detects as a `Detector` in eval mode: uint8 pictures (N, 3, S, S) in."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+SMALL = 480
+"""Pixels; a picture whose longer side has fewer is drawn enlarged, so that names can be read."""
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
@@ -28,15 +34,21 @@ class Box:
 
 
 def find_pictures(places: list[Path]) -> list[Path]:
-    """The pictures that files and folders name, sorted. Raises BadInput when there is none."""
+    """The pictures that files, folders and patterns (`*.jpg`) name, each once.
+
+    Raises BadInput when there is none.
+    """
     found: list[Path] = []
     for place in places:
         if place.is_dir():
             found += sorted(f for f in place.iterdir() if f.suffix.lower() in SUFFIXES)
         elif place.is_file():
             found.append(place)
+        elif glob.has_magic(str(place)):
+            found += sorted(Path(f) for f in glob.glob(str(place), recursive=True))
         else:
             raise BadInput([f"{place}: no such picture or folder"])
+    found = [file for file in dict.fromkeys(found) if file.is_file()]
     if not found:
         raise BadInput([f"no pictures in {', '.join(map(str, places))}"])
     return found
@@ -44,13 +56,15 @@ def find_pictures(places: list[Path]) -> list[Path]:
 
 @torch.no_grad()
 def predict(
-    detector: Detector,
+    detector: Detect,
     categories: tuple[Category, ...],
     picture: Image.Image,
     size: int,
-    threshold: float,
+    threshold: float | dict[str, float],
 ) -> list[Box]:
-    """Detections on one upright RGB picture with a score of at least `threshold`, best first."""
+    """Detections on one upright RGB picture, best first, with a score of at least `threshold`,
+    which may be one for each class by name."""
+    least = threshold if isinstance(threshold, dict) else {c.name: threshold for c in categories}
     canvas = to_canvas(picture, size)
     pixels = torch.from_numpy(canvas.pixels)[None].permute(0, 3, 1, 2)
     (found,) = detector(pixels)
@@ -61,43 +75,56 @@ def predict(
         for box, label, score in zip(
             boxes.tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True
         )
-        if score >= threshold
+        if score >= least[categories[label - 1].name]
     ]
 
 
 def draw(picture: Image.Image, boxes: list[Box], truth: list[Box] | None = None) -> Image.Image:
-    """The picture with its boxes, names and scores; true boxes in white beneath."""
-    drawn = picture.copy()
+    """The picture with its boxes, names and scores; true boxes in white beneath.
+
+    A small picture comes back enlarged by a whole factor.
+    """
+    factor = -(-SMALL // max(picture.size))
+    drawn = picture.resize((picture.width * factor, picture.height * factor))
     pen = ImageDraw.Draw(drawn)
-    thick = max(2, round(max(picture.size) / 320))
-    font = ImageFont.load_default(size=max(11, round(max(picture.size) / 45)))
+    thick = max(2, round(max(drawn.size) / 320))
+    font = ImageFont.load_default(size=max(14, round(max(drawn.size) / 45)))
     for box in truth or []:
-        pen.rectangle(_corners(box), outline="white", width=thick)
+        pen.rectangle(_corners(box, factor), outline="white", width=thick)
     for box in reversed(boxes):  # the most certain on top
-        colour = COLOURS[box.category.id % len(COLOURS)]
-        pen.rectangle(_corners(box), outline=colour, width=thick)
-        _label(pen, box, f"{box.category.name} {box.score:.2f}", colour, font)
+        pen.rectangle(_corners(box, factor), outline=_colour(box), width=thick)
+    for box in reversed(boxes):  # no box crosses a name
+        _label(
+            pen, _corners(box, factor), f"{box.category.name} {box.score:.2f}", _colour(box), font
+        )
     return drawn
 
 
-def _corners(box: Box) -> tuple[float, float, float, float]:
-    x, y, width, height = box.xywh
+def _colour(box: Box) -> str:
+    return COLOURS[box.category.id % len(COLOURS)]
+
+
+def _corners(box: Box, factor: int) -> tuple[float, float, float, float]:
+    x, y, width, height = (factor * value for value in box.xywh)
     return x, y, x + width, y + height
 
 
 def _label(
     pen: ImageDraw.ImageDraw,
-    box: Box,
+    corners: tuple[float, float, float, float],
     text: str,
     colour: str,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
+    """Write above the box where there is room, else inside it at its top."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left + 6, bottom - top + 6
-    x = max(0, min(box.xywh[0], pen.im.size[0] - width))
-    y = box.xywh[1] - height if box.xywh[1] >= height else box.xywh[1]
+    x = max(0, min(corners[0], pen.im.size[0] - width))
+    y = corners[1] - height if corners[1] >= height else corners[1]
+    red, green, blue = ImageColor.getrgb(colour)[:3]
+    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 130 else "white"
     pen.rectangle((x, y, x + width, y + height), fill=colour)
-    pen.text((x + 3 - left, y + 3 - top), text, fill="white", font=font)
+    pen.text((x + 3 - left, y + 3 - top), text, fill=ink, font=font)
 
 
 def to_coco(image_id: int, boxes: list[Box]) -> Iterator[dict[str, object]]:

@@ -1,0 +1,108 @@
+"""An export's README: what it is, how good, what it cannot, and how to run it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .export import METRICS, Spec, read_spec
+from .model.backbones import licence
+from .model.detectors import DETECTIONS
+from .portable import FILES
+
+CARD = "README.md"
+COMMANDS = """\
+```
+unfreeze predict THIS_FOLDER PICTURES --out predicted
+unfreeze evaluate THIS_FOLDER DATA --split val
+```"""
+CANVAS = """\
+import json, numpy, {runtime}
+from PIL import Image, ImageOps
+spec = json.load(open("spec.json"))
+size = spec["model"]["image_size"]
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+shape = [max(1, round(side * min(size / s for s in picture.size))) for side in picture.size]
+canvas = numpy.full((1, size, size, 3), 114, numpy.uint8)
+canvas[0, : shape[1], : shape[0]] = picture.resize(shape, Image.Resampling.BILINEAR)
+"""
+RUN = {
+    "onnx": """\
+session = onnxruntime.InferenceSession("model.onnx")
+boxes, labels, scores = (out[0] for out in session.run(None, {"pictures": canvas}))
+""",
+    "pt2": """\
+model = torch.export.load("model.pt2").module()
+boxes, labels, scores = (out[0].numpy() for out in model(torch.from_numpy(canvas)))
+""",
+}
+RUNTIMES = {"onnx": "onnxruntime", "pt2": "torch, torchvision"}
+PRINT = """\
+corners = boxes / (2 * [shape[0] / picture.width, shape[1] / picture.height])
+for box, label, score in zip(corners.tolist(), labels, scores):
+    name = spec["categories"][label - 1]["name"]
+    if score >= spec["thresholds"][name]: print(name, f"{score:.3f}", *map(round, box))
+"""
+
+
+def write_card(folder: Path, name: str) -> None:
+    """Write the README of an export, from what its folder holds."""
+    spec = read_spec(folder)
+    file = folder / METRICS
+    metrics = json.loads(file.read_text()) if file.is_file() else {}
+    model = spec.config.model
+    parts = [
+        f"# {name}",
+        f"A {model.detector} detector on a {model.backbone} backbone, for pictures of "
+        f"{model.image_size} x {model.image_size} px. Boxes and classes: "
+        + ", ".join(f"{category.name} ({category.id})" for category in spec.categories)
+        + ".",
+        *_figures(spec, metrics),
+        "## Running it",
+        _running(folder),
+        "## Data and recipe",
+        f"Trained and selected on the data set with the SHA-256 `{spec.data}` (of the train and "
+        f"val pictures, boxes and classes); the weights are those after epoch {spec.epoch}.",
+        f"Pretrained weights: `{model.weights}` of timm's `{model.backbone}`, under the licence "
+        f"that timm states for them ({licence(model.backbone)}).",
+        "```json\n" + json.dumps(spec.config.train.model_dump(mode="json"), indent=2) + "\n```",
+        "## Limits",
+        f"It knows the classes above and no others. A picture is scaled to fit the "
+        f"{model.image_size} px, so what is small in a large picture may be lost; at most "
+        f"{DETECTIONS} boxes a picture are found. The figures are for pictures like those it was "
+        "trained on.",
+    ]
+    (folder / CARD).write_text("\n\n".join(parts) + "\n")
+
+
+def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
+    """The table of AP and the operating point."""
+    names = [category.name for category in spec.categories]
+    lines = ["| | AP | AP50 | AP75 | " + " | ".join(f"AP {name}" for name in names) + " |"]
+    lines.append("|" + " --- |" * (4 + len(names)))
+    for split in ("val", "test"):
+        if "figures" in metrics.get(split, {}):
+            figures, classes = metrics[split]["figures"], metrics[split]["per_class"]
+            values = [figures["map"], figures["map_50"], figures["map_75"], *classes.values()]
+            cells = ["-" if value is None else f"{value:.3f}" for value in values]
+            lines.append(f"| {split} | " + " | ".join(cells) + " |")
+    if len(lines) == 2:
+        return []
+    points = [f"{spec.thresholds[name]:.3f}" for name in names]
+    lines.append("| score from which a box counts | | | | " + " | ".join(points) + " |")
+    text = "The scores are those with the best F1 of each class on val (at an IoU of 0.5)."
+    if looks := metrics.get("test", {}).get("looks"):
+        text += f" Test was looked at {looks} time{'s' if looks > 1 else ''}."
+    return ["\n".join(lines), text]
+
+
+def _running(folder: Path) -> str:
+    for format, name in FILES.items():
+        if (folder / name).is_file():
+            code = CANVAS.format(runtime=RUNTIMES[format]) + RUN[format] + PRINT
+            return (
+                f"`{name}` takes any number of canvases at once, uint8 RGB, and returns the boxes "
+                "of each as x1, y1, x2, y2 on the canvas, their labels from 1 and their scores, "
+                f"best first, filled up with zeros.\n\n```python\n{code}```\n\n"
+                "With Unfreeze: `unfreeze predict THIS_FOLDER PICTURES --out predicted`."
+            )
+    return COMMANDS
