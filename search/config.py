@@ -125,6 +125,8 @@ class SearchConfig(TrainConfig):
     journal file in the search's folder."""
     tracking: str | None = None
     """MLflow tracking URI; without it MLFLOW_TRACKING_URI, else SQLite beside the searches."""
+    register_model: bool = True
+    """Whether the winner becomes a version of `models:/NAME` in MLflow."""
     storage: Path = Path("searches")
     """Folder of all searches; shared by all nodes of a cluster."""
 

@@ -30,12 +30,14 @@ from .config import (
     SearchConfig,
     absolute,
     check,
+    tracking_uri,
     trial_folder,
 )
 from .disk import is_full, tidy
 from .lock import locked
 from .opening import open_search, refuse_changes
 from .progress import Progress, Quiet
+from .registry import register
 from .resources import describe_slots, share_of_a_trial, slots
 from .results import SearchResult, costs, rank, winner
 from .scheduler import StudyScheduler
@@ -270,4 +272,25 @@ def conclude(
     tracking = start_tracking(config, space, study, result)
     if not tracking.close(TRACKING_PATIENCE):
         log.warning("MLflow lacks the final rows; the same line again fills them in")
+    elif metrics:
+        _register(config, data, study, metrics, progress)
     return result
+
+
+def _register(
+    config: SearchConfig, data: Splits, study: Study, metrics: dict[str, Any], progress: Progress
+) -> None:
+    uri = tracking_uri(config.tracking)
+    if uri == "off" or not config.register_model:
+        return
+    winner = config.folder / "winner"
+    try:
+        line = register(uri, config.name, study.get("id"), winner, metrics, data.val.pictures)
+        progress.say(f"in MLflow's registry: {line}")
+    except Exception as error:  # of ours, and whatever a server, a disk or a network can do
+        reason = (str(error).splitlines() or [""])[0][:200]
+        log.warning(
+            "MLflow did not get the model (%s: %s); the same line again registers it",
+            type(error).__name__,
+            reason,
+        )

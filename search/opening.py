@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "resources",
     "cluster",
     "tracking",
+    "register_model",
     "storage",
 )
 """What a continued search may have differently."""

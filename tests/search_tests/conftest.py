@@ -28,6 +28,7 @@ SEARCH: dict[str, Any] = {
         "head": {"epochs": 1, "batch_size": 4},
         "unfreeze": {"epochs": 9, "batch_size": 4, "depth": 2, "open_epochs": 1},
     },
+    "register_model": False,
     "search": {"trials": 6, "confirm": "off", "asha": {"grace_period": 1, "reduction_factor": 3}},
 }
 SPACE: dict[str, Any] = {

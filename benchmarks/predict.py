@@ -1,0 +1,60 @@
+"""Pictures a second of `unfreeze predict`: from safetensors, eager in fp32, and from ONNX.
+
+    python benchmarks/predict.py MODEL DATA [--rounds 3]
+
+MODEL is an exported folder, or a search's name. Its ONNX file is made and compared first. Each
+round takes every val picture from its file to its boxes both ways in turn, on two threads; the
+last line is the figures as one JSON object.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from search.exports import find_model, load_data, make_portable
+from trainer.data.canvas import open_picture
+from trainer.data.dataset import Picture
+from trainer.export import open_export
+from trainer.predict import predict
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--storage", type=Path, default=Path("searches"))
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    eager = find_model(options.model, options.storage)
+    pictures = load_data(options.data).val.pictures
+    best = {"eager": 0.0, "onnx": 0.0}
+    with tempfile.TemporaryDirectory() as place:
+        make_portable(eager, "onnx", Path(place), pictures)
+        forms = {"eager": open_export(eager), "onnx": open_export(Path(place))}
+        for form in forms.values():
+            pictures_a_second(form, pictures[:4])  # both are slower at first
+        for _ in range(options.rounds):
+            for name, form in forms.items():
+                best[name] = max(best[name], pictures_a_second(form, pictures))
+    figures = {name: round(value, 1) for name, value in best.items()}
+    ratio = best["onnx"] / best["eager"]
+    print(f"eager {figures['eager']}, ONNX {figures['onnx']} pictures a second: {ratio:.2f} times")
+    print(json.dumps({**figures, "ratio": round(ratio, 2), "pictures": len(pictures)}))
+
+
+def pictures_a_second(form: tuple, pictures: tuple[Picture, ...]) -> float:
+    detect, spec = form
+    start = time.perf_counter()
+    for picture in pictures:
+        opened = open_picture(picture.file)
+        predict(detect, spec.categories, opened, spec.config.model.image_size, spec.thresholds)
+    return len(pictures) / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

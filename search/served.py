@@ -1,0 +1,92 @@
+"""What MLflow serves: pictures in, boxes out, by onnxruntime.
+
+MLflow keeps this file as the model's code and runs it where this project need not be, so it imports
+nothing of it. Its canvas is `trainer/data/canvas.py`'s; a test holds the two together.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, DataType, Schema
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+INPUTS = Schema([ColSpec(DataType.binary, "picture")])
+"""A picture file's bytes, which in JSON are base64."""
+GREY = 114
+
+
+class Served(PythonModel):
+    """Finds, in each picture, boxes with a score of at least the class's threshold."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Open the artifacts `onnx` and `spec`."""
+        self.spec = json.loads(Path(context.artifacts["spec"]).read_text())
+        self.session = onnxruntime.InferenceSession(
+            context.artifacts["onnx"], providers=["CPUExecutionProvider"]
+        )
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """For each row a list of boxes, best first: name, category_id, score, and bbox as x, y,
+        width, height in the picture's pixels."""
+        return [self._boxes(content) for content in model_input["picture"]]
+
+    def _boxes(self, content: bytes) -> list[dict[str, Any]]:
+        picture = _opened(content)
+        canvas, scale = _on_canvas(picture, self.spec["model"]["image_size"])
+        outputs = self.session.run(None, {"pictures": canvas[None]})
+        boxes, labels, scores = (output[0] for output in outputs)
+        there = scores > 0
+        corners = (boxes[there] / scale).clip(0, 2 * picture.size)
+        found = []
+        for (x1, y1, x2, y2), label, score in zip(
+            corners.tolist(), labels[there].tolist(), scores[there].tolist(), strict=True
+        ):
+            category = self.spec["categories"][label - 1]
+            if score >= self.spec["thresholds"][category["name"]]:
+                found.append(
+                    {
+                        "name": category["name"],
+                        "category_id": category["id"],
+                        "score": score,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    }
+                )
+        return found
+
+
+def _opened(content: bytes) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"picture: cannot be read as a picture ({error}); give a file's bytes, base64 in JSON"
+        ) from error
+
+
+def _on_canvas(picture: Image.Image, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The picture at the top left of a grey square, and its scale: across, down, across, down."""
+    fit = min(size / picture.width, size / picture.height)
+    width, height = (max(1, round(side * fit)) for side in picture.size)
+    canvas = np.full((size, size, 3), GREY, dtype=np.uint8)
+    scaled = picture.resize((width, height), Image.Resampling.BILINEAR)
+    canvas[:height, :width] = np.asarray(scaled)
+    scale = np.array([width / picture.width, height / picture.height])
+    return canvas, np.tile(scale, 2)
+
+
+set_model(Served())
