@@ -46,9 +46,11 @@ def write_portable(
     except BadInput:
         raise
     except Exception as error:  # exporters have an own type for each of their many limits
+        file.unlink(missing_ok=True)
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise BadInput([f"--format {format}: {type(error).__name__}: {reason}"]) from error
     if differences:
+        file.unlink()
         raise BadInput(
             [f"--format {format}: not written, since it differs from the original", *differences]
         )

@@ -1,7 +1,10 @@
 """MODEL on the command line, and what is done with it."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +94,96 @@ def test_export_refuses_what_is_not_there_and_what_is(trained: Trained) -> None:
         with pytest.raises(BadInput, match="out is there already"):
             export_model("once", trial, "safetensors", storage, OUT)
     assert list(OUT.iterdir()) == []
+
+
+def test_force_replaces_an_export_and_nothing_else(trained: Trained) -> None:
+    storage = trained.config.storage
+    export_model("once", None, "safetensors", storage, OUT)
+    (OUT / "stale").touch()
+    export_model("once", None, "safetensors", storage, OUT, force=True)
+    assert not (OUT / "stale").exists()
+    Path("letters").mkdir()
+    Path("letters/dear.txt").touch()
+    with pytest.raises(BadInput, match="letters is no export: --force does not replace it"):
+        export_model("once", None, "safetensors", storage, Path("letters"), force=True)
+    assert sorted(place.name for place in Path().iterdir()) == ["letters", "out"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(trained: Trained, tiny_data: Data) -> None:
+    Path("file").touch()
+    with pytest.raises(BadInput, match="--out file/model cannot be written"):
+        export_model("once", None, "safetensors", trained.config.storage, Path("file/model"))
+    picture = tiny_data.train.parent / "images" / "val-00.png"
+    with pytest.raises(BadInput, match="--out file/model cannot be written"):
+        predict_pictures(str(trained.winner), [picture], Path(), Path("file/model"), 0.5)
+
+
+def test_a_trial_without_or_with_a_damaged_checkpoint_leaves_nothing(
+    trained: Trained, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.config.storage, tmp_path / "moved")
+    best = tmp_path / "moved" / "once" / "trials" / "0" / "best.pt"
+    content = best.read_bytes()
+    best.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    with pytest.raises(BadInput, match=r"best\.pt is damaged"):
+        export_model("once", 0, "safetensors", Path("moved"), OUT)
+    best.unlink()
+    with pytest.raises(BadInput, match="--trial 0: its checkpoint is not kept"):
+        export_model("once", 0, "onnx", Path("moved"), OUT)
+    assert [place.name for place in tmp_path.iterdir()] == ["moved"]
+
+
+def test_an_export_far_from_its_search_asks_for_data(model: Path) -> None:
+    with pytest.raises(BadInput, match="lies in no search: give --data DATA"):
+        export_model(str(model), None, "onnx", Path(), OUT)
+    assert not OUT.exists()
+
+
+@pytest.fixture(scope="module")
+def onnx(trained: Trained, tmp_path_factory: pytest.TempPathFactory, tiny_data: Data) -> Path:
+    """The winner as ONNX."""
+    out = tmp_path_factory.mktemp("onnx") / "model"
+    export_model(str(trained.winner), None, "onnx", Path(), out, data=tiny_data.train.parent)
+    return out
+
+
+@pytest.mark.slow  # an ONNX export takes half a minute
+def test_an_onnx_export_predicts_what_its_original_does(
+    onnx: Path, trained: Trained, tiny_data: Data
+) -> None:
+    assert sorted(file.name for file in onnx.iterdir()) == [
+        "README.md",
+        "metrics.json",
+        "model.onnx",
+        "spec.json",
+    ]
+    pictures = [tiny_data.train.parent / "images"]
+    found = []
+    for model, out in ((onnx, Path("ours")), (trained.winner, Path("theirs"))):
+        predict_pictures(str(model), pictures, Path(), out, 0.1)
+        found.append(json.loads((out / "detections.json").read_text())["annotations"])
+    assert len(found[0]) == len(found[1]) > 0
+    with pytest.raises(BadInput, match=r"has no model\.safetensors"):
+        evaluate_model(str(onnx), tiny_data.train.parent, "val", Path(), None)
+
+
+@pytest.mark.slow  # as above
+def test_the_cards_lines_run_without_this_project(
+    onnx: Path, tiny_data: Data, tmp_path: Path
+) -> None:
+    shutil.copytree(onnx, "model")
+    shutil.copy(tiny_data.train.parent / "images" / "val-00.png", "model/picture.jpg")
+    spec = json.loads(Path("model/spec.json").read_text())
+    spec["thresholds"] = dict.fromkeys(spec["thresholds"], 0.1)
+    Path("model/spec.json").write_text(json.dumps(spec))
+    (code,) = re.findall(r"```python\n(.*?)```", (onnx / "README.md").read_text(), re.DOTALL)
+    assert not {"torch", "trainer", "search"} & set(re.findall(r"\w+", code))
+    line = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(line, cwd="model", capture_output=True, text=True, check=True)
+    predict_pictures("model", [Path("model/picture.jpg")], Path(), OUT, None)
+    boxes = json.loads((OUT / "detections.json").read_text())["annotations"]
+    assert len(done.stdout.splitlines()) == len(boxes) > 0
+    assert float(done.stdout.split()[1]) == pytest.approx(boxes[0]["score"], abs=1e-3)
 
 
 # -- evaluate -------------------------------------------------------------------------------------
@@ -184,6 +277,30 @@ def test_no_box_is_below_the_threshold(model: Path, tiny_data: Data) -> None:
     picture = tiny_data.train.parent / "images" / "val-00.png"
     predict_pictures(str(model), [picture], Path(), OUT, 1.0)
     assert json.loads((OUT / "detections.json").read_text())["annotations"] == []
+
+
+def test_the_operating_point_counts_unless_told_otherwise(model: Path, tiny_data: Data) -> None:
+    pictures = [tiny_data.train.parent / "images"]
+    spec = json.loads((model / "spec.json").read_text())
+    counts = []
+    for out, red, threshold in (("a", 0.0, None), ("b", 1.0, None), ("c", 1.0, 0.0)):
+        spec["thresholds"] = {"red": red, "blue": 1.0}
+        (model / "spec.json").write_text(json.dumps(spec))
+        predict_pictures(str(model), pictures, Path(), Path(out), threshold)
+        found = json.loads(Path(out, "detections.json").read_text())["annotations"]
+        counts.append(len({a["category_id"] for a in found}))
+    assert counts == [1, 0, 2]
+
+
+def test_a_folder_that_is_there_is_written_to_with_force_alone(
+    model: Path, tiny_data: Data
+) -> None:
+    picture = tiny_data.train.parent / "images" / "val-00.png"
+    OUT.mkdir()
+    with pytest.raises(BadInput, match="out is there already; choose another folder, or --force"):
+        predict_pictures(str(model), [picture], Path(), OUT, 0.5)
+    predict_pictures(str(model), [picture], Path(), OUT, 0.5, force=True)
+    assert (OUT / "detections.json").is_file()
 
 
 def test_pictures_of_one_name_are_all_kept(model: Path) -> None:

@@ -1,0 +1,66 @@
+"""Which pictures are meant, which boxes count, and how they are drawn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.config import BadInput
+from trainer.data.dataset import Category
+from trainer.model.detectors import Detections
+from trainer.predict import SMALL, Box, draw, find_pictures, predict
+
+RED, BLUE = Category(3, "red"), Category(7, "blue")
+
+
+def two_boxes(pictures: Tensor) -> Detections:
+    corners = torch.tensor([[0.0, 0.0, 20.0, 20.0], [10.0, 10.0, 96.0, 96.0]])
+    return [{"boxes": corners, "labels": torch.tensor([1, 2]), "scores": torch.tensor([0.9, 0.4])}]
+
+
+def test_files_folders_and_patterns_are_found_once(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "notes.txt", "deep/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_pictures([tmp_path / "b.png", tmp_path, tmp_path / "*" / "*.png"])
+    assert [file.name for file in found] == ["b.png", "a.JPG", "c.png"]
+
+
+def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
+    (tmp_path / "a[1].png").touch()
+    assert find_pictures([tmp_path / "a[1].png"]) == [tmp_path / "a[1].png"]
+
+
+@pytest.mark.parametrize("place", ["*.png", "nothing.png"])
+def test_a_place_without_pictures_is_named(tmp_path: Path, place: str) -> None:
+    with pytest.raises(BadInput, match=place.replace("*", r"\*")):
+        find_pictures([tmp_path / place])
+
+
+def test_a_threshold_is_one_or_one_a_class() -> None:
+    picture = Image.new("RGB", (192, 96))
+    both = predict(two_boxes, (RED, BLUE), picture, 96, {"red": 0.95, "blue": 0.3})
+    assert [box.category for box in both] == [BLUE]
+    assert both[0].xywh == (20, 20, 172, 76)  # clipped to the picture
+    assert [box.category for box in predict(two_boxes, (RED, BLUE), picture, 96, 0.5)] == [RED]
+
+
+@pytest.mark.parametrize(("size", "drawn"), [((40, 30), (480, 360)), ((900, 20), (900, 20))])
+def test_small_pictures_are_enlarged(size: tuple[int, int], drawn: tuple[int, int]) -> None:
+    assert draw(Image.new("RGB", size), []).size == drawn
+    assert max(drawn) >= SMALL
+
+
+@pytest.mark.parametrize("size", [(30, 30), (640, 480), (4000, 3000)])
+def test_a_label_can_be_read_at_any_size(size: tuple[int, int]) -> None:
+    width, height = size
+    box = Box(RED, 0.87, (0.5 * width, 0.0, 0.5 * width, 0.9 * height))  # no room above
+    plain = draw(Image.new("RGB", size), [])
+    changed = np.asarray(draw(Image.new("RGB", size), [box])) != np.asarray(plain)
+    inked = changed.any(axis=2)
+    assert inked.any(axis=1).nonzero()[0][0] == 0
+    top = inked[: max(14, plain.height // 45)]  # the label's line: filled from its left end
+    assert top.any(axis=0).sum() > 0.08 * plain.width
