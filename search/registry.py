@@ -1,6 +1,8 @@
 """The winner in MLflow's registry: `models:/NAME`, its best version under the alias `champion`."""
 
+import os
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ def register(
     better than the champion's on the same val. Raises BadInput when the winner cannot be exported
     to ONNX, and whatever MLflow raises.
     """
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     client = MlflowClient(uri)
     tags = {
         SEARCH: search,
@@ -88,16 +91,15 @@ def _create(
     with tempfile.TemporaryDirectory(prefix="unfreeze-model-") as place:
         folder = Path(place)
         make_portable(winner, "onnx", folder, val)
-        save_model(
-            folder / "model",
-            python_model=served.__file__,
-            artifacts={
-                "onnx": str(folder / FILES["onnx"]),
-                "spec": str(folder / SPEC),
-            },
-            signature=ModelSignature(inputs=served.INPUTS),
-            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it misses an example
+            save_model(
+                folder / "model",
+                python_model=served.__file__,
+                artifacts={"onnx": str(folder / FILES["onnx"]), "spec": str(folder / SPEC)},
+                signature=ModelSignature(inputs=served.INPUTS),
+                pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            )
         experiment = client.get_experiment_by_name(name)
         assert experiment is not None, "the search's rows come first"
         runs = client.search_runs(
