@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSD
 from torchvision.ops import nms, roi_align
 
 from .config import BadInput
@@ -21,7 +23,6 @@ from .model.detectors import (
     Detector,
     FasterRCNNFromPyramid,
     Features,
-    RetinaNetFromPyramid,
 )
 
 Candidates = tuple[Tensor, Tensor, Tensor]
@@ -59,10 +60,10 @@ def as_graph(detector: Detector, size: int) -> Graph:
 
     Raises BadInput for a head that has none.
     """
-    make = GRAPHS.get(type(detector.head))
+    make = next((m for head, m in GRAPHS.items() if isinstance(detector.head, head)), None)
     if make is None:
         known = ", ".join(head.__name__.removesuffix("FromPyramid") for head in GRAPHS)
-        name = type(detector.head).__name__.removesuffix("FromPyramid")
+        name = type(detector.head).__name__
         raise BadInput([f"{name} cannot be exported as one file yet (can: {known})"])
     with torch.no_grad():
         features = detector.features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
@@ -88,10 +89,10 @@ def keep_best(
     return left.topk(min(count, left.shape[1]))
 
 
-class RetinaNetCandidates(nn.Module):
-    """The best places of each level by class score, decoded."""
+class LevelCandidates(nn.Module):
+    """Of RetinaNet and FCOS: the best places of each level by class score, decoded."""
 
-    def __init__(self, head: RetinaNetFromPyramid, features: Features, size: int) -> None:
+    def __init__(self, head: RetinaNet | FCOS, features: Features, size: int) -> None:
         super().__init__()
         self.head = head
         self.iou = head.nms_thresh
@@ -102,6 +103,8 @@ class RetinaNetCandidates(nn.Module):
     def forward(self, features: Features) -> Candidates:
         outputs = self.head.head(list(features.values()))
         scores = outputs["cls_logits"][..., 1:].sigmoid()  # 0 is the background: no class
+        if "bbox_ctrness" in outputs:  # FCOS: how central the place is in its box
+            scores = (scores * outputs["bbox_ctrness"].sigmoid()).sqrt()
         levels = zip(
             torch.split(scores, self.sizes, dim=1),
             torch.split(outputs["bbox_regression"], self.sizes, dim=1),
@@ -118,6 +121,30 @@ class RetinaNetCandidates(nn.Module):
         place = index // classes
         boxes = _decoded(self.head.box_coder, _rows(regression, place), anchors[place])
         return boxes.clamp(0, self.size), best, index % classes + 1
+
+
+class SSDCandidates(nn.Module):
+    """The best default boxes of each class."""
+
+    def __init__(self, head: SSD, features: Features, size: int) -> None:
+        super().__init__()
+        self.head = head
+        self.iou = head.nms_thresh
+        self.size = size
+        places = head.anchor_generator.num_anchors_per_location()
+        _, self.anchors = _fixed_anchors(head.anchor_generator, features, places, size)
+
+    def forward(self, features: Features) -> Candidates:
+        outputs = self.head.head(list(features.values()))
+        scores = outputs["cls_logits"].softmax(dim=-1)[..., 1:]  # 0 is the background: no class
+        pictures, places, classes = scores.shape
+        count = min(self.head.topk_candidates, places)
+        best, place = scores.transpose(1, 2).topk(count)
+        best, place = best.flatten(1), place.flatten(1)
+        regression = _rows(outputs["bbox_regression"], place)
+        boxes = _decoded(self.head.box_coder, regression, self.anchors[place])
+        labels = torch.arange(1, classes + 1, device=boxes.device).repeat_interleave(count)
+        return boxes.clamp(0, self.size), best, labels.expand_as(best)
 
 
 class FasterRCNNCandidates(nn.Module):
@@ -201,9 +228,12 @@ class FasterRCNNCandidates(nn.Module):
 
 
 GRAPHS: dict[type[nn.Module], Callable[..., Any]] = {
-    RetinaNetFromPyramid: RetinaNetCandidates,
+    RetinaNet: LevelCandidates,
+    FCOS: LevelCandidates,
+    SSD: SSDCandidates,
     FasterRCNNFromPyramid: FasterRCNNCandidates,
 }
+"""By the head's class or one that it is derived from."""
 
 
 def _fixed_anchors(
@@ -218,9 +248,10 @@ def _fixed_anchors(
     return sizes, anchors
 
 
-def _decoded(coder: BoxCoder, regression: Tensor, anchors: Tensor) -> Tensor:
+def _decoded(coder: BoxCoder | BoxLinearCoder, regression: Tensor, anchors: Tensor) -> Tensor:
     """Boxes (N, M, 4) of regressions and anchors (N, M, 4)."""
-    flat: Tensor = coder.decode_single(regression.reshape(-1, 4), anchors.reshape(-1, 4))
+    decode = coder.decode_single if isinstance(coder, BoxCoder) else coder.decode
+    flat: Tensor = decode(regression.reshape(-1, 4), anchors.reshape(-1, 4))
     return flat.reshape(anchors.shape)
 
 

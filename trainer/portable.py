@@ -183,8 +183,10 @@ def unmatched(found: dict[str, Tensor], against: dict[str, Tensor]) -> Tensor:
         return torch.zeros(0, dtype=torch.int64)
     full = len(against["scores"]) == DETECTIONS
     edge = against["scores"].min().item() if full else SCORE_THRESHOLD
+    apart = (found["boxes"][:, None] - against["boxes"]).abs().amax(dim=-1)
     equal = (
-        (box_iou(found["boxes"], against["boxes"]) > LEAST_IOU)
+        # a box that was clipped to a line has no IoU
+        ((box_iou(found["boxes"], against["boxes"]) > LEAST_IOU) | (apart < 0.01))
         & (found["labels"][:, None] == against["labels"])
         & ((found["scores"][:, None] - against["scores"]).abs() <= MOST_APART)
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.config import BadInput, Model
 from trainer.graph import ABSENT, Graph, as_graph, keep_best
-from trainer.model.detectors import DETECTIONS, Detector, build
+from trainer.model.detectors import DETECTIONS, HEADS, Detector, build
 from trainer.portable import unmatched
 
 SIZE = 64
@@ -19,7 +19,7 @@ SIZE = 64
 def new(name: Any) -> Detector:
     torch.manual_seed(0)
     detector = build(Model(detector=name, weights="none", image_size=SIZE), 3)
-    if name == "retinanet":  # every class is found somewhere, as Faster R-CNN does anew
+    if name in {"retinanet", "fcos"}:  # every class is found somewhere, as the others do anew
         with torch.no_grad():
             detector.get_parameter("head.head.classification_head.cls_logits.bias").zero_()
     return detector.eval()
@@ -36,7 +36,7 @@ def pictures(count: int) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])
+@pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_it_finds_the_same(name: str, count: int) -> None:
     batch = pictures(count)
@@ -51,7 +51,7 @@ def test_it_finds_the_same(name: str, count: int) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])
+@pytest.mark.parametrize("name", HEADS)
 def test_what_it_finds_does_not_depend_on_batch_mates(name: str) -> None:
     batch = pictures(2)
     together, alone = graph(name)(batch)[2][1], graph(name)(batch[1:])[2][0]
@@ -79,6 +79,7 @@ def test_a_picture_without_boxes_is_all_zeros() -> None:
 
 
 def test_a_head_without_a_graph_is_refused_by_name() -> None:
-    detector = Detector(nn.Identity(), nn.Identity(), nn.Linear(1, 1), [], new("retinanet").pixels)
-    with pytest.raises(BadInput, match=r"Linear cannot be exported .* \(can: RetinaNet, FasterR"):
+    detector = build(Model(weights="none", image_size=SIZE), 3)
+    detector.head = nn.Linear(1, 1)
+    with pytest.raises(BadInput, match=r"Linear cannot be exported .* \(can: RetinaNet, FCOS"):
         as_graph(detector, SIZE)
