@@ -200,7 +200,7 @@ def test_predict_with_an_unreadable_picture_is_1_and_draws_the_rest(
     line = ["predict", str(trained.winner), str(good), "bad.png", "--out", "out"]
     assert main(line) == 1
     assert "bad.png" in capsys.readouterr().err
-    assert Path("out/val-00.png").is_file()
+    assert Path("out/val-00.jpg").is_file()
 
 
 def test_export_by_name(trained: Trained, capsys: Captured) -> None:
