@@ -1,0 +1,69 @@
+"""An export's README says what its folder holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.card import CARD, write_card
+from trainer.config import TrainConfig
+
+FIGURES = {"map": 0.5, "map_50": 0.8, "map_75": 0.6}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_config: Callable[..., TrainConfig]) -> Path:
+    """An export without its weights."""
+    spec: dict[str, Any] = {
+        "format": 1,
+        **tiny_config().model_dump(mode="json"),
+        "categories": [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}],
+        "pixels": {"mean": [0.5] * 3, "std": [0.5] * 3},
+        "data": "feed",
+        "epoch": 4,
+        "thresholds": {"red": 0.25, "blue": 0.625},
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    return tmp_path
+
+
+def card(folder: Path, metrics: dict[str, Any] | None = None) -> str:
+    if metrics is not None:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_card(folder, "cells")
+    return (folder / CARD).read_text()
+
+
+def test_it_tells_classes_data_recipe_limits_and_licence(folder: Path) -> None:
+    text = card(folder)
+    assert text.startswith("# cells\n")
+    for part in ("red (3), blue (7)", "`feed`", "after epoch 4", '"lr": 0.0005', "## Limits"):
+        assert part in text
+    assert "licence that timm states for them (apache-2.0)" in text
+    assert "| val |" not in text
+
+
+def test_it_shows_what_was_measured_and_the_operating_point(folder: Path) -> None:
+    val = {"figures": FIGURES, "per_class": {"red": 0.4, "blue": None}}
+    text = card(folder, {"val": val, "test": {**val, "looks": 2}})
+    assert "| val | 0.500 | 0.800 | 0.600 | 0.400 | - |" in text
+    assert "| test | 0.500 |" in text and "Test was looked at 2 times." in text
+    assert "| score from which a box counts | | | | 0.250 | 0.625 |" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "shown"),
+    [
+        ("model.safetensors", "unfreeze evaluate THIS_FOLDER DATA --split val"),
+        ("model.onnx", 'onnxruntime.InferenceSession("model.onnx")'),
+        ("model.pt2", 'torch.export.load("model.pt2")'),
+    ],
+)
+def test_it_shows_how_to_run_what_is_there(folder: Path, file: str, shown: str) -> None:
+    (folder / file).touch()
+    text = card(folder)
+    assert shown in text
+    for code in text.split("```python\n")[1:]:
+        compile(code.split("```")[0], CARD, "exec")
