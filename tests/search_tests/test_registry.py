@@ -129,9 +129,10 @@ def address(trained: Trained, tiny: Splits, tmp_path: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     line = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/once@champion"]
     line += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it looks for uvicorn there
     log = (tmp_path / "serve.log").open("w")
     server = subprocess.Popen(
-        line, env={**os.environ, "MLFLOW_TRACKING_URI": uri}, stdout=log, stderr=log
+        line, env={**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": uri}, stdout=log, stderr=log
     )
     try:
         wait(f"http://127.0.0.1:{port}/ping", server, lambda: (tmp_path / "serve.log").read_text())
