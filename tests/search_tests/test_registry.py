@@ -129,7 +129,11 @@ def address(trained: Trained, tiny: Splits, tmp_path: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     line = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/once@champion"]
     line += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it looks for uvicorn there
+    uvicorn = tmp_path / "bin" / "uvicorn"  # MLflow takes the first on the PATH: this Python's
+    uvicorn.parent.mkdir()
+    uvicorn.write_text(f'#!/bin/sh\nexec {sys.executable} -m uvicorn "$@"\n')
+    uvicorn.chmod(0o755)
+    path = f"{uvicorn.parent}:{os.environ['PATH']}"
     log = (tmp_path / "serve.log").open("w")
     server = subprocess.Popen(
         line, env={**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": uri}, stdout=log, stderr=log
