@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ def _strangers() -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="unfreeze", description=DESCRIPTION)
+    top.add_argument("--version", action="version", version=f"unfreeze {version('unfreeze')}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     init = _command(commands, "init", _init, "write a commented search.yaml for a data set")
@@ -210,7 +212,10 @@ def _stop(options: argparse.Namespace) -> int:
     if not is_held(config.folder):
         raise BadInput([f"{options.name} is not running"])
     request_stop(config.folder)
-    print(f"{options.name} will stop within seconds; the same search line continues it")
+    print(
+        f"{options.name}: its trials will stop within seconds; then its driver exports the best "
+        "so far. The same search line continues it"
+    )
     return 0
 
 

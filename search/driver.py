@@ -92,6 +92,8 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
                 study = open_search(config, space, data)
             if study.get("precision") is None:
                 study.set("precision", _precision(config, share))
+            if (begun := len(study.searched())) > config.search.trials:
+                progress.say(f"search.trials is {config.search.trials}: the {begun} begun go on")
             try:
                 reason = run_trials(config, space, data, share, study, progress)
             finally:
