@@ -269,14 +269,15 @@ def absolute(config: SearchConfig, beside: Path) -> SearchConfig:
     data = config.data
     return config.model_copy(
         update={
-            "data": _absolute_data(data, beside) if isinstance(data, Data) else data,
+            "data": absolute_data(data, beside) if isinstance(data, Data) else data,
             "model": config.model.model_copy(update={"weights": weights}),
             "storage": config.storage.resolve(),
         }
     )
 
 
-def _absolute_data(data: Data, beside: Path) -> Data:
+def absolute_data(data: Data, beside: Path) -> Data:
+    """The data part with absolute paths; they were relative to `beside`."""
     images = data.images
     if isinstance(images, dict):
         images = {name: (beside / folder).resolve() for name, folder in images.items()}
@@ -326,7 +327,7 @@ def _file_errors(config: SearchConfig) -> list[str]:
     if isinstance(config.data, Data):
         for name in ("train", "val", "test"):
             file = getattr(config.data, name)
-            if file is not None and not file.is_file():
+            if file is not None and not file.exists():
                 errors.append(f"data.{name}: no file {file}")
         folders = config.data.images
         for folder in folders.values() if isinstance(folders, dict) else [folders]:

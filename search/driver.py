@@ -66,7 +66,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
         raise BadInput(errors)
     progress = progress or Quiet()
     space = read_space(config.space)
-    data = load(config.data, cache_folder())
+    data = load(config.data, cache_folder(), config.folder)
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)

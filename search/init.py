@@ -1,8 +1,9 @@
 """`unfreeze init`: a commented search.yaml chosen from what a data set holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -59,15 +60,20 @@ SMALL = 400
 pictures the head phase of 4 epochs came to 0.470 AP with 4 a batch and 0.433 with 8."""
 
 
-def write_search(place: Path, out: Path, say: Callable[[str], None]) -> None:
-    """Write a search.yaml for the data at `place`. Raises BadInput, also where `out` is taken."""
+def write_search(
+    place: Path, out: Path, say: Callable[[str], None], allow: Sequence[str] = ()
+) -> None:
+    """Write a search.yaml for the data at `place`, whose errors of the codes `allow` are none.
+
+    Raises BadInput, also where `out` is taken.
+    """
     if out.exists():
         raise BadInput([f"{out} is there already; choose another with --out"])
     if not out.resolve().parent.is_dir():
         raise BadInput([f"--out {out}: there is no folder {out.parent}"])
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
-    data = find(place)
+    data = find(place).model_copy(update={"allow": list(allow) or None})
     splits = load(data, cache_folder())
     for note in splits.notes:
         say(note)
@@ -110,14 +116,17 @@ def _name(out: Path, place: Path) -> str:
 
 
 def _data_lines(data: Data, beside: Path) -> str:
-    lines = []
-    for key in ("train", "val", "test", "images"):
-        value = getattr(data, key)
-        if isinstance(value, Path):
-            path = value.resolve()
-            shown = path.relative_to(beside) if path.is_relative_to(beside) else path
-            lines.append(f'  {key}: "{shown}"')
-    return "\n".join(lines)
+    def shown(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{name}: {shown(own)}" for name, own in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(value) + "]"
+        path = value.resolve()
+        return f'"{path.relative_to(beside) if path.is_relative_to(beside) else path}"'
+
+    keys = ("train", "val", "test", "images", "allow")
+    values = {key: value for key in keys if (value := getattr(data, key))}
+    return "\n".join(f"  {key}: {shown(value)}" for key, value in values.items())
 
 
 def _size(splits: Splits, gpu: bool) -> int:

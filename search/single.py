@@ -25,7 +25,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         update={"trials": 1, "asha": "off", "first": [], "confirm": "off"}
     )
     config = config.model_copy(update={"space": {}, "search": search})
-    data = load(config.data, cache_folder())
+    data = load(config.data, cache_folder(), config.folder)
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)

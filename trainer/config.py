@@ -127,13 +127,17 @@ class Data(Config):
     """Where the pictures and their annotations are."""
 
     train: Path
-    """COCO json of the training pictures."""
+    """Annotations of the training pictures: a COCO json, a VOC image set (ImageSets/Main/*.txt) or
+    folder of xml files, or YOLO's data.yaml, whose train it is."""
     val: Path | None = None
-    """COCO json of the validation pictures; without it a part of train is split off by content."""
+    """The same of the validation pictures; without it a part of train is split off by content."""
     test: Path | None = None
-    """COCO json of the test pictures, looked at once, for the winner."""
+    """The same of the test pictures, looked at once, for the winner."""
     images: Path | dict[Literal["train", "val", "test"], Path] | None = None
-    """Folder of the pictures, or one a split; else each json's own folder or its `images/`."""
+    """Folder of the pictures, or one a split; else where the format has them: beside the json, or
+    in its `images/`. Not for YOLO, whose data.yaml says it."""
+    allow: list[str] | None = None
+    """Codes of `unfreeze check` that are no errors in this data set."""
     val_fraction: Annotated[float, Field(gt=0, lt=1), Number] = 0.2
     """Share of train that becomes val when none is given."""
 

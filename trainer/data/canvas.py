@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..config import BadInput
 from .dataset import Picture, Split
+from .pixels import FORMATS, GREY, NotFinite, to_rgb
 
-GREY = 114
-"""Of the canvas outside the picture: near the mean of ImageNet."""
-VERSION = 1
+VERSION = 2
 """Part of a store's digest; raise it when the making of a canvas changes."""
 
 
@@ -62,9 +61,9 @@ def letterbox(picture: Picture, size: int) -> NDArray[np.uint8]:
 def open_picture(file: Path) -> Image.Image:
     """A picture as seen: upright, RGB. Raises BadInput naming the file when it cannot be read."""
     try:
-        with Image.open(file) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with Image.open(file, formats=FORMATS) as opened:
+            return to_rgb(opened)
+    except (OSError, SyntaxError, NotFinite, Image.DecompressionBombError) as error:
         raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
 
 
