@@ -143,7 +143,9 @@ def _print(examined: Examined, console: Console) -> None:
     may = sorted({finding.code for finding in examined.errors} & allowable())
     if may:
         console.print(Text("Where one is none in your data, say so, here and to search and train:"))
-        console.print(Padding(Text(" ".join(f"--allow {code}" for code in may)), (0, 0, 0, 2), expand=False))
+        console.print(
+            Padding(Text(" ".join(f"--allow {code}" for code in may)), (0, 0, 0, 2), expand=False)
+        )
 
 
 def _print_finding(finding: Finding, console: Console) -> None:

@@ -44,7 +44,7 @@ from .space import Space, apply, read_space
 from .stopping import Stopping, withdraw_request
 from .study import Study
 from .trial import resolve_precision, run_trial
-from .watchers import Watchers, start_tracking
+from .watchers import Watchers, draw_data, start_tracking
 from .winner import export_winner
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
                 study.set("precision", _precision(config, share))
             if (begun := len(study.searched())) > config.search.trials:
                 progress.say(f"search.trials is {config.search.trials}: the {begun} begun go on")
+            draw_data(config, data)
             try:
                 reason = run_trials(config, space, data, share, study, progress)
             finally:

@@ -86,7 +86,7 @@ def examine(
     _check_counts(parts, findings)
     return Examined(
         format=_format_of(data),
-        findings=tuple(findings.found),
+        findings=tuple(sorted(findings.found, key=lambda f: SPLIT_NAMES.index(f.split))),
         counts={
             name: {"pictures": len(p.records.images), "boxes": len(p.records.boxes)}
             for name, p in parts.items()

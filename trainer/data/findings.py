@@ -113,7 +113,7 @@ CODES = {
     "picture-empty": _error("picture files of no bytes", "copy them again", LEFT_OUT),
     "picture-truncated": _error("pictures that end too early", "copy them again", LEFT_OUT),
     "picture-unreadable": _error(
-        "files that cannot be read as pictures", "replace them; legal are {formats}", LEFT_OUT
+        "files that cannot be read as pictures", "replace them, by JPEG or PNG say", LEFT_OUT
     ),
     "picture-huge": _error(
         "pictures of more pixels than are safe to decode", "scale or cut them", LEFT_OUT
@@ -197,11 +197,12 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """In one line, as errors are told before a search."""
-        more = self.count - len(self.places)
-        listed = "; ".join(filter(None, map(str, self.places)))
-        text = ": ".join(filter(None, [CODES[self.code].what, listed]))
-        return f"data.{self.split}: {self.code}: {text}" + (f" and {more} more" if more else "")
+        """In one line with the next step, as errors are told before a search."""
+        code, more = CODES[self.code], self.count - len(self.places)
+        listed = ", ".join(filter(None, map(str, self.places)))
+        text = ": ".join(filter(None, [code.what, listed])) + (f" and {more} more" if more else "")
+        step = code.mend + (f", or --allow {self.code}" if code.allowed else "")
+        return f"data.{self.split}: {self.code}: {text}; {step}"
 
 
 @dataclass

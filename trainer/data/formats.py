@@ -33,7 +33,7 @@ def load(
     data = given(data, cache)
     examined = examine(data, cache, step=step)
     if examined.errors:
-        raise BadInput([*(finding.line for finding in examined.errors), HELP])
+        raise BadInput([finding.line for finding in examined.errors])
     splits, notes = examined.splits, list(examined.notes)
     made = "val" not in splits
     if made:
@@ -52,11 +52,8 @@ def load_split(source: Path, name: str, cache: Path) -> Split:
     """All that one annotation file lists, as the split of this name. Raises BadInput."""
     examined = examine(Data(train=source), cache)
     if examined.errors:
-        raise BadInput([*(finding.line for finding in examined.errors), HELP])
+        raise BadInput([finding.line for finding in examined.errors])
     return replace(examined.splits["train"], name=name)
-
-
-HELP = "data: `unfreeze check` tells how to mend these, `--allow CODE` takes them as they are"
 
 
 def given(data: Data | str, cache: Path) -> Data:

@@ -204,13 +204,15 @@ def _sound_boxes(columns: Columns) -> NDArray[np.float64]:
 def _look_normalised(records: Records, columns: Columns, findings: Findings) -> bool:
     boxes = _sound_boxes(columns)
     small = np.all(np.abs(boxes) <= 1, axis=1)
-    return _suspect("boxes-normalised", records, findings, boxes, small, small.mean() > 0.9)
+    most = small.sum() > 0.9 * len(boxes)
+    return _suspect("boxes-normalised", records, findings, boxes, small, most)
 
 
 def _look_like_pixels(records: Records, columns: Columns, findings: Findings) -> bool:
     boxes = _sound_boxes(columns)
     large = np.any(np.abs(boxes) > 2, axis=1)
-    return _suspect("boxes-in-pixels", records, findings, boxes, large, large.mean() > 0.5)
+    most = large.sum() > 0.5 * len(boxes)
+    return _suspect("boxes-in-pixels", records, findings, boxes, large, most)
 
 
 def _look_like_corners(
