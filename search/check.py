@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from trainer.config import BadInput, Data, parse
@@ -82,14 +81,13 @@ def data_errors(raw: Any, beside: Path) -> list[str]:
 def progress_bar() -> Iterator[Callable[[int, int], None]]:
     """A bar of decoded pictures on a terminal, nothing elsewhere."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), *Progress.get_default_columns()[1:])
-    with Progress(
-        *columns,
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
+    if not console.is_terminal:
+        yield lambda done, of: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("pictures", total=None)
 
         def step(done: int, of: int) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -75,6 +74,8 @@ def open_store(split: Split, size: int, folder: Path) -> NDArray[np.uint8]:
     identity = f"{VERSION} {size} " + " ".join(picture.sha256 for picture in split.pictures)
     file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
     if not file.is_file():
+        from filelock import FileLock  # slow to import, and no part of a check
+
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             if not file.is_file():

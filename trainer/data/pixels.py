@@ -6,12 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-Image.init()  # all of its readers, before threads ask for them
-FORMATS = [
-    name
-    for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
-    if name in Image.OPEN
-]
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
 """What Pillow may take a file for: its other readers are for formats nobody photographs in."""
 GREY = 114
 """Of what has no pixels, near the mean of ImageNet: a canvas beside its picture, and what is

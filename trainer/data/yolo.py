@@ -4,9 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from ..config import BadInput
 from .findings import Findings, Place
 from .records import BoxRecord, CategoryRecord, ImageRecord, Records
@@ -50,6 +47,9 @@ def read_yolo(records: Records, findings: Findings) -> bool:
 
 def read_yolo_yaml(file: Path) -> dict[str, Any]:
     """The keys of a data.yaml; nothing in it is ever run or downloaded. Raises BadInput."""
+    from ruamel.yaml import YAML  # slow to import, and of no use for other formats
+    from ruamel.yaml.error import YAMLError
+
     try:
         content = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8-sig"))
     except (YAMLError, UnicodeDecodeError, OSError) as error:

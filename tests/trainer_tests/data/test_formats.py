@@ -266,7 +266,7 @@ def test_a_file_that_is_no_coco_json_is_told(data: Data, content: str, message: 
 def test_a_file_that_is_not_there_or_no_text_is_told(data: Data, tmp_path: Path) -> None:
     data.train.write_bytes(b"\xff\xfe{}")
     gone = data.model_copy(update={"val": tmp_path / "gone.json"})
-    missing, unreadable = errors_of(gone)
+    unreadable, missing = errors_of(gone)
     assert f"data.val: file-missing: no such file or folder: {tmp_path / 'gone.json'}" in missing
     assert "data.train: file-unreadable: " in unreadable and "is UTF-16" in unreadable
 
