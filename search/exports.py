@@ -9,7 +9,7 @@ from trainer.checkpoint import BEST
 from trainer.config import BadInput, parse
 from trainer.data.canvas import cache_folder, open_picture
 from trainer.data.dataset import Split, Splits
-from trainer.data.formats import load, load_split
+from trainer.data.formats import find, load, load_split
 from trainer.evaluate import measure
 from trainer.export import export, load_export, record_evaluation
 from trainer.model.backbones import SPEC
@@ -105,7 +105,7 @@ def evaluate_model(
 def _split(place: Path, name: str) -> Split:
     only_file = place.suffix == ".json"
     if only_file:  # one COCO json is the split that was asked for, whole
-        return load_split(place, name, cache_folder())
+        return load_split(find(place), name, cache_folder())
     split: Split | None = getattr(load_data(place), name)
     if split is None:
         raise BadInput([f"{place}: has no {name} split"])

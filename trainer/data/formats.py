@@ -48,9 +48,9 @@ def load(
     return Splits(splits["train"], splits["val"], splits.get("test"), tuple(notes), made)
 
 
-def load_split(source: Path, name: str, cache: Path) -> Split:
-    """All that one annotation file lists, as the split of this name. Raises BadInput."""
-    examined = examine(Data(train=source), cache)
+def load_split(data: Data, name: str, cache: Path) -> Split:
+    """All that `data.train` lists, as the split of this name. Raises BadInput."""
+    examined = examine(data.model_copy(update={"val": None, "test": None}), cache)
     if examined.errors:
         raise BadInput([finding.line for finding in examined.errors])
     return replace(examined.splits["train"], name=name)
