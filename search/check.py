@@ -58,7 +58,7 @@ def find_data(place: Path) -> Data | str:
         if "data" in raw:
             return resolve({"name": "data", "data": raw["data"]}, place.parent).data
         if "names" not in raw:
-            raise BadInput([f"{place}: has neither a data: part nor YOLO's names"])
+            raise BadInput([f"{place}: has no data: part, and no names as YOLO's have"])
     return find(place)
 
 

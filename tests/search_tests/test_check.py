@@ -501,7 +501,7 @@ def test_nowhere_is_bad_input(tmp_path: Path, capsys: Captured) -> None:
     assert main(["check", str(tmp_path / "nowhere")]) == 2
     (tmp_path / "x.yaml").write_text("a: 1\n")
     assert main(["check", str(tmp_path / "x.yaml")]) == 2
-    assert "neither a data: part nor YOLO's names" in capsys.readouterr().err
+    assert "has no data: part, and no names" in capsys.readouterr().err
 
 
 def test_every_code_says_how_to_go_on() -> None:
