@@ -306,7 +306,7 @@ ROWS: list[tuple[str, str, Spoil, dict[str, Any]]] = [
     ("B41 absolute", "path-outside", with_image(file_name="/etc/hostname"), {"image": 3}),
     ("B41 above", "path-outside", with_image(file_name="../train.json"), {"image": 3}),
     ("B41 URL", "path-outside", with_image(file_name="https://example.org/a.png"), {"image": 3}),
-    ("B41 link", "path-outside", with_a_link, E3),
+    ("B41 link", "link-outside", with_a_link, E3),
 ]
 MILD: list[tuple[str, str, Spoil, str]] = [
     (

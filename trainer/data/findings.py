@@ -47,9 +47,14 @@ CODES = {
     "field-missing": _error("entries without a field they need", "add it"),
     "field-malformed": _error("fields of the wrong type", "write ids as whole numbers"),
     "path-outside": _error(
-        "file names that lead out of the picture folder (absolute, .., a URL, a link)",
+        "file names that lead out of the picture folder (absolute, .., a URL)",
         "put the pictures below one folder and name them relative to it",
         LEFT_OUT,
+    ),
+    "link-outside": _error(
+        "pictures that are links out of the picture folder",
+        "put the pictures themselves there, or give the folder that they lie in",
+        KEPT,
     ),
     "split-empty": _error("no pictures in the split", "list pictures, or leave the split out"),
     "split-without-boxes": _error("no boxes in the split", "annotate it, or leave it out"),

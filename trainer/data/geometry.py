@@ -113,6 +113,7 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
     """The picture file of each image; None where there is none, or none that may be read."""
     found: list[Path | None] = []
     outside: list[int] = []
+    linked: list[int] = []
     missing: list[int] = []
     roots = {os.path.realpath(folder) for folder in records.folders}
     real: dict[str, str] = {}
@@ -134,13 +135,14 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
             if os.path.islink(path):
                 path = os.path.realpath(path)
             if not is_within(path):
-                outside.append(i)
-                path = None
+                linked.append(i)
+                path = path if "link-outside" in findings.allow else None
         else:
             missing.append(i)
         found.append(Path(path) if path else None)
     places = _places_of(records)
     findings.add_at("path-outside", records.name, records.source, outside, places)
+    findings.add_at("link-outside", records.name, records.source, linked, places)
     where = " or ".join(str(folder) for folder in records.folders)
     findings.add_at("picture-missing", records.name, where, missing, places)
     return found
