@@ -133,7 +133,8 @@ def _print(examined: Examined, console: Console) -> None:
     console.print(f"{examined.format}{': ' if counts else ''}{counts}")
     if examined.categories:
         names = ", ".join(category.name for category in examined.categories)
-        console.print(Text(f"{len(examined.categories)} classes: {names}"))
+        noun = "class" if len(examined.categories) == 1 else "classes"
+        console.print(Text(f"{len(examined.categories)} {noun}: {names}"))
     for finding in _ordered(examined):
         _print_finding(finding, console)
     errors, warnings = _count(examined, "error"), _count(examined, "warning")
