@@ -76,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _allowances(check)
 
+    models = _command(commands, "models", _models, "backbones and detectors, and their stages")
+    models.add_argument("name", nargs="?", metavar="NAME", help="of one; default: all tested")
+
     search = _command(commands, "search", _search, "search, or continue a search")
     search.add_argument(
         "file", type=Path, nargs="?", metavar="FILE", help="default: the embedded one"
@@ -179,6 +182,13 @@ def _check(options: argparse.Namespace) -> int:
     pictures = not options.no_pictures
     good = check_data(options.data, options.allow, options.out, pictures, options.json)
     return 0 if good else 2
+
+
+def _models(options: argparse.Namespace) -> int:
+    from .models import print_models
+
+    print_models(options.name)
+    return 0
 
 
 def _search(options: argparse.Namespace) -> int:

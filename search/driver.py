@@ -22,7 +22,7 @@ from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
 from trainer.data.formats import load
 from trainer.fit import read_report
-from trainer.model.backbones import count_stages
+from trainer.model.detectors import count_stages
 
 from . import confirm
 from .config import (

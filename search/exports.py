@@ -12,7 +12,7 @@ from trainer.data.dataset import Split, Splits
 from trainer.data.formats import find, load, load_split
 from trainer.evaluate import measure
 from trainer.export import export, load_export, record_evaluation
-from trainer.model.backbones import SPEC
+from trainer.model.weights import SPEC
 from trainer.predict import draw, find_pictures, predict, to_coco
 
 from .check import find_data

@@ -7,7 +7,7 @@ from trainer.checkpoint import write_whole
 from trainer.config import BadInput, Depth
 from trainer.data.dataset import Splits
 from trainer.data.formats import MADE, made_split
-from trainer.model.backbones import count_stages
+from trainer.model.detectors import count_stages
 
 from .config import SearchConfig, read_yaml, stored, study_uri, write_yaml
 from .disk import sweep
@@ -88,7 +88,7 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
 def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
     """The configuration as written, the same with everything unfrozen, then the user's own."""
     points = [("as written", config), *(("first", apply(config, v)) for v in config.search.first)]
-    everything: tuple[Depth, ...] = ("all", count_stages(config.model.backbone))
+    everything: tuple[Depth, ...] = ("all", count_stages(config.model))
     for dimension in space:
         legal = [depth for depth in everything if contains(dimension, depth)]
         if dimension.name == "train.unfreeze.depth" and legal:

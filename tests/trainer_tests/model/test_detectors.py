@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.config import Model
-from trainer.model.detectors import DETECTIONS, SCORE_THRESHOLD, Detector, build
+from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
+from trainer.model.heads import DETECTIONS, SCORE_THRESHOLD
 
 SIZE = 64
 DETECTORS = ("retinanet", "faster_rcnn")
