@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import sqrt
 from pathlib import Path
 from typing import get_args
@@ -210,6 +210,7 @@ class Outline:
         return self.rest + sum(self.stages[len(self.stages) - depth :])
 
 
+@cache
 def outline(model: Model, classes: int = 1) -> Outline:
     """Parts of a detector, without allocating it. Raises BadInput like `build`."""
     unweighted = model.model_copy(update={"weights": "none"})

@@ -88,10 +88,10 @@ def set_depth(
         module.training = name in open_modules  # train() would reach the children too
         if isinstance(module, DropPath):
             module.drop_prob = module.share * drop_path  # type: ignore[assignment, operator]
-    if not adapt_statistics:
-        for module in detector.modules():
-            if isinstance(module, BATCH_NORMS):
-                module.training = False
+    for module in detector.modules():
+        # a norm without an eps was trained frozen: one constant channel in a batch divides by 0
+        if isinstance(module, BATCH_NORMS) and not (adapt_statistics and module.eps):
+            module.training = False
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in open_parameters)
         if name not in open_parameters:
