@@ -150,7 +150,7 @@ def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
             raise SystemExit(f"{file} is of other settings or pictures; choose another --out")
         return dict(kept["found"])
     folder = place / name
-    result = fit(run.config, data, folder, lambda _: True, PhaseCache(place / "phases"))
+    result = fit(run.config, data, folder, lambda _: True, PhaseCache(place / "phases", cap=1e9))
     detector = build(run.config.model, len(data.categories))
     load_trained_state(detector, load(folder / BEST)["model"])
     metrics, _ = measure(detector.eval(), data.test or data.val, run.config.model.image_size)
