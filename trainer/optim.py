@@ -52,8 +52,8 @@ def set_step(
 ) -> None:
     """Set every group's learning rate and weight decay for a step of a phase, counted from 0.
 
-    `steps` is an epoch's, `warmup` is in epochs. Each phase warms up anew: where a stage opens,
-    its own parameters and the moments of all the others meet a new loss surface.
+    `steps` is an epoch's, `warmup` is in epochs. Each phase warms up anew, so that a stage that
+    opens, whose moments are empty, does.
     """
     factor = lr_factor(step, phase.epochs * steps, round(warmup * steps))
     top = max((_stage(group["name"]) for group in optimizer.param_groups), default=0)

@@ -137,10 +137,14 @@ def numbers(detector: str, backbone: str) -> dict[str, Any]:
     (anchors,) = generator(images, [*levels.values()])
     return {
         "tensors": hashlib.sha256(shapes.encode()).hexdigest()[:16],
-        "pyramid": [float(level.abs().mean()) for level in levels.values()],
-        "outputs": [float(output.abs().mean()) for output in flat],
-        "anchors": [len(anchors), *anchors.double().std(dim=0).tolist()],
+        "pyramid": [_short(level.abs().mean()) for level in levels.values()],
+        "outputs": [_short(output.abs().mean()) for output in flat],
+        "anchors": [len(anchors), *(_short(spread) for spread in anchors.double().std(dim=0))],
     }
+
+
+def _short(number: Tensor) -> float:
+    return float(f"{float(number):.6g}")
 
 
 @pytest.mark.parametrize(("detector", "backbone"), PAIRS)
@@ -155,4 +159,5 @@ def test_the_architecture_is_what_it_was(detector: str, backbone: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made = {f"{d} {b}".strip(): numbers(d, b) for d, b in [*EVERYDAY, *REST]}
-    GOLDEN.write_text(json.dumps(made, indent=1) + "\n")
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in made.items())
+    GOLDEN.write_text(f"{{\n{lines}\n}}\n")
