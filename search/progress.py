@@ -95,7 +95,9 @@ class LiveTable:
         self._slots = slots
         self._started = time.monotonic()
         self._expected = expected_epochs(config, slots())
-        self._before = _epochs_run(study)
+        self._before = self._seen = _epochs_run(study)
+        self._ends: float | None = None
+        """When the search should end, by the epochs run so far."""
         self._live = Live(
             console=self._console, get_renderable=self._render, refresh_per_second=1, transient=True
         )
@@ -129,14 +131,17 @@ class LiveTable:
         return self._config.train.head.epochs + self._config.train.unfreeze.epochs
 
     def _summary(self, ended: int) -> str:
-        spent = time.monotonic() - self._started
+        now = time.monotonic()
         run = _epochs_run(self._study)
         trials = _wanted(self._config, self._study)
-        text = f"{ended} of {trials} trials, {run} epochs, {_clock(spent)}"
-        fresh = run - self._before
+        text = f"{ended} of {trials} trials, {run} epochs, {_clock(now - self._started)}"
         left = max(0, self._expected - run)
-        if fresh and left:
-            text += f", about {_clock(spent / fresh * left)} to go"
+        if run > self._seen:  # estimated anew at each epoch; between, the clock runs down
+            self._seen = run
+            an_epoch = (now - self._started) / (run - self._before)
+            self._ends = now + an_epoch * left
+        if self._ends is not None and left:
+            text += f", about {_clock(max(0.0, self._ends - now))} to go"
         return text
 
 

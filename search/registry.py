@@ -14,7 +14,7 @@ from mlflow.pyfunc import save_model
 from mlflow.tracking import MlflowClient
 
 from trainer.data.dataset import Picture
-from trainer.model.backbones import SPEC
+from trainer.model.weights import SPEC
 from trainer.portable import FILES
 
 from . import served

@@ -51,6 +51,8 @@ class Description:
     metrics: dict[str, float]
     texts: dict[str, str]
     """Artifacts by file name."""
+    files: tuple[Path, ...] = ()
+    """Artifacts that are files, each written once."""
 
 
 class NoTracking:
@@ -179,6 +181,10 @@ class MlflowTracking:
             if self._is_new(f"text {name}", text):
                 client.log_text(parent, text, name)
                 self._written[f"text {name}"] = text
+        for file in description.files:
+            if self._is_new(f"file {file}", "written"):
+                client.log_artifact(parent, str(file))
+                self._written[f"file {file}"] = "written"
         self._written |= {f"metric {k}": str(v) for k, v in metrics.items()}
         self._written |= {f"param {k}": v for k, v in params.items()}
         self._written |= {f"tag {k}": v for k, v in tags.items()}

@@ -7,6 +7,9 @@ from typing import Any
 
 from ray import tune
 
+from trainer.data.dataset import Splits
+from trainer.data.overview import OVERVIEW, draw_overview
+
 from .config import SearchConfig, stored, tracking_uri, write_yaml
 from .progress import Progress
 from .results import SearchResult, markdown, rank, winner
@@ -84,6 +87,17 @@ def start_tracking(
     return MlflowTracking(uri, study, config.name, partial(_describe, config, space, study, result))
 
 
+def draw_data(config: SearchConfig, data: Splits) -> None:
+    """Have the search's folder hold a picture of its data, which goes to MLflow too."""
+    file = config.folder / OVERVIEW
+    splits = [split for split in (data.train, data.val, data.test) if split is not None]
+    try:
+        if not file.is_file():
+            draw_overview(splits, config.model, file)
+    except Exception:  # a font, a disk: whatever stands in the way of a drawing
+        log.warning("the picture of the data could not be drawn", exc_info=True)
+
+
 def _describe(
     config: SearchConfig, space: Space, study: Study, result: SearchResult | None
 ) -> Description:
@@ -111,4 +125,5 @@ def _describe(
             "search.yaml": write_yaml(stored(config)),
             "table.md": markdown(space, rows),
         },
+        files=tuple(file for file in [config.folder / OVERVIEW] if file.is_file()),
     )

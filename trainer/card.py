@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .config import Model
 from .export import METRICS, Spec, read_spec
 from .model.backbones import licence
-from .model.detectors import DETECTIONS
+from .model.detectors import is_coco
+from .model.heads import DETECTIONS
 from .portable import FILES
 
 CARD = "README.md"
@@ -52,7 +54,7 @@ def write_card(folder: Path, name: str) -> None:
     model = spec.config.model
     parts = [
         f"# {name}",
-        f"A {model.detector} detector on a {model.backbone} backbone, for pictures of "
+        f"A {_architecture(model)}, for pictures of "
         f"{model.image_size} x {model.image_size} px. Boxes and classes: "
         + ", ".join(f"{category.name} ({category.id})" for category in spec.categories)
         + ".",
@@ -62,8 +64,7 @@ def write_card(folder: Path, name: str) -> None:
         "## Data and recipe",
         f"Trained and selected on the data set with the SHA-256 `{spec.data}` (of the train and "
         f"val pictures, boxes and classes); the weights are those after epoch {spec.epoch}.",
-        f"Pretrained weights: `{model.weights}` of timm's `{model.backbone}`, under the licence "
-        f"that timm states for them ({licence(model.backbone)}).",
+        _weights(model),
         "```json\n" + json.dumps(spec.config.train.model_dump(mode="json"), indent=2) + "\n```",
         "## Limits",
         f"It knows the classes above and no others. A picture is scaled to fit the "
@@ -106,3 +107,18 @@ def _running(folder: Path) -> str:
                 "With Unfreeze: `unfreeze predict THIS_FOLDER PICTURES --out predicted`."
             )
     return COMMANDS
+
+
+def _architecture(model: Model) -> str:
+    if is_coco(model):
+        return f"{model.detector} of torchvision's"
+    return f"{model.detector} detector on a {model.backbone} backbone"
+
+
+def _weights(model: Model) -> str:
+    if is_coco(model):
+        return f"Pretrained weights: `{model.weights}` of torchvision's `{model.detector}`."
+    return (
+        f"Pretrained weights: `{model.weights}` of timm's `{model.backbone}`, under the licence "
+        f"that timm states for them ({licence(model.backbone)})."
+    )

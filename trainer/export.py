@@ -14,9 +14,9 @@ from .config import BadInput, TrainConfig
 from .data.canvas import open_picture
 from .data.dataset import Category, Split
 from .evaluate import Metrics
-from .model import backbones
-from .model.backbones import SPEC, WEIGHTS, Pixels
-from .model.detectors import Detector, assemble, build
+from .model.backbones import Pixels
+from .model.detectors import Detector, build, rebuild
+from .model.weights import SPEC, WEIGHTS
 from .operating_point import DEFAULT
 from .portable import open_portable
 from .predict import Box, Detect, draw, predict
@@ -69,6 +69,7 @@ def export(
         **config.model_dump(mode="json"),
         "categories": [asdict(category) for category in categories],
         "pixels": asdict(detector.pixels),
+        "weights_sha256": detector.digest or None,
         "data": data,
         "epoch": kept["report"]["epoch"],
         "thresholds": {category.name: DEFAULT for category in categories},
@@ -108,9 +109,7 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     spec = read_spec(folder)
     if not (folder / WEIGHTS).is_file():
         raise BadInput([f"{folder} has no {WEIGHTS}: give the export that it was made from"])
-    model = spec.config.model.model_copy(update={"weights": "none"})
-    backbone = backbones.build(model.backbone, model.weights, spec.pixels)
-    detector = assemble(model, backbone, len(spec.categories))
+    detector = rebuild(spec.config.model, len(spec.categories), spec.pixels)
     try:
         detector.load_state_dict(load_file(folder / WEIGHTS))
     except Exception as error:  # safetensors and torch have a type each for each kind of damage

@@ -17,13 +17,8 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import nms, roi_align
 
 from .config import BadInput
-from .model.detectors import (
-    DETECTIONS,
-    SCORE_THRESHOLD,
-    Detector,
-    FasterRCNNFromPyramid,
-    Features,
-)
+from .model.detectors import Detector
+from .model.heads import DETECTIONS, SCORE_THRESHOLD, FasterRCNNFromPyramid, Features
 
 Candidates = tuple[Tensor, Tensor, Tensor]
 """Boxes (N, M, 4) as x1, y1, x2, y2 in canvas pixels, scores (N, M), labels (N, M) from 1."""

@@ -21,7 +21,8 @@ from .config import BadInput
 from .data.canvas import letterbox
 from .data.dataset import Picture
 from .graph import Graph, as_graph
-from .model.detectors import DETECTIONS, SCORE_THRESHOLD, Detections, Detector
+from .model.detectors import Detector
+from .model.heads import DETECTIONS, SCORE_THRESHOLD, Detections
 from .predict import Detect
 
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}

@@ -14,7 +14,7 @@ from .config import BadInput
 from .data.canvas import to_canvas
 from .data.dataset import Category
 from .evaluate import to_xywh
-from .model.detectors import Detections
+from .model.heads import Detections
 
 Detect = Callable[[Tensor], Detections]
 """Something that detects as a `Detector` in eval mode: uint8 pictures (N, 3, S, S) in."""

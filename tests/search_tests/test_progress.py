@@ -79,6 +79,23 @@ def test_the_live_table_shows_trials_and_what_is_spent(study: Study, make_search
     assert "1 of 6 trials, 2 epochs, 0:00" in text.getvalue()
 
 
+def test_the_time_left_runs_down_between_epochs(
+    study: Study, make_search: Make, make_reports: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("search.progress.time.monotonic", lambda: now)
+    table = LiveTable(Console(file=io.StringIO()))
+    table.start(make_search(), study, lambda: 1)
+    table.close()
+    assert "to go" not in table._summary(1)
+    now = 10.0
+    study.record(1, make_reports([0.1, 0.3])[1])
+    left = 10 * (table._expected - 3)
+    for now in (10.0, 14.0):
+        minutes, seconds = divmod(left - (now - 10), 60)
+        assert f", about {minutes:.0f}:{seconds:02.0f} to go" in table._summary(1)
+
+
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], make_search: Make) -> None:
     quiet = Quiet()
     quiet.say("line")

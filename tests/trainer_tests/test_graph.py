@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from trainer.config import BadInput, Model
 from trainer.graph import ABSENT, Graph, as_graph, keep_best
-from trainer.model.detectors import DETECTIONS, HEADS, Detector, build
+from trainer.model.detectors import HEADS, Detector, build
+from trainer.model.heads import DETECTIONS
 from trainer.portable import unmatched
 
 SIZE = 64

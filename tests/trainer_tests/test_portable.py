@@ -10,7 +10,8 @@ from torch import Tensor
 from trainer import portable
 from trainer.config import BadInput, Model
 from trainer.data.dataset import Splits
-from trainer.model.detectors import DETECTIONS, HEADS, Detections, Detector, build
+from trainer.model.detectors import HEADS, Detector, build
+from trainer.model.heads import DETECTIONS, Detections
 from trainer.portable import open_portable, unmatched, write_portable
 
 SIZE = 96

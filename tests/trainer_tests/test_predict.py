@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer.config import BadInput
 from trainer.data.dataset import Category
-from trainer.model.detectors import Detections
+from trainer.model.heads import Detections
 from trainer.predict import SMALL, Box, draw, find_pictures, predict
 
 RED, BLUE = Category(3, "red"), Category(7, "blue")
