@@ -5,6 +5,7 @@ from trainer.data.formats import load
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, fit
 from trainer.precision import resolve
+from trainer.review import review
 
 from .config import SearchConfig, trial_folder
 from .driver import TRACKING_PATIENCE, conclude
@@ -51,6 +52,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
             try:
                 fit(written, data, folder, report, phases)
                 if not is_requested(config.folder):
+                    review(written, data.val, folder)
                     study.end(0, End.FINISHED)
             except Diverged as error:
                 study.end(0, End.DIVERGED, str(error))
