@@ -36,7 +36,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         if study.get("precision") is None:
             study.set("precision", resolve(config.train.precision))
         study.set("state", "running")
-        tracking = start_tracking(config, [], study)
+        tracking = start_tracking(config, data, study)
         progress.start(config, study, lambda: 1)
 
         def report(epoch: EpochReport) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -37,7 +36,7 @@ PREDICTIONS, MISSES, CURVES, CLASSES = (
 )
 THRESHOLD = 0.4
 """Score from which on a detection is drawn, and counts as right or wrong."""
-PICTURES, ACROSS, TILE, GAP, TITLE = 16, 2, 400, 12, 26
+PICTURES, ACROSS, TILE, GAP, TITLE = 16, 2, 320, 12, 26
 """On a sheet: pairs of pictures, of which so many in a row; sizes in pixels."""
 
 
@@ -149,6 +148,8 @@ def _mean(precision: NDArray[np.float64]) -> float | None:
 
 def _draw_curves(names: list[str], precision: NDArray[np.float64]) -> bytes:
     """Precision (recalls x classes) against recall, as a PNG."""
+    from matplotlib.figure import Figure  # half a second, which others need not spend
+
     figure = Figure(figsize=(7, 5), dpi=110, layout="constrained")
     axes = figure.add_subplot(
         xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="IoU .50, val"
@@ -191,7 +192,7 @@ def _write_sheet(
             sheet.paste(cell, (column * (width + GAP), top))
         top += height + GAP
     content = io.BytesIO()
-    sheet.save(content, format="JPEG", quality=85)
+    sheet.save(content, format="JPEG", quality=80)
     write_whole(content.getvalue(), file)
 
 
