@@ -78,7 +78,11 @@ def _importance_of(row: Row, best: int | None) -> int:
 def _style(row: Row, best: int | None) -> tuple[str, str]:
     """Colour, and name in the legend where it has its own."""
     if row.record.number == best:
-        return WINNER, f"#{row.record.number} winner"
+        confirms = row.record.confirms
+        return (
+            WINNER,
+            f"#{best} winner" if confirms is None else f"#{best}, run of #{confirms}: winner",
+        )
     if row.record.origin == "as written":
         return WRITTEN, f"#{row.record.number} as written"
     return OTHER, ""
@@ -214,7 +218,7 @@ def classes(metrics: dict[str, Any]) -> Chart:
     if not splits:
         return "The winner is measured at the end of the search."
     figure = go.Figure()
-    for split, colour in zip(("test", "val"), ("#93c5fd", WINNER), strict=True):
+    for split, colour in zip(("val", "test"), (WINNER, "#93c5fd"), strict=True):
         if split in splits:
             values = metrics[split]["per_class"]
             figure.add_bar(
@@ -225,7 +229,7 @@ def classes(metrics: dict[str, Any]) -> Chart:
                 marker={"color": colour},
                 hovertemplate="%{y}: %{x:.3f}<extra>" + split + "</extra>",
             )
-    figure.update_layout(barmode="group", legend={"traceorder": "reversed"})
+    figure.update_layout(barmode="group", legend={"traceorder": "normal"})
     figure.update_xaxes(range=[0, 1])
     figure.update_yaxes(autorange="reversed", type="category")
     names = len(metrics[splits[0]]["per_class"])
@@ -277,6 +281,7 @@ def importances(study: optuna.Study) -> Chart:
     figure = visualization.plot_param_importances(
         study, evaluator=FanovaImportanceEvaluator(seed=0)
     )
+    figure.update_traces(marker_color=WINNER)
     return _laid_out(figure, "share of the differences explained", "")
 
 
@@ -285,15 +290,12 @@ def slices(study: optuna.Study) -> Chart:
     if len(study.trials) < 2:
         return f"Two comparable trials are needed; there are {len(study.trials)}."
     figure = visualization.plot_slice(study, target_name="val AP")
-    figure.for_each_xaxis(_sparse)
+    for trace in figure.data:
+        axis = figure.layout["xaxis" + (trace.xaxis or "x")[1:]]
+        if axis.type == "log":  # powers of ten, and on a short axis 2 and 5; no micro and milli
+            short = max(trace.x) < 100 * min(trace.x)
+            axis.update(dtick="D2" if short else 1, exponentformat="power")
     return _laid_out(figure, None, None)
-
-
-def _sparse(axis: Any) -> None:
-    """Powers of ten on a long logarithmic axis, 1, 2 and 5 on a short one; no micro and milli."""
-    if axis.type == "log" and axis.range:
-        long = axis.range[1] - axis.range[0] > 2
-        axis.update(dtick=1 if long else "D2", exponentformat="power")
 
 
 def parallel_coordinates(study: optuna.Study) -> Chart:
@@ -340,10 +342,10 @@ def _laid_out(
         showlegend=legend,
         margin={"t": 30, "b": 50, "l": 60, "r": 20},
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#1e293b"},
-        xaxis_title_font_size=13,
-        yaxis_title_font_size=13,
         hoverlabel={"font": {"family": "system-ui, sans-serif"}},
     )
+    figure.update_xaxes(title_font_size=13)
+    figure.update_yaxes(title_font_size=13)
     if legend:
         figure.update_layout(
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": None}

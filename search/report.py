@@ -155,7 +155,8 @@ def _gain(result: SearchResult, row: Row) -> str:
         "Each configuration ran once, so how much of that is luck is not known; "
         "search.confirm trains the best again with other seeds."
         if noise is None
-        else f"Runs that differ in their seed alone spread by {noise:.3f} (standard deviation)."
+        else f"Runs that differ in their seed alone spread by {noise:.3f} (standard deviation, "
+        f"from {sum(len(r.runs) for r in result.rows)} runs)."
     )
     if written is None or written.map is None:
         return luck
@@ -168,8 +169,11 @@ def _gain(result: SearchResult, row: Row) -> str:
             f"not compared. {luck}"
         )
     ours, theirs = row.mean or row.map or 0.0, written.mean or written.map
-    kind = "mean of its runs" if row.runs else "during training"
-    said = f"The configuration as written came to {theirs:.3f}: {ours - theirs:+.3f} ({kind}). "
+    kind = f" (mean of {len(row.runs)} runs)" if row.runs else ""
+    said = (
+        f"During training the configuration as written came to {theirs:.3f} and the winner to "
+        f"{ours:.3f}{kind}: {ours - theirs:+.3f}. "
+    )
     if noise is None:
         return said + luck
     sure = ours - theirs > 2 * noise
@@ -247,13 +251,12 @@ def _last_line(record: TrialRecord) -> str:
 
 def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
     """The 12 COCO figures by split."""
-    splits = [split for split in ("val", "test") if split in metrics]
-    names = [name for name in FIGURES if splits and name in metrics[splits[0]]["figures"]]
     rows = [
-        [_heading(name), *(_figure(metrics[split]["figures"].get(name)) for split in splits)]
-        for name in names
+        [split, *(_figure(metrics[split]["figures"].get(name)) for name in FIGURES)]
+        for split in ("val", "test")
+        if split in metrics
     ]
-    return {"splits": splits, "rows": rows}
+    return {"heads": [_heading(name) for name in FIGURES], "rows": rows}
 
 
 def _heading(name: str) -> str:
@@ -329,7 +332,11 @@ def _sections(result: SearchResult, study: Study) -> list[Section]:
             "Each dot is a run, the bar their mean.",
             lambda: charts.seeds(result),
         ),
-        ("What mattered", equal + hint, lambda: charts.importances(compared)),
+        (
+            "What mattered",
+            f"{equal} What not all of them have is left out.{hint}",
+            lambda: charts.importances(compared),
+        ),
         ("One dimension at a time", equal, lambda: charts.slices(compared)),
         ("All dimensions at once", equal, lambda: charts.parallel_coordinates(compared)),
         (

@@ -38,6 +38,8 @@ STATUS = {
 RETRY_SECONDS = 5.0
 UNKNOWN_SECONDS = 10.0
 """Seconds to wait, at the end, for a server that never answered."""
+KIND = "custom_model_development"
+"""Of an experiment: MLflow shows one of training, and not of language models."""
 BATCH = 900
 """Metrics a request; MLflow takes 1000."""
 
@@ -102,7 +104,7 @@ class MlflowTracking:
         self._filed: set[int] = set()
         self._parent: str | None = None
         self._complained = False
-        self._reached = False
+        self._reached = uri.startswith("sqlite")  # a file is there; making its tables takes a while
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -205,7 +207,9 @@ class MlflowTracking:
         if description.status == "RUNNING":
             client.update_run(parent, status="RUNNING")
         else:
-            client.set_terminated(parent, description.status)
+            ended = [r.ended for r in list(self._study.records.values()) if r.ended]
+            at = _milliseconds(max(ended, default=time.time()))
+            client.set_terminated(parent, description.status, at)
         self._queue.put((Turn.FILES, WHOLE))
 
     def _file_search(self) -> None:
@@ -229,12 +233,18 @@ class MlflowTracking:
             identity = (
                 experiment.experiment_id
                 if experiment
-                else self._client.create_experiment(self._name, artifact_location(self._uri))
+                else self._client.create_experiment(
+                    self._name, artifact_location(self._uri), {"mlflow.experimentKind": KIND}
+                )
             )
             self._experiment = identity
             tags = {"unfreeze.search": self._study.get("id"), "unfreeze.kind": "search"}
+            started = [r.started for r in list(self._study.records.values()) if r.started]
             run = self._find(tags) or self._client.create_run(
-                identity, run_name=self._name, tags=tags
+                identity,
+                start_time=_milliseconds(min(started, default=time.time())),
+                run_name=self._name,
+                tags=tags,
             )
             self._parent = run.info.run_id
             # what an earlier driver wrote is not written again
@@ -271,14 +281,12 @@ class MlflowTracking:
         run, place = self._runs[number], trial_folder(self._folder, number) / REVIEW
         if place.is_dir():
             there = {file.path for file in self._client.list_artifacts(run)}
-            for name in (PREDICTIONS, MISSES, CURVES):
+            for name in (PREDICTIONS, MISSES, CURVES, CLASSES):
                 if name not in there and (place / name).is_file():
                     self._client.log_artifact(run, str(place / name))
-            if CLASSES not in there and (place / CLASSES).is_file():
-                table = json.loads((place / CLASSES).read_text())
-                columns = zip(*table["data"], strict=True)
-                data = dict(zip(table["columns"], map(list, columns), strict=True))
-                self._client.log_table(run, data, CLASSES)
+            # MLflow shows this json as a table, and not as text
+            tables = [{"path": CLASSES, "type": "table"}]
+            self._client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(tables))
         self._filed.add(number)
 
     def _trial_run(self, record: TrialRecord) -> str:

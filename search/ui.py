@@ -1,7 +1,9 @@
 """MLflow's own pages on this project's store, for this machine only."""
 
+import contextlib
 import getpass
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -36,10 +38,15 @@ def serve(tracking: str | None, port: int) -> int:
             raise BadInput([f"--port {port}: {error.strerror}; choose another"]) from error
     for line in told(uri, port):
         print(line, flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = subprocess.Popen(command(port), env=environment(uri), start_new_session=True)
     try:
-        return subprocess.run(command(port), env=environment(uri), check=False).returncode
+        return server.wait()
     except KeyboardInterrupt:
         return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)  # MLflow leaves its workers behind
 
 
 def told(uri: str, port: int) -> list[str]:

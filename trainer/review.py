@@ -36,8 +36,10 @@ PREDICTIONS, MISSES, CURVES, CLASSES = (
 )
 THRESHOLD = 0.4
 """Score from which on a detection is drawn, and counts as right or wrong."""
-PICTURES, ACROSS, TILE, GAP, TITLE = 16, 2, 320, 12, 26
-"""On a sheet: pairs of pictures, of which so many in a row; sizes in pixels."""
+PICTURES, WORST, ACROSS = 16, 8, 2
+"""Pairs of pictures on either sheet, and in a row."""
+TILE, GAP, TITLE = 320, 12, 26
+"""Pixels: a picture's longer side, between pairs, and above them."""
 
 
 def review(
@@ -69,7 +71,7 @@ def _review(config: TrainConfig, split: Split, folder: Path, on_step: Callable[[
     every = max(1, len(split.pictures) // PICTURES)
     _write_sheet(split, split.pictures[::every][:PICTURES], boxes, {}, place / PREDICTIONS)
     wrong = mistakes(split, certain)
-    worst = sorted(split.pictures, key=lambda p: -sum(wrong[p.id]))[:PICTURES]
+    worst = sorted(split.pictures, key=lambda p: -sum(wrong[p.id]))[:WORST]
     captions = {
         picture.id: f"{missed} missed, {false} wrong"
         for picture in worst

@@ -1,8 +1,17 @@
 """What the tests of search share: made-up reports, a small search, a folder to stand in."""
 
+import contextlib
 import copy
 import io
-from collections.abc import Callable
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +147,61 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
     MlflowClient(uri)
     return uri
+
+
+def free_port() -> int:
+    """A port of this machine's that nobody uses."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(line: list[str], url: str, environment: dict[str, str] | None = None) -> Iterator[None]:
+    """Run a server while the test lasts, from when it answers."""
+    every = os.environ | (environment or {})
+    server = subprocess.Popen(line, env=every, start_new_session=True)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), urllib.request.urlopen(url):
+                break
+            assert server.poll() is None, "the server died"
+            time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # its workers too, and without its leave
+        server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of an empty database in a PostgreSQL of the test's own."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("needs Debian's postgresql")
+    programs = found[-1].parent
+    # not below pytest's own folder, which only its user may enter
+    place = Path(tempfile.mkdtemp(prefix="unfreeze-postgresql-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # it refuses to run as root
+        shutil.chown(place, "postgres", "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    port = free_port()
+
+    def call(*line: object) -> None:
+        subprocess.run(
+            [*as_user, *map(str, line)], check=True, cwd=place, stdout=subprocess.DEVNULL
+        )
+
+    data = place / "data"
+    call(programs / "initdb", "-D", data, "-U", "unfreeze", "--auth=trust")
+    options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
+    call(programs / "pg_ctl", "-D", data, "-l", place / "log", "-w", "-o", options, "start")
+    try:
+        yield f"postgresql://unfreeze:any@127.0.0.1:{port}/postgres"
+    finally:
+        call(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(place)
 
 
 @dataclass(frozen=True)
