@@ -315,6 +315,8 @@ def timeline(study: Study) -> Chart:
         return "No trial has begun yet."
     figure = visualization.plot_timeline(study.optuna)
     for trace in figure.data:
+        # Optuna would show all that the study knows of a trial, and an error may tell a secret
+        trace.update(text=None, hovertemplate="trial %{y}<extra></extra>")
         trace.marker.color = STATES.get(trace.name, OTHER)
     if len(study.records) <= 20:
         figure.update_yaxes(dtick=1)

@@ -14,6 +14,8 @@ from trainer.config import BadInput
 from .config import redacted, tracking_uri
 
 HOST = "127.0.0.1"
+RUNS = "runs?workflowType=machine_learning"
+"""The list of an experiment's runs; without it MLflow shows what language models need."""
 SHOWN = 10
 """Searches whose pages are told, the latest first."""
 
@@ -53,7 +55,7 @@ def told(uri: str, port: int) -> list[str]:
     """The address, the searches' pages, and how to come from another machine."""
     address = f"http://{HOST}:{port}"
     lines = [f"{address} (Ctrl+C ends it)"]
-    lines += [f"  {name}: {address}/#/experiments/{page}" for name, page in _searches(uri)]
+    lines += [f"  {name}: {address}/#/experiments/{page}/{RUNS}" for name, page in _searches(uri)]
     # client's address and port, then ours: set where somebody came by ssh
     *_, here, _ = os.environ.get("SSH_CONNECTION", "").split() or ["", ""]
     if here:

@@ -136,7 +136,7 @@ def _write_classes(split: Split, results: list[dict[str, Any]], place: Path) -> 
     if results:
         precision = compare(split, results).eval["precision"][:, :, :, 0, -1]
     rows = [
-        [name, int(count), _mean(own), _mean(own[0])]
+        [name, int(count), _rounded(own), _rounded(own[0])]
         for name, count, own in zip(names, boxes, np.moveaxis(precision, 2, 0), strict=True)
     ]
     table = {"columns": ["class", "boxes in val", "AP", "AP50"], "data": rows}
@@ -144,8 +144,8 @@ def _write_classes(split: Split, results: list[dict[str, Any]], place: Path) -> 
     write_whole(_draw_curves(names, precision[0]), place / CURVES)
 
 
-def _mean(precision: NDArray[np.float64]) -> float | None:
-    return float(precision.mean()) if (precision > -1).all() else None
+def _rounded(precision: NDArray[np.float64]) -> float | None:
+    return round(float(precision.mean()), 4) if (precision > -1).all() else None
 
 
 def _draw_curves(names: list[str], precision: NDArray[np.float64]) -> bytes:

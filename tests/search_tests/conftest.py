@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import json
 import os
 import shutil
 import signal
@@ -18,16 +19,20 @@ from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 from rich.console import Console
 
-from search.config import SearchConfig, resolve, write_yaml
+from search.config import SearchConfig, resolve, stored, write_yaml
 from search.progress import Lines
 from search.results import SearchResult
 from search.single import train
-from search.study import End, TrialRecord
+from search.space import read_space
+from search.study import End, Study, TrialRecord, open_study
 from trainer.config import Data, override
+from trainer.evaluate import FIGURES
 from trainer.fit import EpochReport
 from trainer.optim import GroupReport
+from trainer.review import CURVES, MISSES, PREDICTIONS, REVIEW
 
 SEARCH: dict[str, Any] = {
     "name": "tiny",
@@ -147,6 +152,68 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
     MlflowClient(uri)
     return uri
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A finished search that nothing was trained for: its folder looks as a real one does."""
+
+    config: SearchConfig
+    study: Study
+
+
+@pytest.fixture(scope="session")
+def made_up(
+    make_raw: Callable[..., dict[str, Any]],
+    make_reports: Callable[..., list[EpochReport]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> MadeUp:
+    """Ten trials, deeper ones better, with a confirmed winner, its export and its review; trials
+    stopped, diverged and failed. Do not write to it."""
+    place = tmp_path_factory.mktemp("made-up")
+    raw = make_raw({"name": "made-up", "space": SPACE, "storage": str(place), "tracking": "off"})
+    config = resolve(raw, place)
+    study = open_study(config.folder, config.name, seed=1, trials=10)
+    for key, value in {"id": "made up", "data": "d" * 64, "precision": "fp32"}.items():
+        study.set(key, value)
+    study.set("resources", {"cpus_per_trial": 1, "gpus_per_trial": 0})
+    written = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
+    study.enqueue({**written, "train.unfreeze.schedule": "gradual"}, "as written")
+    ends = [End.FINISHED, End.PRUNED, End.DIVERGED, End.ERROR, End.PRUNED] + [End.FINISHED] * 5
+    for number, end in enumerate(ends):
+        study.ask(read_space(SPACE), config)
+        depth = int(study.records[number].parameters["train.unfreeze.depth"])
+        epochs = 10 if end is End.FINISHED else 2
+        maps = [0.1 + epoch * (0.02 + depth / 300) for epoch in range(epochs)]
+        for report in make_reports(maps, forked=min(1, number)):
+            study.record(number, report)
+        text = "KeyError: <script>alert(1)</script> at http://me:canary@host/"
+        study.end(number, end, text if end is End.ERROR else "")
+    best = max(study.records.values(), key=lambda r: r.best.map if r.best else 0)
+    study.enqueue(best.parameters, f"confirms #{best.number}", confirms=best.number, seed=1)
+    study.ask(read_space(SPACE), config)
+    assert best.best is not None
+    for report in make_reports([best.best.map - 0.01 * k for k in range(9, -1, -1)]):
+        study.record(10, report)
+    study.end(10, End.FINISHED)
+    study.set("state", "done")
+    _write_export(config, best.number)
+    return MadeUp(config, study)
+
+
+def _write_export(config: SearchConfig, trial: int) -> None:
+    (config.folder / "search.yaml").write_text(write_yaml(stored(config)))
+    figures = dict.fromkeys(FIGURES, 0.5)
+    split = {"figures": figures, "per_class": {"red": 0.6, "</script><b>": None}}
+    test = {**split, "figures": figures | {"map": 0.47}, "looks": 1}
+    metrics = {"of": {"trial": trial, "epoch": 10}, "val": split, "test": test}
+    pictures = config.folder / "winner" / "pictures"
+    review = config.folder / "trials" / str(trial) / REVIEW
+    for place in (pictures, review):
+        place.mkdir(parents=True)
+    (config.folder / "winner" / "metrics.json").write_text(json.dumps(metrics))
+    for file in (pictures / "one.jpg", review / PREDICTIONS, review / MISSES, review / CURVES):
+        Image.new("RGB", (1400, 900), "teal").save(file)
 
 
 def free_port() -> int:
