@@ -12,7 +12,6 @@ from PIL import Image
 from trainer import review as module
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
-from trainer.evaluate import Truth
 from trainer.fit import fit
 from trainer.review import (
     CLASSES,
@@ -93,9 +92,8 @@ def test_mistakes_are_missed_boxes_and_wrong_ones(make_picture: Make, make_split
         found(3, 3, 52, 12, 25, 25),  # within a crowd: neither right nor wrong
         found(4, 7, 10, 10, 20, 20),
     ]
-    truth = Truth(split)
-    assert mistakes(truth, results) == {1: (1, 1), 2: (1, 1), 3: (1, 0), 4: (0, 1)}
-    assert mistakes(truth, []) == {1: (2, 0), 2: (1, 0), 3: (1, 0), 4: (0, 0)}
+    assert mistakes(split, results) == {1: (1, 1), 2: (1, 1), 3: (1, 0), 4: (0, 1)}
+    assert mistakes(split, []) == {1: (2, 0), 2: (1, 0), 3: (1, 0), 4: (0, 0)}
 
 
 def test_a_detector_that_finds_nothing_has_a_review_too(
