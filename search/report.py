@@ -20,7 +20,7 @@ from trainer.evaluate import FIGURES
 from trainer.export import METRICS
 from trainer.review import CURVES, MISSES, REVIEW
 
-from .config import SearchConfig, redacted, stored, trial_folder, write_yaml
+from .config import SearchConfig, stored, trial_folder, write_yaml
 from .results import (
     Costs,
     Row,
@@ -243,7 +243,7 @@ def _about(result: SearchResult, study: Study) -> list[tuple[str, str]]:
 
 
 def _last_line(record: TrialRecord) -> str:
-    return redacted((record.text.strip().splitlines() or [""])[-1])
+    return (record.text.strip().splitlines() or [""])[-1]
 
 
 # -- tables -------------------------------------------------------------------------------------

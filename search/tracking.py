@@ -318,7 +318,7 @@ class MlflowTracking:
             return
         self._client.set_tag(run, "unfreeze.end", state)
         if record.text:
-            self._client.set_tag(run, "unfreeze.text", redacted(record.text)[-4000:])
+            self._client.set_tag(run, "unfreeze.text", record.text[-4000:])
         if state == "running":
             self._client.update_run(run, status="RUNNING")
         elif record.end is None:

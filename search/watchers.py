@@ -72,6 +72,7 @@ class Watchers(tune.Callback):
             self._tracking.wake(number)
             self._progress.update(number)
             if ended:
+                self._tracking.wake(None)  # the best so far, and the table
                 self._tidy()
         except Exception:  # a closed terminal, say: watching must not stop the work
             log.debug("progress failed", exc_info=True)
