@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 How deep should you unfreeze? Unfreeze finds out, and shows you: it searches for the best way to
 fine-tune a pretrained object detector on your own pictures."""
+DATA = "a COCO json, YOLO's data.yaml, or a folder in the layout of COCO, Roboflow, VOC or YOLO"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,8 +64,21 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     init = _command(commands, "init", _init, "write a commented search.yaml for a data set")
-    init.add_argument("data", type=Path, metavar="DATA", help="COCO json or a folder of them")
+    init.add_argument("data", type=Path, metavar="DATA", help=DATA)
     init.add_argument("--out", type=Path, default=Path("search.yaml"), metavar="FILE")
+    _allowances(init)
+
+    check = _command(commands, "check", _check, "find everything that is wrong with a data set")
+    check.add_argument("data", type=Path, metavar="DATA", help=f"{DATA}, or a search.yaml")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.add_argument("--out", type=Path, metavar="DIR", help="draw the data set into DIR")
+    check.add_argument(
+        "--no-pictures", action="store_true", help="check the annotation files alone"
+    )
+    _allowances(check)
+
+    models = _command(commands, "models", _models, "backbones and detectors, and their stages")
+    models.add_argument("name", nargs="?", metavar="NAME", help="of one; default: all tested")
 
     search = _command(commands, "search", _search, "search, or continue a search")
     search.add_argument(
@@ -129,19 +143,54 @@ def _settings(command: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="A.B=C", help="a setting over the file's"
     )
     command.add_argument("--name", metavar="N", help="default: the file's name")
+    _allowances(command)
+
+
+def _allowances(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="an error of `unfreeze check` that is none in this data set",
+    )
 
 
 def _config(options: argparse.Namespace, sets: list[str]) -> "SearchConfig":
+    from trainer.config import BadInput
+
+    from .check import data_errors
     from .config import read, resolve
 
     raw = read(options.file, [*options.set, *sets], options.name)
-    return resolve(raw, options.file.parent if options.file else Path())
+    beside = options.file.parent if options.file else Path()
+    if options.allow and isinstance(raw.get("data"), dict):
+        raw["data"]["allow"] = [*(raw["data"].get("allow") or []), *options.allow]
+    try:
+        return resolve(raw, beside)
+    except BadInput as error:
+        raise BadInput([*error.errors, *data_errors(raw.get("data"), beside)]) from None
 
 
 def _init(options: argparse.Namespace) -> int:
     from .init import write_search
 
-    write_search(options.data, options.out, print)
+    write_search(options.data, options.out, print, options.allow)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .check import check_data
+
+    pictures = not options.no_pictures
+    good = check_data(options.data, options.allow, options.out, pictures, options.json)
+    return 0 if good else 2
+
+
+def _models(options: argparse.Namespace) -> int:
+    from .models import print_models
+
+    print_models(options.name)
     return 0
 
 

@@ -13,16 +13,18 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from trainer.config import (
+    NAMED_WEIGHTS,
     BadInput,
     Config,
     Data,
     Number,
     TrainConfig,
     fixed_errors,
+    is_written,
     override,
     parse_what_can_be,
 )
-from trainer.model.backbones import count_stages
+from trainer.model.detectors import count_stages, errors, unused
 from trainer.phases import resolve_depth
 
 from .space import Space, read_space, space_errors
@@ -263,20 +265,42 @@ def resolve(raw: dict[str, Any], beside: Path) -> SearchConfig:
 def absolute(config: SearchConfig, beside: Path) -> SearchConfig:
     """The config with absolute paths: `data` and `weights` were relative to `beside`, the YAML's
     folder; `storage` to the working folder."""
-    weights = config.model.weights
-    if weights not in {"imagenet", "none"}:
-        weights = str((beside / weights).resolve())
     data = config.data
+    weights = _absolute_weights(config.model.weights, beside)
     return config.model_copy(
         update={
-            "data": _absolute_data(data, beside) if isinstance(data, Data) else data,
+            "data": absolute_data(data, beside) if isinstance(data, Data) else data,
             "model": config.model.model_copy(update={"weights": weights}),
+            "space": _absolute_space(config.space, beside),
             "storage": config.storage.resolve(),
         }
     )
 
 
-def _absolute_data(data: Data, beside: Path) -> Data:
+def _absolute_weights(weights: Any, beside: Path) -> Any:
+    if weights in NAMED_WEIGHTS or not isinstance(weights, str):
+        return weights
+    return str((beside / weights).resolve())
+
+
+def _absolute_space(space: dict[str, Any], beside: Path) -> dict[str, Any]:
+    """A space with the files among its weights absolute; what is malformed stays as it is."""
+    found = {}
+    for name, spec in space.items():
+        choices = spec.get("choice") if isinstance(spec, dict) else None
+        if isinstance(choices, dict):
+            choices = {
+                value: _absolute_space(inner, beside) if isinstance(inner, dict) else inner
+                for value, inner in choices.items()
+            }
+        if name == "model.weights" and isinstance(choices, list):
+            choices = [_absolute_weights(choice, beside) for choice in choices]
+        found[name] = {"choice": choices} if choices is not None else spec
+    return found
+
+
+def absolute_data(data: Data, beside: Path) -> Data:
+    """The data part with absolute paths; they were relative to `beside`."""
     images = data.images
     if isinstance(images, dict):
         images = {name: (beside / folder).resolve() for name, folder in images.items()}
@@ -293,22 +317,36 @@ def _absolute_data(data: Data, beside: Path) -> Data:
 def check(config: SearchConfig) -> list[str]:
     """Errors between fields of a search, and of its space; an empty list when it is sound."""
     searched = frozenset(config.space)
-    errors = fixed_errors(config.train, searched)
-    errors += _password_errors(config)
-    errors += _file_errors(config)
-    errors += _resource_errors(config)
+    found = fixed_errors(config.train, searched)
+    found += _password_errors(config)
+    found += _file_errors(config)
+    found += _resource_errors(config)
     space: Space = []
     try:
         space = read_space(config.space)
     except BadInput as error:
-        errors += error.errors
+        found += error.errors
+    found += _asha_errors(config)
+    if wrong := errors(config.model):
+        return found + wrong
+    found += _unused_errors(config)
     try:
-        stages = count_stages(config.model.backbone)
+        stages = count_stages(config.model)
         resolve_depth(config.train.unfreeze.depth, stages)
     except BadInput as error:
-        return errors + _asha_errors(config) + error.errors
-    errors += _asha_errors(config)
-    return errors + space_errors(space, config, config.search.first, stages)
+        return found + error.errors
+    return found + space_errors(space, config, config.search.first, stages)
+
+
+def _unused_errors(config: SearchConfig) -> list[str]:
+    """Fields that were written, or are searched, though they do nothing with the one model."""
+    if any(name.startswith("model.") for name in config.space):
+        return []
+    return [
+        f"{path}: has no effect, since {why}; leave it out"
+        for path, why in unused(config).items()
+        if path in config.space or is_written(config, path)
+    ]
 
 
 def _password_errors(config: SearchConfig) -> list[str]:
@@ -326,17 +364,12 @@ def _file_errors(config: SearchConfig) -> list[str]:
     if isinstance(config.data, Data):
         for name in ("train", "val", "test"):
             file = getattr(config.data, name)
-            if file is not None and not file.is_file():
+            if file is not None and not file.exists():
                 errors.append(f"data.{name}: no file {file}")
         folders = config.data.images
         for folder in folders.values() if isinstance(folders, dict) else [folders]:
             if folder is not None and not folder.is_dir():
                 errors.append(f"data.images: no folder {folder}")
-    if config.model.weights not in {"imagenet", "none"} and not Path(config.model.weights).exists():
-        errors.append(
-            f"model.weights: no file or folder {config.model.weights} "
-            "(legal: imagenet, none, a file)"
-        )
     return errors
 
 

@@ -22,7 +22,7 @@ from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
 from trainer.data.formats import load
 from trainer.fit import read_report
-from trainer.model.backbones import count_stages
+from trainer.model.detectors import count_stages
 
 from . import confirm
 from .config import (
@@ -44,7 +44,7 @@ from .space import Space, apply, read_space
 from .stopping import Stopping, withdraw_request
 from .study import Study
 from .trial import resolve_precision, run_trial
-from .watchers import Watchers, start_tracking, try_report
+from .watchers import Watchers, draw_data, start_tracking, try_report
 from .winner import export_winner
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
         raise BadInput(errors)
     progress = progress or Quiet()
     space = read_space(config.space)
-    data = load(config.data, cache_folder())
+    data = load(config.data, cache_folder(), config.folder)
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)
@@ -94,6 +94,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
                 study.set("precision", _precision(config, share))
             if (begun := len(study.searched())) > config.search.trials:
                 progress.say(f"search.trials is {config.search.trials}: the {begun} begun go on")
+            draw_data(config, data)
             try:
                 reason = run_trials(config, space, data, share, study, progress)
             finally:

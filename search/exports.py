@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint import BEST
-from trainer.config import BadInput, Data, parse
+from trainer.config import BadInput, parse
 from trainer.data.canvas import cache_folder, open_picture
 from trainer.data.dataset import Split, Splits
-from trainer.data.formats import find, load
+from trainer.data.formats import find, load, load_split
 from trainer.evaluate import measure
 from trainer.export import export, load_export, record_evaluation
-from trainer.model.backbones import SPEC
+from trainer.model.weights import SPEC
 from trainer.predict import draw, find_pictures, predict, to_coco
 
-from .config import SearchConfig, read_yaml, resolve, study_uri, trial_folder
+from .check import find_data
+from .config import SearchConfig, read_yaml, study_uri, trial_folder
 from .results import config_of
 from .space import read_space
 from .study import Study, read_study
@@ -67,7 +68,7 @@ def export_model(model: str, trial: int | None, storage: Path, out: Path) -> Non
     record = study.records.get(trial)
     if record is None:
         raise BadInput([f"--trial {trial}: {model} has trials 0 to {len(study.records) - 1}"])
-    categories = load(config.data, cache_folder()).categories
+    categories = load(config.data, cache_folder(), config.folder).categories
     trial_config = config_of(config, read_space(config.space), record, study.get("precision"))
     checkpoint = trial_folder(config.folder, trial) / BEST
     if not checkpoint.is_file():
@@ -76,16 +77,8 @@ def export_model(model: str, trial: int | None, storage: Path, out: Path) -> Non
 
 
 def load_data(place: Path) -> Splits:
-    """The data set that DATA names: a YAML with a `data:` part, a COCO json, or a folder."""
-    if place.suffix in {".yaml", ".yml"}:
-        raw = read_yaml(place)
-        if "data" not in raw:
-            raise BadInput([f"{place}: has no data: part"])
-        only_data = {"name": "data", "data": raw["data"]}
-        return load(resolve(only_data, place.parent).data, cache_folder())
-    if not place.exists():
-        raise BadInput([f"{place}: no such file or folder"])
-    return load(find(place), cache_folder())
+    """The data set that DATA names, see `find_data`; of a search's own YAML with its own split."""
+    return load(find_data(place), cache_folder(), place.parent)
 
 
 def evaluate_model(
@@ -110,12 +103,10 @@ def evaluate_model(
 
 
 def _split(place: Path, name: str) -> Split:
-    data = load_data(place)
     only_file = place.suffix == ".json"
     if only_file:  # one COCO json is the split that was asked for, whole
-        whole = load(Data(train=place, val=place), cache_folder()).train
-        return Split(name, whole.pictures, whole.categories)
-    split: Split | None = getattr(data, name)
+        return load_split(find(place), name, cache_folder())
+    split: Split | None = getattr(load_data(place), name)
     if split is None:
         raise BadInput([f"{place}: has no {name} split"])
     return split

@@ -6,7 +6,8 @@ from typing import Any
 from trainer.checkpoint import write_whole
 from trainer.config import BadInput, Depth
 from trainer.data.dataset import Splits
-from trainer.model.backbones import count_stages
+from trainer.data.formats import MADE, made_split
+from trainer.model.detectors import count_stages
 
 from .config import SearchConfig, read_yaml, stored, study_uri, write_yaml
 from .disk import sweep
@@ -72,6 +73,8 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
     if study.get("data") not in (None, data.digest):
         raise BadInput([f"data: its content has changed since {config.folder} was begun"])
     write_whole(write_yaml(stored(config)).encode(), config.folder / "search.yaml")
+    if data.made:
+        write_whole(made_split(data), config.folder / MADE)
     if study.get("id") is None:
         study.set("data", data.digest)
         study.set("id", uuid.uuid4().hex)
@@ -85,7 +88,7 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
 def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
     """The configuration as written, the same with everything unfrozen, then the user's own."""
     points = [("as written", config), *(("first", apply(config, v)) for v in config.search.first)]
-    everything: tuple[Depth, ...] = ("all", count_stages(config.model.backbone))
+    everything: tuple[Depth, ...] = ("all", count_stages(config.model))
     for dimension in space:
         legal = [depth for depth in everything if contains(dimension, depth)]
         if dimension.name == "train.unfreeze.depth" and legal:

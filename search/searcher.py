@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from trainer.config import TrainConfig
+from trainer.config import Model, TrainConfig
 from trainer.phase_cache import phase_key
 from trainer.phases import plan
 
@@ -47,7 +47,7 @@ class StudySearcher(Searcher):
         written: TrainConfig,
         *,
         trials: int,
-        stages: Callable[[str], int],
+        stages: Callable[[Model], int],
         slots: Callable[[], int],
         confirm: Callable[[], bool],
     ) -> None:
@@ -112,7 +112,7 @@ class StudySearcher(Searcher):
             self._study.end(number, End.LOST, "its workers died, again and again")
 
     def _with_ends(self, number: int, config: TrainConfig) -> Handed:
-        phases = plan(config.train, self._stages(config.model.backbone))
+        phases = plan(config.train, self._stages(config.model))
         ends = {phase_key(config, phases[: i + 1]): phase.end for i, phase in enumerate(phases)}
         return Handed(number, config, ends)
 

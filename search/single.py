@@ -17,7 +17,7 @@ from .space import apply
 from .stopping import is_requested, withdraw_request
 from .study import End
 from .trial import phase_cache
-from .watchers import start_tracking
+from .watchers import draw_data, start_tracking
 
 
 def train(config: SearchConfig, progress: Lines) -> SearchResult:
@@ -26,7 +26,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         update={"trials": 1, "asha": "off", "first": [], "confirm": "off"}
     )
     config = config.model_copy(update={"space": {}, "search": search})
-    data = load(config.data, cache_folder())
+    data = load(config.data, cache_folder(), config.folder)
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)
@@ -36,6 +36,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         if study.get("precision") is None:
             study.set("precision", resolve(config.train.precision))
         study.set("state", "running")
+        draw_data(config, data)
         tracking = start_tracking(config, data, study)
         progress.start(config, study, lambda: 1)
 

@@ -1,14 +1,25 @@
 """The search space: dimensions over dotted fields, and how a trial's values are chosen from it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, Literal
 
 import optuna
 
-from trainer.config import BadInput, TrainConfig, get, inert, leaves, nearest, override, parse
-from trainer.model.backbones import count_stages
+from trainer.config import (
+    LR_RANGES,
+    BadInput,
+    Model,
+    TrainConfig,
+    get,
+    inert,
+    leaves,
+    nearest,
+    override,
+    parse,
+)
+from trainer.model.detectors import count_stages, errors, is_coco, unused
 from trainer.phases import resolve_depth
 
 Kind = Literal["log", "uniform", "int", "choice"]
@@ -20,7 +31,9 @@ FIXED = {
     "train.precision": "phases are shared between trials of one precision only",
     "train.seed": "it would be searched for luck",
 }
+LEARNING_RATES = ("train.head.lr", "train.unfreeze.lr")
 DECIDING = (
+    "model.detector",
     "model.",
     "train.optimizer",
     "train.head.epochs",
@@ -38,7 +51,8 @@ class Dimension:
     """Dotted field."""
     kind: Kind
     low: float = 0
-    high: float | Literal["all"] = 0
+    high: float | Literal["all", "auto"] = 0
+    """`all` is the backbone's stages, `auto` the optimizer's own range of learning rates."""
     choices: tuple[Any, ...] = ()
     branches: dict[Any, "Space"] = field(default_factory=dict)
     """Further dimensions that exist only for one choice."""
@@ -85,6 +99,8 @@ def _read_dimension(name: str, spec: Any, branch: str) -> Dimension:
     (kind, bounds), *_ = spec.items()
     if kind == "choice":
         return _read_choice(name, bounds, branch)
+    if bounds == "auto" and kind == "log" and name in LEARNING_RATES:
+        return Dimension(name, kind, high="auto", branch=branch)
     numbers = isinstance(bounds, list) and len(bounds) == 2
     if (
         not numbers
@@ -133,7 +149,7 @@ def walk(space: Space, written: TrainConfig, choose: Choose) -> Values:
     todo = list(space)
     while todo:
         dimension = todo.pop(0)
-        if dimension.name in inert(config.train):
+        if dimension.name in inert(config.train) | unused(config):
             continue
         value = choose(_bounded(dimension, config), get(written, dimension.name))
         values[dimension.name] = value
@@ -150,10 +166,14 @@ def _turn(dimension: Dimension) -> int:
 
 
 def _bounded(dimension: Dimension, config: TrainConfig) -> Dimension:
-    if dimension.high != "all":
-        return dimension
-    high = count_stages(config.model.backbone)
-    return Dimension(dimension.name, dimension.kind, dimension.low, high, branch=dimension.branch)
+    if dimension.high == "all":
+        return replace(dimension, high=count_stages(config.model))
+    if dimension.high == "auto":
+        optimizer = config.train.optimizer
+        low, high = LR_RANGES[optimizer]
+        branch = f"{dimension.branch} train.optimizer={optimizer}".strip()
+        return replace(dimension, low=low, high=high, branch=branch)
+    return dimension
 
 
 def apply(written: TrainConfig, values: Values) -> TrainConfig:
@@ -169,7 +189,7 @@ def suggest(space: Space, written: TrainConfig, trial: optuna.Trial) -> Values:
 
     def choose(dimension: Dimension, _: Any) -> Any:
         name, low, high = dimension.parameter, dimension.low, dimension.high
-        assert high != "all"
+        assert not isinstance(high, str)
         if dimension.kind == "choice":
             return trial.suggest_categorical(name, dimension.choices)
         if dimension.kind == "int":
@@ -185,7 +205,7 @@ def as_written(space: Space, written: TrainConfig) -> Values:
 
     def choose(dimension: Dimension, value: Any) -> Any:
         if value == "all" and dimension.kind != "choice":
-            value = resolve_depth(value, count_stages(written.model.backbone))
+            value = resolve_depth(value, count_stages(written.model))
         parameters[dimension.parameter] = value
         return value
 
@@ -195,38 +215,37 @@ def as_written(space: Space, written: TrainConfig) -> Values:
 
 def space_errors(space: Space, written: TrainConfig, first: list[Values], stages: int) -> list[str]:
     """Dimensions whose bounds the field refuses, or that leave out a point to be tried first."""
-    errors: list[str] = []
+    found: list[str] = []
     dimensions = flat(space)
     for dimension in dimensions:
-        if dimension.name == "model.backbone":
-            errors += _unknown_backbones(dimension)
-    if errors:
-        return errors
+        found += _bound_errors(dimension, written)
+    for model in reachable(space, written):
+        found += [f"space.{line}" for line in errors(model) if f"space.{line}" not in found]
+    if found:
+        return found
+    stages = min(stages, *(count_stages(model) for model in reachable(space, written)))
     for dimension in dimensions:
-        if dimension.name == "model.backbone":
-            stages = min(stages, *(count_stages(name) for name in dimension.choices))
-    for dimension in dimensions:
-        errors += _bound_errors(dimension, written, stages)
+        found += _depth_errors(dimension, written, stages)
     searched = {dimension.name for dimension in dimensions}
     legal = set(leaves(TrainConfig))
     for i, values in enumerate(first):
-        errors += [
+        found += [
             f"search.first[{i}].{name}: is not searched" + nearest(name, sorted(searched))
             for name in values
             if name in legal and name not in searched
         ]
-    if errors:
-        return errors
+    if found:
+        return found
 
     points = [("trial 0", written)]
     for i, values in enumerate(first):
         try:
             points.append((f"search.first[{i}]", apply(written, values)))
         except BadInput as error:
-            errors += [f"search.first[{i}].{line}" for line in error.errors]
+            found += [f"search.first[{i}].{line}" for line in error.errors]
     for place, point in points:
-        errors += _outside(space, point, place, stages)
-    return errors
+        found += _outside(space, point, place, stages)
+    return found
 
 
 def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[str]:
@@ -251,37 +270,62 @@ def flat(space: Space) -> Space:
     return [*space, *inner]
 
 
-def _bound_errors(dimension: Dimension, written: TrainConfig, stages: int) -> list[str]:
-    place = f"space.{dimension.name}"
+def reachable(space: Space, written: TrainConfig) -> Iterator[Model]:
+    """Every model that a trial may have, as far as choices tell them apart."""
+    own_backbone = is_coco(written.model)
+    for first in space:
+        if first.kind != "choice" or not (first.branches or first.name.startswith("model.")):
+            continue
+        if first.name == "model.backbone" and own_backbone:
+            continue
+        rest = [dimension for dimension in space if dimension is not first]
+        for value in first.choices:
+            try:
+                config = apply(written, {first.name: value})
+            except BadInput:  # told as an error of the dimension
+                continue
+            inner = sorted([*first.branches.get(value, []), *rest], key=_turn)
+            yield from reachable(inner, config)
+        return
+    yield written.model
+
+
+def _bound_errors(dimension: Dimension, written: TrainConfig) -> list[str]:
     if dimension.high == "all" and dimension.name != "train.unfreeze.depth":
-        return [f"{place}: all is a depth; give a number"]
+        return [f"space.{dimension.name}: all is a depth; give a number"]
     found = []
-    for bound in dimension.choices or (dimension.low, _between(dimension), dimension.high):
-        value = int(bound) if dimension.kind == "int" and bound != "all" else bound
+    for bound in _samples(dimension):
         try:
-            config = apply(written, {dimension.name: value})
-            if dimension.name == "train.unfreeze.depth":
-                resolve_depth(config.train.unfreeze.depth, stages)
+            apply(written, {dimension.name: bound})
         except BadInput as error:
             found += [f"space.{line}" for line in error.errors]
     return found
 
 
-def _unknown_backbones(dimension: Dimension) -> list[str]:
-    errors = []
-    for name in dimension.choices:
+def _depth_errors(dimension: Dimension, written: TrainConfig, stages: int) -> list[str]:
+    found = []
+    for bound in _samples(dimension) if dimension.name == "train.unfreeze.depth" else ():
         try:
-            count_stages(str(name))
+            resolve_depth(apply(written, {dimension.name: bound}).train.unfreeze.depth, stages)
         except BadInput as error:
-            errors += [f"space.{line}" for line in error.errors]
-    return errors
+            found += [f"space.{line}" for line in error.errors]
+    return found
+
+
+def _samples(dimension: Dimension) -> tuple[Any, ...]:
+    """Values of a dimension of which its field refuses one if it refuses any."""
+    if dimension.high == "auto":
+        return ()
+    if dimension.kind == "int":
+        ends = (dimension.low, dimension.low + 1, dimension.high)
+        return tuple(end if end == "all" else int(end) for end in ends)
+    return dimension.choices or (dimension.low, _between(dimension), dimension.high)
 
 
 def _between(dimension: Dimension) -> float:
     """A value inside the bounds as a sampler may give it: for a field may take no fractions, or
     only multiples."""
-    if dimension.high == "all" or dimension.kind == "int":
-        return dimension.low + 1
+    assert not isinstance(dimension.high, str)
     return dimension.low + (dimension.high - dimension.low) / 3.1416
 
 
@@ -289,7 +333,7 @@ def contains(dimension: Dimension, value: Any) -> bool:
     """Whether a value lies in a dimension."""
     if dimension.kind == "choice":
         return value in dimension.choices
-    high = float("inf") if dimension.high == "all" else dimension.high
+    high = float("inf") if isinstance(dimension.high, str) else dimension.high
     return _is_number(value) and dimension.low <= value <= high
 
 

@@ -12,6 +12,7 @@ from ray import tune
 
 from trainer.config import Data
 from trainer.data.dataset import Splits
+from trainer.data.overview import OVERVIEW, draw_overview
 
 from .config import SearchConfig, stored, tracking_uri, write_yaml
 from .description import DataInput, Description
@@ -96,6 +97,17 @@ def start_tracking(
     return MlflowTracking(uri, study, config.name, config.folder, describe)
 
 
+def draw_data(config: SearchConfig, data: Splits) -> None:
+    """Have the search's folder hold a picture of its data, which goes to MLflow too."""
+    file = config.folder / OVERVIEW
+    splits = [split for split in (data.train, data.val, data.test) if split is not None]
+    try:
+        if not file.is_file():
+            draw_overview(splits, config.model, file)
+    except Exception:  # a font, a disk: whatever stands in the way of a drawing
+        log.warning("the picture of the data could not be drawn", exc_info=True)
+
+
 def try_report(result: SearchResult, study: Study) -> Path | None:
     """Write the search's page; None, and a warning, where that fails."""
     try:
@@ -141,7 +153,7 @@ def _describe(config: SearchConfig, data: Splits, study: Study, report: Path | N
         tags=tags,
         metrics=metrics,
         texts={"search.yaml": write_yaml(stored(config)), "table.md": table},
-        files=() if report is None else (report,),
+        files=tuple(file for file in (report, config.folder / OVERVIEW) if file and file.is_file()),
         inputs=tuple(_inputs(config, data)),
     )
 

@@ -9,6 +9,24 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Depth = int | Literal["all"]
+NewDetector = Literal["retinanet", "fcos", "faster_rcnn", "ssd"]
+"""Detectors with a new neck and head on any backbone."""
+CocoDetector = Literal[
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
+    "fcos_resnet50_fpn",
+    "ssd300_vgg16",
+    "ssdlite320_mobilenet_v3_large",
+]
+"""Detectors that torchvision trained whole, on COCO, by the names of their builders."""
+NAMED_WEIGHTS = ("imagenet", "coco", "none")
+"""Values of `model.weights` that are no file."""
+LR_RANGES = {"adamw": (1e-4, 1e-2), "sgd": (1e-3, 3e-2)}
+"""Where each optimizer's learning rate is searched when a dimension says `{log: auto}`."""
 
 
 class BadInput(ValueError):
@@ -45,13 +63,14 @@ BatchSize = Annotated[int, Field(ge=1, le=1024), Number]
 class Model(Config):
     """Which detector on which pretrained backbone, and how large the pictures are."""
 
-    detector: Literal["retinanet", "faster_rcnn"] = "retinanet"
-    """Detection head: torchvision's RetinaNet or Faster R-CNN."""
+    detector: Literal[NewDetector, CocoDetector] = "retinanet"
+    """A new head of torchvision's (RetinaNet, FCOS, Faster R-CNN, SSD) on `backbone`, or one of
+    torchvision's COCO detectors by its builder's name, of which only the class layers are new."""
     backbone: str = "tf_efficientnet_lite0"
     """timm model name; it must give feature maps at strides 8, 16 and 32."""
     weights: str = "imagenet"
-    """Pretrained weights: `imagenet` (by name, through timm), `none`, a local .pth or .safetensors
-    file of the timm model, or the folder of one of our exports."""
+    """Pretrained weights: `imagenet` (by name, through timm), `coco` (of torchvision's detectors),
+    `none`, a local .pth or .safetensors file of the model, or the folder of one of our exports."""
     image_size: Annotated[int, Field(ge=64, le=2048, multiple_of=32), Number] = 320
     """Side of the square canvas that each picture is letterboxed onto, in pixels."""
 
@@ -88,7 +107,12 @@ class UnfreezePhases(Config):
     """BatchNorm statistics of open stages: `keep` the pretrained ones, which small batches would
     spoil, or `adapt` them to the batches, as a backbone without pretrained weights needs."""
     backbone_lr_ratio: Annotated[float, Field(gt=0, le=10), Number] = 0.1
-    """Learning rate of the backbone's stages, as a share of `lr`."""
+    """Learning rate of the backbone's top stage, as a share of `lr`."""
+    stage_lr_decay: Annotated[float, Field(gt=0, le=1), Number] = 1.0
+    """Learning rate of each further stage down, as a share of that of the stage above."""
+    drop_path: Annotated[float, Field(ge=0, lt=1), Number] = 0.0
+    """Probability that the deepest block of an open stage is skipped in training; it rises from 0
+    at the first block (stochastic depth), where the backbone has it."""
     weight_decay: WeightDecay = 1e-4
     """Weight decay; norms and biases have none."""
 
@@ -127,13 +151,17 @@ class Data(Config):
     """Where the pictures and their annotations are."""
 
     train: Path
-    """COCO json of the training pictures."""
+    """Annotations of the training pictures: a COCO json, a VOC image set (ImageSets/Main/*.txt) or
+    folder of xml files, or YOLO's data.yaml, whose train it is."""
     val: Path | None = None
-    """COCO json of the validation pictures; without it a part of train is split off by content."""
+    """The same of the validation pictures; without it a part of train is split off by content."""
     test: Path | None = None
-    """COCO json of the test pictures, looked at once, for the winner."""
+    """The same of the test pictures, looked at once, for the winner."""
     images: Path | dict[Literal["train", "val", "test"], Path] | None = None
-    """Folder of the pictures, or one a split; else each json's own folder or its `images/`."""
+    """Folder of the pictures, or one a split; else where the format has them: beside the json, or
+    in its `images/`. Not for YOLO, whose data.yaml says it."""
+    allow: list[str] | None = None
+    """Codes of `unfreeze check` that are no errors in this data set."""
     val_fraction: Annotated[float, Field(gt=0, lt=1), Number] = 0.2
     """Share of train that becomes val when none is given."""
 
@@ -146,14 +174,15 @@ def inert(train: Train) -> dict[str, str]:
         found["train.momentum"] = "train.optimizer is adamw, which has no momentum"
     if unfreeze.depth == 0:
         why = "train.unfreeze.depth is 0"
-        found["train.unfreeze.backbone_lr_ratio"] = f"{why}: no backbone stage trains"
-        found["train.unfreeze.batch_norm"] = f"{why}: no backbone stage trains"
+        for name in ("backbone_lr_ratio", "stage_lr_decay", "batch_norm", "drop_path"):
+            found[f"train.unfreeze.{name}"] = f"{why}: no backbone stage trains"
         found["train.unfreeze.schedule"] = f"{why}: nothing is opened"
         found["train.unfreeze.open_epochs"] = f"{why}: nothing is opened"
     elif unfreeze.depth == 1:
         why = "train.unfreeze.depth is 1: one stage opens at once"
         found["train.unfreeze.schedule"] = why
         found["train.unfreeze.open_epochs"] = why
+        found["train.unfreeze.stage_lr_decay"] = "train.unfreeze.depth is 1: one stage trains"
     elif unfreeze.schedule == "at_once":
         found["train.unfreeze.open_epochs"] = "train.unfreeze.schedule is at_once"
     if train.head.epochs == 0:

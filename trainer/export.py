@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .checkpoint import Damaged, load, load_trained_state, write_whole
-from .config import BadInput, TrainConfig
+from .config import BadInput, Model, TrainConfig
 from .data.canvas import open_picture
 from .data.dataset import Category, Split
 from .evaluate import Metrics
-from .model import backbones
-from .model.backbones import SPEC, WEIGHTS, Pixels, licence
-from .model.detectors import Detector, assemble, build
+from .model.backbones import Pixels, licence
+from .model.detectors import Detector, build, is_coco, rebuild
+from .model.weights import SPEC, WEIGHTS
 from .predict import Box, draw, predict
 
 METRICS, CARD = "metrics.json", "README.md"
@@ -65,6 +65,7 @@ def export(
         **config.model_dump(mode="json"),
         "categories": [asdict(category) for category in categories],
         "pixels": asdict(detector.pixels),
+        "weights_sha256": detector.digest or None,
         "data": data,
         "epoch": kept["report"]["epoch"],
     }
@@ -98,9 +99,7 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     Raises BadInput when the folder is no export or its weights are damaged.
     """
     spec = read_spec(folder)
-    model = spec.config.model.model_copy(update={"weights": "none"})
-    backbone = backbones.build(model.backbone, model.weights, spec.pixels)
-    detector = assemble(model, backbone, len(spec.categories))
+    detector = rebuild(spec.config.model, len(spec.categories), spec.pixels)
     try:
         detector.load_state_dict(load_file(folder / WEIGHTS))
     except Exception as error:  # safetensors and torch have a type each for each kind of damage
@@ -155,8 +154,7 @@ def write_card(folder: Path, name: str, metrics: dict[str, Any]) -> None:
     lines = [
         f"# {name}",
         "",
-        f"A {model.detector} detector on a {model.backbone} backbone, {model.image_size} px, for: "
-        f"{names}.",
+        f"A {_architecture(model)}, {model.image_size} px, for: {names}.",
         "",
         "| split | AP | AP50 | AP75 | "
         + " | ".join(f"AP {category.name}" for category in spec.categories)
@@ -174,8 +172,7 @@ def write_card(folder: Path, name: str, metrics: dict[str, Any]) -> None:
         lines += ["", f"Test was looked at {looks} time{'s' if looks > 1 else ''}."]
     lines += [
         "",
-        f"Pretrained weights: `{model.weights}` of timm's `{model.backbone}`, under the licence "
-        f"that timm states for them ({licence(model.backbone)}).",
+        _weights(model),
         "",
         "```",
         "unfreeze predict THIS_FOLDER PICTURES --out predicted",
@@ -190,3 +187,18 @@ def write_card(folder: Path, name: str, metrics: dict[str, Any]) -> None:
         "",
     ]
     (folder / CARD).write_text("\n".join(lines))
+
+
+def _architecture(model: Model) -> str:
+    if is_coco(model):
+        return f"{model.detector} of torchvision's"
+    return f"{model.detector} detector on a {model.backbone} backbone"
+
+
+def _weights(model: Model) -> str:
+    if is_coco(model):
+        return f"Pretrained weights: `{model.weights}` of torchvision's `{model.detector}`."
+    return (
+        f"Pretrained weights: `{model.weights}` of timm's `{model.backbone}`, under the licence "
+        f"that timm states for them ({licence(model.backbone)})."
+    )

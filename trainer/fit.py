@@ -150,6 +150,7 @@ def fit(
                     run.detector.stages,
                     phase.depth,
                     adapt_statistics=phase.adapt_statistics,
+                    drop_path=phase.drop_path,
                 )
                 losses = _train(run, config, scene, phase, epoch, on_step)
                 trained = time.monotonic()

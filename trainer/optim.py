@@ -13,6 +13,8 @@ from .phases import Phase
 
 FLOOR = 0.01
 """Share of the peak learning rate at the end of a phase."""
+NO_DECAY = " no decay"
+"""Ends the name of a group of norms and biases."""
 
 
 def build(detector: Detector, train: Train) -> torch.optim.Optimizer:
@@ -42,7 +44,7 @@ def _named_groups(detector: Detector) -> Iterator[tuple[str, list[nn.Parameter]]
     for name, parameters in parts.items():
         # norms and biases, the parameters of one dimension, are not decayed
         yield name, [p for p in parameters if p.ndim > 1]
-        yield f"{name} no decay", [p for p in parameters if p.ndim <= 1]
+        yield name + NO_DECAY, [p for p in parameters if p.ndim <= 1]
 
 
 def set_step(
@@ -50,15 +52,29 @@ def set_step(
 ) -> None:
     """Set every group's learning rate and weight decay for a step of a phase, counted from 0.
 
-    `steps` is an epoch's, `warmup` is in epochs.
+    `steps` is an epoch's, `warmup` is in epochs. Each phase warms up anew, so that a stage that
+    opens, whose moments are empty, does.
     """
     factor = lr_factor(step, phase.epochs * steps, round(warmup * steps))
+    top = max((_stage(group["name"]) for group in optimizer.param_groups), default=0)
     for group in optimizer.param_groups:
-        in_backbone = group["name"].startswith("stage")
         trains = any(p.requires_grad for p in group["params"])
-        peak = phase.lr * (phase.backbone_lr_ratio if in_backbone else 1.0)
-        group["lr"] = peak * factor if trains else 0.0
-        group["weight_decay"] = 0.0 if group["name"].endswith("no decay") else phase.weight_decay
+        group["lr"] = peak(phase, group["name"], top) * factor if trains else 0.0
+        group["weight_decay"] = 0.0 if group["name"].endswith(NO_DECAY) else phase.weight_decay
+
+
+def peak(phase: Phase, group: str, stages: int) -> float:
+    """Highest learning rate that a group of that name has in a phase; the backbone has `stages`."""
+    stage = _stage(group)
+    if not stage:
+        return phase.lr
+    return phase.lr * phase.backbone_lr_ratio * phase.stage_lr_decay ** (stages - stage)
+
+
+def _stage(group: str) -> int:
+    """The stage that a group belongs to, from 1 at the bottom; 0 for neck and head."""
+    name = group.removesuffix(NO_DECAY)
+    return int(name.removeprefix("stage")) if name.startswith("stage") else 0
 
 
 def lr_factor(step: int, total: int, warmup: int) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from .checkpoint import BEST, LAST, Checkpoint, Damaged, load, save
-from .config import TrainConfig
+from .config import NAMED_WEIGHTS, TrainConfig
 from .phases import Phase
 
 
@@ -55,7 +55,7 @@ def digest(config: TrainConfig, phases: list[Phase], data: str, where: torch.dev
 
 def _weights_digest(weights: str) -> str:
     file = Path(weights)
-    if weights in {"imagenet", "none"}:
+    if weights in NAMED_WEIGHTS:
         return weights
     content = file / "model.safetensors" if file.is_dir() else file
     return hashlib.sha256(content.read_bytes()).hexdigest()

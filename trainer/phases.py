@@ -22,6 +22,10 @@ class Phase:
     lr: float
     backbone_lr_ratio: float
     weight_decay: float
+    stage_lr_decay: float = 1.0
+    """Learning rate of each open stage, as a share of that of the one above it."""
+    drop_path: float = 0.0
+    """Stochastic depth of the open stages, see `freezing.set_depth`."""
     adapt_statistics: bool = False
     """Whether BatchNorm statistics of the open stages follow the batches."""
 
@@ -65,6 +69,9 @@ def plan(train: Train, stages: int) -> list[Phase]:
                 lr=unfreeze.lr,
                 backbone_lr_ratio=unfreeze.backbone_lr_ratio if open_depth else 0.0,
                 weight_decay=unfreeze.weight_decay,
+                # what acts on several stages is as it was where none or one is open
+                stage_lr_decay=unfreeze.stage_lr_decay if open_depth > 1 else 1.0,
+                drop_path=unfreeze.drop_path if open_depth else 0.0,
                 adapt_statistics=unfreeze.batch_norm == "adapt" and open_depth > 0,
             )
         )

@@ -19,7 +19,18 @@ from .conftest import Trained
 
 Make = Callable[..., Any]
 Captured = pytest.CaptureFixture[str]
-COMMANDS = ("init", "search", "train", "list", "status", "export", "evaluate", "predict", "ui")
+COMMANDS = (
+    "init",
+    "check",
+    "search",
+    "train",
+    "list",
+    "status",
+    "export",
+    "evaluate",
+    "predict",
+    "ui",
+)
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna", "numpy", "pydantic", "rich")
 BAD = {
     "no such file": "search no.yaml",

@@ -11,6 +11,7 @@ import pytest
 from search.config import SearchConfig, read, resolve
 from search.init import write_search
 from trainer.config import BadInput, Data
+from trainer.model.detectors import is_coco
 
 Write = Callable[..., SearchConfig]
 
@@ -98,3 +99,18 @@ def test_class_names_do_not_break_the_file(dataset: Callable[[str], Path]) -> No
         content["categories"][0]["name"] = "red\nname: {odd}"
         file.write_text(json.dumps(content))
     assert written(place)[0].name == "cells"
+
+
+def test_where_there_is_a_gpu_it_starts_from_coco(
+    dataset: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = dataset("cells")
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: True)
+        config, _ = written(place)
+    assert config.model.weights == "coco"
+    assert is_coco(config.model)
+    low, high = config.space["train.unfreeze.lr"]["log"]
+    assert low < config.train.unfreeze.lr < high < 2e-3
+    config, _ = written(place, Path("cpu.yaml"))
+    assert (config.model.backbone, config.model.weights) == ("tf_efficientnet_lite0", "imagenet")

@@ -1,5 +1,6 @@
 """A search's folder and study: begun, and opened again."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from search.config import read_yaml, stored, study_uri, write_yaml
 from search.opening import open_search, refuse_changes
 from search.space import read_space
 from search.study import End, Study, open_study
-from trainer.config import BadInput
+from trainer.config import BadInput, Data
 from trainer.data.dataset import Splits
+from trainer.data.formats import MADE, load
 from trainer.phases import plan
 
 from .conftest import SPACE
@@ -220,3 +222,25 @@ def test_a_trial_that_ended_does_not_wait(make_search: Make, tiny: Splits) -> No
     study.ask(read_space(SPACE), config)
     study.end(0, End.LOST)
     assert opened(config, tiny).waiting == [1]
+
+
+# -- a split that was made ------------------------------------------------------------------------
+
+
+def test_a_val_that_was_made_is_kept_and_taken_again(make_search: Make, tiny_data: Data) -> None:
+    config = make_search()
+    config = config.model_copy(update={"data": tiny_data.model_copy(update={"val": None})})
+    data = load(config.data, config.folder)
+    opened(config, data)
+    chosen = json.loads((config.folder / MADE).read_text())["val"]
+    assert set(chosen.values()) == {picture.file.name for picture in data.val.pictures}
+    other = config.data.model_copy(update={"val_fraction": 0.5})
+    again = load(other, config.folder, config.folder)
+    assert (again.made, again.digest) == (True, data.digest)
+    assert load(other, config.folder).digest != data.digest
+
+
+def test_a_val_that_was_given_is_not_kept(make_search: Make, tiny: Splits) -> None:
+    config = make_search()
+    opened(config, tiny)
+    assert not (config.folder / MADE).exists()

@@ -10,7 +10,7 @@ from search.searcher import StudySearcher
 from search.space import read_space
 from search.study import End, Study, open_study
 from trainer.config import TrainConfig
-from trainer.model.backbones import count_stages
+from trainer.model.detectors import count_stages
 
 Make = Callable[..., Any]
 SPACE = {"train.unfreeze.lr": {"log": [1e-4, 1e-2]}}

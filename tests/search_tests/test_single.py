@@ -16,6 +16,7 @@ from search.results import SearchResult
 from search.single import train
 from search.study import End, read_study
 from trainer.config import BadInput, override
+from trainer.data.overview import OVERVIEW
 
 from .conftest import Trained
 
@@ -70,7 +71,7 @@ def test_it_trains_records_and_exports(trained: Trained) -> None:
 
 
 def test_it_tells_each_epoch_and_the_end(trained: Trained) -> None:
-    assert [line.split(":")[0] for line in trained.said[:3]] == [
+    assert [line.split(":")[0] for line in trained.said if line[:5] != "data:"][:3] == [
         "trial 0 epoch 1 head depth 0",
         "trial 0 epoch 2 unfreeze depth 2",
         "trial 0 finished (1 of 1)",
@@ -79,6 +80,15 @@ def test_it_tells_each_epoch_and_the_end(trained: Trained) -> None:
 
 def test_it_is_in_mlflow_like_a_search(trained: Trained, store: str) -> None:
     assert statuses(store, "once") == ["FINISHED", "FINISHED"]
+
+
+def test_its_data_is_drawn_and_in_mlflow(trained: Trained, store: str) -> None:
+    assert (trained.config.folder / OVERVIEW).is_file()
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("once")
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`unfreeze.kind` = 'search'")
+    assert OVERVIEW in [item.path for item in client.list_artifacts(parent.info.run_id)]
 
 
 def test_the_same_line_again_shows_the_result_without_training(trained: Trained) -> None:
@@ -121,9 +131,8 @@ def test_an_interrupted_trial_goes_on_where_it_was(make_search: Make, store: str
     progress = Stops(2)
     with pytest.raises(KeyboardInterrupt):
         train(config, progress)
-    assert [line.split(":")[0] for line in progress.out.getvalue().splitlines()] == [
-        "trial 0 epoch 2 unfreeze depth 2"
-    ]
+    told = [line.split(":")[0] for line in progress.out.getvalue().splitlines()]
+    assert [line for line in told if line != "data"] == ["trial 0 epoch 2 unfreeze depth 2"]
     again = read_study(config.folder, "stopped").records[0]
     assert list(again.reports) == [1, 2]
     assert again.reports[1] == record.reports[1]

@@ -8,7 +8,17 @@ import optuna
 import pytest
 
 from search.config import resolve
-from search.space import FIXED, Dimension, apply, as_written, contains, read_space, suggest, walk
+from search.space import (
+    FIXED,
+    Dimension,
+    apply,
+    as_written,
+    contains,
+    reachable,
+    read_space,
+    suggest,
+    walk,
+)
 from trainer.config import BadInput, TrainConfig, get
 
 from .conftest import SPACE
@@ -431,3 +441,115 @@ def test_apply_changes_nothing_else_and_refuses_what_is_illegal(make_search: Mak
 def test_a_value_lies_in_a_dimension_or_not(spec: Any, value: Any, inside: bool) -> None:
     (dimension,) = read_space({DEPTH: spec})
     assert contains(dimension, value) is inside
+
+
+# -- models, and an optimizer's own range ---------------------------------------------------------
+
+
+def test_auto_is_the_own_range_of_the_trials_optimizer(make_raw: Make) -> None:
+    space = {
+        "train.unfreeze.lr": {"log": "auto"},
+        "train.optimizer": {"choice": ["adamw", "sgd"]},
+    }
+    written = resolve(make_raw({"space": space}), Path())
+    for optimizer, lr in (("adamw", 2e-4), ("sgd", 2e-2)):
+        name = f"train.unfreeze.lr (train.optimizer={optimizer})"
+        values = suggested(space, written, **{"train.optimizer": optimizer, name: lr})
+        assert values == {"train.optimizer": optimizer, "train.unfreeze.lr": lr}
+    assert as_written(read_space(space), written) == {
+        "train.optimizer": "adamw",
+        "train.unfreeze.lr (train.optimizer=adamw)": 1e-3,
+    }
+
+
+def test_a_first_point_outside_its_optimizers_range_is_told(make_raw: Make) -> None:
+    space = {
+        "train.unfreeze.lr": {"log": "auto"},
+        "train.optimizer": {"choice": ["adamw", "sgd"]},
+    }
+    first = [{"train.optimizer": "sgd", "train.unfreeze.lr": 2e-4}]
+    (error,) = errors_of(resolve, make_raw({"space": space, "search.first": first}), Path())
+    assert "log 0.001 to 0.03" in error
+
+
+@pytest.mark.parametrize("name", ["train.unfreeze.weight_decay", "train.unfreeze.depth"])
+def test_auto_is_for_learning_rates_alone(name: str) -> None:
+    (error,) = errors_of(read_space, {name: {"log": "auto"}})
+    assert error == f"space.{name}: log: 'auto' (legal: [low, high])"
+
+
+MODELS = {
+    "model.detector": {
+        "choice": {
+            "retinanet": {"model.backbone": {"choice": ["tf_efficientnet_lite0", "resnet18"]}},
+            "fcos_resnet50_fpn": {"model.weights": {"choice": ["coco", "none"]}},
+        }
+    }
+}
+
+
+def test_detectors_with_and_without_a_backbone_of_their_own_are_searched_together(
+    make_raw: Make,
+) -> None:
+    written = resolve(make_raw({"space": {**MODELS, DEPTH: {"int": [0, "all"]}}}), Path())
+    models = list(reachable(read_space(written.space), written))
+    assert [(m.detector, m.backbone, m.weights) for m in models] == [
+        ("retinanet", "tf_efficientnet_lite0", "none"),
+        ("retinanet", "resnet18", "none"),
+        ("fcos_resnet50_fpn", "tf_efficientnet_lite0", "coco"),
+        ("fcos_resnet50_fpn", "tf_efficientnet_lite0", "none"),
+    ]
+    parameters = {
+        "model.detector": "fcos_resnet50_fpn",
+        "model.weights (model.detector=fcos_resnet50_fpn)": "coco",
+        DEPTH: 5,
+    }
+    assert suggested(written.space, written, **parameters)["model.weights"] == "coco"
+
+
+def test_a_combination_that_cannot_be_is_told_before_anything_starts(make_raw: Make) -> None:
+    space = {"model.detector": {"choice": ["retinanet", "ssdlite320_mobilenet_v3_large"]}}
+    (error,) = errors_of(resolve, make_raw({"space": space, "model.weights": "imagenet"}), Path())
+    assert error.startswith("space.model.weights: imagenet (legal for ssdlite320_mobilenet_v3")
+
+
+def test_what_no_trials_model_has_is_not_suggested(make_raw: Make) -> None:
+    space = {
+        "model.backbone": {"choice": ["tf_efficientnet_lite0", "vgg16"]},
+        "train.unfreeze.drop_path": {"uniform": [0, 0.3]},
+    }
+    written = resolve(make_raw({"space": space}), Path())
+    fixed = {"train.unfreeze.drop_path": 0.2}
+    assert "train.unfreeze.drop_path" in suggested(
+        space, written, **{"model.backbone": "tf_efficientnet_lite0"}, **fixed
+    )
+    assert "train.unfreeze.drop_path" not in suggested(
+        space, written, **{"model.backbone": "vgg16"}, **fixed
+    )
+
+
+def test_files_among_the_weights_are_beside_the_yaml(make_raw: Make, tmp_path: Path) -> None:
+    space = {"model.weights": {"choice": ["none", "gone.pth"]}}
+    (error,) = errors_of(resolve, make_raw({"space": space}), tmp_path)
+    assert error.startswith(f"space.model.weights: no file or folder {tmp_path / 'gone.pth'} (")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": {"detector": "fcos_resnet50_fpn", "weights": "coco", "backbone": "vgg16"}},
+            "model.backbone: has no effect, since model.detector is fcos_resnet50_fpn, which has "
+            "its own; leave it out",
+        ),
+        (
+            {"model.backbone": "vgg16", "train.unfreeze.drop_path": 0.1},
+            "train.unfreeze.drop_path: has no effect, since timm's vgg16 has no stochastic depth; "
+            "leave it out",
+        ),
+    ],
+)
+def test_a_field_that_the_model_has_no_use_for_is_refused(
+    make_raw: Make, changes: dict[str, Any], message: str
+) -> None:
+    assert errors_of(resolve, make_raw(changes), Path()) == [message]

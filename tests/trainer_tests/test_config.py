@@ -114,7 +114,7 @@ def test_a_value_out_of_range_is_told_with_the_legal_range(
 
 def test_a_word_that_is_no_choice_is_told_with_the_nearest() -> None:
     (error,) = errors_of(at("model.detector", "retinnet"))
-    assert "'retinanet' or 'faster_rcnn'" in error
+    assert "'retinanet', 'fcos', 'faster_rcnn', 'ssd', " in error
     assert error.endswith("did you mean retinanet?")
 
 
@@ -189,6 +189,8 @@ def test_every_field_is_documented() -> None:
             {"optimizer": "sgd", "unfreeze": {"depth": 0}},
             {
                 "unfreeze.backbone_lr_ratio",
+                "unfreeze.stage_lr_decay",
+                "unfreeze.drop_path",
                 "unfreeze.batch_norm",
                 "unfreeze.schedule",
                 "unfreeze.open_epochs",
@@ -196,7 +198,7 @@ def test_every_field_is_documented() -> None:
         ),
         (
             {"optimizer": "sgd", "unfreeze": {"depth": 1}},
-            {"unfreeze.schedule", "unfreeze.open_epochs"},
+            {"unfreeze.schedule", "unfreeze.open_epochs", "unfreeze.stage_lr_decay"},
         ),
         ({"optimizer": "sgd", "unfreeze": {"schedule": "at_once"}}, {"unfreeze.open_epochs"}),
         ({"optimizer": "sgd", "unfreeze": {"depth": "all"}}, set()),

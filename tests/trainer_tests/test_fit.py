@@ -323,3 +323,33 @@ def test_without_a_head_phase_unfreezing_starts_at_once(
     run(config, few, tmp_path / "trial", 1, reports)
     (only,) = reports
     assert (only.phase, only.depth, only.unfreeze_epoch) == ("unfreeze", 2, 1)
+
+
+ALL_ON = {
+    "train.unfreeze.depth": 4,
+    "train.unfreeze.stage_lr_decay": 0.5,
+    "train.unfreeze.drop_path": 0.3,
+    "train.unfreeze.open_epochs": 3,
+    "train.head.epochs": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.detector": "fcos", "train.optimizer": "sgd"},
+        {"model.detector": "ssd"},
+        {"model.detector": "ssdlite320_mobilenet_v3_large", "train.unfreeze.drop_path": 0.0},
+        pytest.param({"model.detector": "faster_rcnn"}, marks=pytest.mark.slow),
+    ],
+)
+def test_stopped_in_the_middle_of_opening_every_detector_ends_with_the_same_bits(
+    tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = tiny_config({"model.image_size": 64, **ALL_ON, **changes})
+    reports: list[EpochReport] = []
+    run(config, few, tmp_path / "unbroken", 4, reports)
+    assert [report.depth for report in reports] == [0, 2, 3, 4]
+    for epoch in range(1, 5):
+        run(config, few, tmp_path / "stopped", epoch)
+    assert_same(tmp_path / "stopped", tmp_path / "unbroken")

@@ -11,7 +11,7 @@ import torch
 from trainer.config import Model, Train, TrainConfig, parse
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
-from trainer.optim import FLOOR, lr_factor, report_groups, set_step
+from trainer.optim import FLOOR, lr_factor, peak, report_groups, set_step
 from trainer.optim import build as build_optimizer
 from trainer.phases import Phase, plan
 
@@ -21,7 +21,7 @@ def detector(tiny_config: Callable[..., TrainConfig]) -> Detector:
     return build(tiny_config().model, classes=2)
 
 
-@pytest.fixture(scope="module", params=["retinanet", "faster_rcnn"])
+@pytest.fixture(scope="module", params=["retinanet", "fcos", "faster_rcnn", "ssd"])
 def any_detector(request: pytest.FixtureRequest) -> Detector:
     return build(Model(detector=request.param, weights="none", image_size=64), classes=2)
 
@@ -142,3 +142,38 @@ def test_sgd_takes_its_momentum(detector: Detector, momentum: float) -> None:
 
 def test_adamw_is_the_default(detector: Detector) -> None:
     assert isinstance(build_optimizer(detector, Train()), torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("depth", range(6))
+def test_each_stage_down_learns_at_its_share_of_the_one_above(
+    any_detector: Detector, depth: int
+) -> None:
+    """Step by step through all phases, of every detector."""
+    optimizer = build_optimizer(any_detector, Train())
+    for phase in phases(depth=depth, stage_lr_decay=0.5, epochs=4):
+        set_depth(any_detector, any_detector.stages, phase.depth)
+        for step in range(phase.epochs * 3):
+            set_step(optimizer, phase, 0.5, step, 3)
+            factor = lr_factor(step, phase.epochs * 3, round(0.5 * 3))
+            for name, group in report_groups(optimizer).items():
+                down = 5 - int(name[5]) if name.startswith("stage") else None
+                share = 1.0 if down is None else 0.5 * 0.5**down * (down < phase.depth)
+                assert group.lr == pytest.approx(phase.lr * share * factor)
+
+
+def test_where_one_stage_trains_the_decay_below_it_makes_no_other_phase() -> None:
+    assert phases(depth=1, stage_lr_decay=0.5) == phases(depth=1)
+    assert phases(depth=2, stage_lr_decay=0.5)[0] == phases(depth=2)[0]  # the head is shared
+
+
+def test_all_warms_up_anew_wherever_a_stage_opens(detector: Detector) -> None:
+    for phase in phases(depth=4, schedule="gradual", open_epochs=2, epochs=6):
+        found = rates(detector, phase, steps=8)
+        assert found[0] < found[1] < found[2] < found[3] < max(found) == pytest.approx(phase.lr)
+
+
+def test_the_peak_of_a_group_is_told_by_its_name() -> None:
+    (*_, phase) = phases(depth=5, stage_lr_decay=0.5, schedule="at_once")
+    assert peak(phase, "head", 5) == peak(phase, "neck no decay", 5) == phase.lr
+    assert peak(phase, "stage5", 5) == phase.lr * 0.5
+    assert peak(phase, "stage3 no decay", 5) == phase.lr * 0.5 * 0.25

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..config import BadInput
 from .dataset import Picture, Split
+from .pixels import FORMATS, GREY, NotFinite, to_rgb
 
-GREY = 114
-"""Of the canvas outside the picture: near the mean of ImageNet."""
-VERSION = 1
+VERSION = 2
 """Part of a store's digest; raise it when the making of a canvas changes."""
 
 
@@ -62,9 +60,9 @@ def letterbox(picture: Picture, size: int) -> NDArray[np.uint8]:
 def open_picture(file: Path) -> Image.Image:
     """A picture as seen: upright, RGB. Raises BadInput naming the file when it cannot be read."""
     try:
-        with Image.open(file) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with Image.open(file, formats=FORMATS) as opened:
+            return to_rgb(opened)
+    except (OSError, SyntaxError, NotFinite, Image.DecompressionBombError) as error:
         raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
 
 
@@ -76,6 +74,8 @@ def open_store(split: Split, size: int, folder: Path) -> NDArray[np.uint8]:
     identity = f"{VERSION} {size} " + " ".join(picture.sha256 for picture in split.pictures)
     file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
     if not file.is_file():
+        from filelock import FileLock  # slow to import, and no part of a check
+
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             if not file.is_file():

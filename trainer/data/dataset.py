@@ -66,6 +66,8 @@ class Splits:
     test: Split | None
     notes: tuple[str, ...] = ()
     """What the reader dropped or made up, a line each."""
+    made: bool = False
+    """Whether val was split off from train here, rather than given."""
 
     @property
     def categories(self) -> tuple[Category, ...]:

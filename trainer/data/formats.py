@@ -1,189 +1,187 @@
-"""How COCO files, Roboflow exports and the embedded data set are read."""
+"""A data set by its place: which format it is, and how it becomes splits to train on."""
 
-import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from ..config import BadInput, Data
-from .dataset import Category, Picture, Split, Splits
+from .dataset import Split, Splits
 from .digits import make_digits
-from .split import split_off
-from .validate import check_coco
+from .examine import SPLIT_NAMES, examine
+from .split import split_off, take_off
+from .yolo import read_yolo_yaml, splits_of
 
 ROBOFLOW = "_annotations.coco.json"
-SPLIT_NAMES = ("train", "val", "test")
+ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+MADE = "splits.json"
+"""In a search's folder: which pictures of train became val."""
 
 
-def load(data: Data | str, cache: Path) -> Splits:
+def load(
+    data: Data | str,
+    cache: Path,
+    folder: Path | None = None,
+    step: Callable[[int, int], None] = lambda done, of: None,
+) -> Splits:
     """Read a data set: the `data:` part of a config, or `digits` for the embedded one.
 
-    Raises BadInput with every error of every file.
+    Where no val is given, the split that a search's `folder` keeps is taken, else one is made.
+    Raises BadInput with every error of every file; `step` is as for `examine`.
     """
-    if data == "digits":
-        data = find(make_digits(cache))
-    assert isinstance(data, Data)
-    errors: list[str] = []
-    notes: list[str] = []
-    raw = {
-        name: _read_json(f"data.{name}", file, errors)
-        for name in SPLIT_NAMES
-        if (file := getattr(data, name)) is not None
-    }
-    folders = {name: _image_folders(data, name) for name in raw}
-    for name, content in raw.items():
-        if content:
-            errors += check_coco(f"data.{name}", content, folders[name]).errors
-    if errors:
-        raise BadInput(errors)
-    categories = _categories(raw, notes, errors)
-    splits = {
-        name: Split(name, _pictures(name, content, folders[name], categories, errors), categories)
-        for name, content in raw.items()
-    }
-    if errors:
-        raise BadInput(errors)
-    if "val" not in splits:
-        splits["train"], splits["val"] = split_off(splits["train"], "val", data.val_fraction)
+    data = given(data, cache)
+    examined = examine(data, cache, step=step)
+    if examined.errors:
+        raise BadInput([finding.line for finding in examined.errors])
+    splits, notes = examined.splits, list(examined.notes)
+    made = "val" not in splits
+    if made:
+        before = _read_made(folder)
+        halves = take_off(splits["train"], "val", before) if before else None
+        halves = halves or split_off(splits["train"], "val", data.val_fraction)
+        splits = {**splits, "train": halves[0], "val": halves[1]}
         notes.append(
-            f"no val given: {len(splits['val'].pictures)} of the pictures of train are val, "
-            "chosen by content"
+            f"no val given: {len(halves[1].pictures)} of the pictures of train are val, "
+            "chosen by content, in equal shares of each class"
         )
-    return Splits(splits["train"], splits["val"], splits.get("test"), tuple(notes))
+    return Splits(splits["train"], splits["val"], splits.get("test"), tuple(notes), made)
+
+
+def load_split(data: Data, name: str, cache: Path) -> Split:
+    """All that `data.train` lists, as the split of this name. Raises BadInput."""
+    examined = examine(data.model_copy(update={"val": None, "test": None}), cache)
+    if examined.errors:
+        raise BadInput([finding.line for finding in examined.errors])
+    return replace(examined.splits["train"], name=name)
+
+
+def given(data: Data | str, cache: Path) -> Data:
+    """The `data:` part itself, `digits` being made where they are not yet."""
+    return data if isinstance(data, Data) else find(make_digits(cache))
+
+
+def made_split(data: Splits) -> bytes:
+    """What a search keeps of a val that was made, to be read by `load` again."""
+    chosen = {picture.sha256: picture.file.name for picture in data.val.pictures}
+    return json.dumps({"val": chosen}, indent=1).encode()
+
+
+def _read_made(folder: Path | None) -> set[str]:
+    if folder is None or not (folder / MADE).is_file():
+        return set()
+    return set(json.loads((folder / MADE).read_text())["val"])
+
+
+# -- what lies where ------------------------------------------------------------------------------
 
 
 def find(place: Path) -> Data:
-    """Guess the `data:` part from a COCO json, a folder of them, or a Roboflow export.
-
-    Raises BadInput saying what was looked for.
-    """
+    """Guess the `data:` part from an annotation file or a folder. Raises BadInput saying what was
+    looked for."""
     if place.is_file():
-        return Data(train=place)
-    files = {name: file for name in SPLIT_NAMES if (file := _split_file(place, name))}
-    if "train" not in files:
-        raise BadInput(
-            [
-                f"{place}: found no train.json and no train/{ROBOFLOW} here; give a COCO json, a "
-                "folder with train.json (val.json, test.json), or a Roboflow COCO export"
-            ]
-        )
-    images = place / "images"
-    return Data(
-        train=files["train"],
-        val=files.get("val"),
-        test=files.get("test"),
-        images=images if images.is_dir() else None,
+        return _of_file(place)
+    for look in (_coco, _roboflow, _coco_by_year, _yolo, _voc_sets, _voc_folders):
+        found = look(place)
+        if "train" in found:
+            return Data(**found)
+    raise BadInput(
+        [
+            f"{place}: found no data set here; looked for train.json, train/{ROBOFLOW}, "
+            "annotations/instances_train*.json (COCO, Roboflow), a .yaml with names (YOLO), "
+            "ImageSets/Main/train.txt or .xml files (Pascal VOC)"
+        ]
     )
 
 
-def _split_file(place: Path, name: str) -> Path | None:
-    aliases = {"val": ("val", "valid")}.get(name, (name,))
-    for alias in aliases:
-        for file in (place / f"{alias}.json", place / alias / ROBOFLOW):
-            if file.is_file():
-                return file
-    return None
-
-
-def _read_json(path: str, file: Path, errors: list[str]) -> dict[str, Any]:
-    if not file.is_file():
-        errors.append(f"{path}: no file {file}")
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        errors.append(f"{path}: {file}, line {error.lineno}, column {error.colno}: {error.msg}")
-        return {}
-    except UnicodeDecodeError:
-        errors.append(f"{path}: {file} is not UTF-8 text")
-        return {}
-    parts = ("images", "annotations", "categories")
-    lacking = [
-        p for p in parts if not isinstance(content, dict) or not isinstance(content.get(p), list)
-    ]
-    if lacking:
-        errors.append(
-            f"{path}: {file} is no COCO json: it has no list {' and no list '.join(lacking)}"
-        )
-        return {}
-    coco: dict[str, Any] = content
-    return coco
-
-
-def _categories(
-    raw: dict[str, dict[str, Any]], notes: list[str], errors: list[str]
-) -> tuple[Category, ...]:
-    """The classes of all splits by id, without Roboflow's unused root category."""
-    found: dict[int, str] = {}
-    used = set()
-    supers = set()
-    for split, content in raw.items():
-        for category in content["categories"]:
-            name = found.setdefault(category["id"], category["name"])
-            if name != category["name"]:
-                errors.append(
-                    f"data.{split}: category {category['id']} is {category['name']!r} here and "
-                    f"{name!r} elsewhere"
-                )
-            supers.add(category.get("supercategory"))
-        used |= {annotation["category_id"] for annotation in content["annotations"]}
-    roots = [i for i, name in found.items() if i not in used and name in supers]
-    for root in roots:
-        notes.append(f"category {root} ({found[root]}) is a root without boxes: dropped")
-    return tuple(Category(i, found[i]) for i in sorted(found) if i not in roots)
-
-
-def _image_folders(data: Data, name: str) -> list[Path]:
-    """Where the pictures of a split may lie, in the order to look."""
-    images = data.images.get(name) if isinstance(data.images, dict) else data.images  # type: ignore[call-overload]
-    if images is not None:
-        return [images]
-    file: Path = getattr(data, name)
-    return [file.parent, file.parent / "images"]
-
-
-def _pictures(
-    name: str,
-    content: dict[str, Any],
-    folders: list[Path],
-    categories: tuple[Category, ...],
-    errors: list[str],
-) -> tuple[Picture, ...]:
-    label = {category.id: i for i, category in enumerate(categories, start=1)}
-    boxes: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
-    for annotation in content["annotations"]:
-        boxes[annotation["image_id"]].append(annotation)
-
-    def read(image: dict[str, Any]) -> Picture | str:
-        own = boxes[image["id"]]
-        file = next(f for d in folders if (f := d / image["file_name"]).is_file())
+def _of_file(file: Path) -> Data:
+    if file.suffix.lower() in {".yaml", ".yml"}:
         try:
-            width, height = _size(file)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            return f"data.{name}: {file} cannot be read as a picture ({error})"
-        return Picture(
-            id=image["id"],
-            file=file.resolve(),
-            width=width,
-            height=height,
-            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
-            boxes=np.array([a["bbox"] for a in own], dtype=np.float64).reshape(-1, 4),
-            labels=np.array([label[a["category_id"]] for a in own], dtype=np.int64),
-            crowd=np.array([bool(a.get("iscrowd", 0)) for a in own], dtype=np.bool_),
-        )
-
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(read, content["images"]))
-    errors += [line for line in found if isinstance(line, str)]
-    return tuple(picture for picture in found if isinstance(picture, Picture))
+            found: Found = dict(splits_of(file))
+        except BadInput as error:
+            raise BadInput([f"{file}: {line}" for line in error.errors]) from None
+        if "train" not in found:
+            raise BadInput([f"{file}: names no train"])
+        return Data(**found)
+    return Data(train=file)
 
 
-def _size(file: Path) -> tuple[int, int]:
-    with Image.open(file) as picture:
-        turned = picture.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 lie on their side
-        width, height = picture.size
-    return (height, width) if turned else (width, height)
+Found = dict[str, Any]
+"""Fields of `Data`."""
+
+
+def _coco(place: Path) -> Found:
+    """train.json, val.json, test.json."""
+    found = _first(place, lambda alias: f"{alias}.json")
+    return found | (_images(place / "images") if found else {})
+
+
+def _roboflow(place: Path) -> Found:
+    """A folder a split, each with its json; or one folder alone."""
+    found = _first(place, lambda alias: f"{alias}/{ROBOFLOW}")
+    if not found and (place / ROBOFLOW).is_file():
+        found = {"train": place / ROBOFLOW}
+    return found
+
+
+def _coco_by_year(place: Path) -> Found:
+    """As COCO itself: annotations/instances_train2017.json, and its pictures in train2017/."""
+    found: Found = {}
+    images = {}
+    for split in SPLIT_NAMES:
+        for file in sorted((place / "annotations").glob(f"instances_{split}*.json"))[:1]:
+            found[split] = file
+            own = place / file.stem.removeprefix("instances_")
+            images[split] = next((d for d in (own, place / "images") if d.is_dir()), place)
+    return found | ({"images": images} if found else {})
+
+
+def _yolo(place: Path) -> Found:
+    """data.yaml, or whatever one names the classes and a train."""
+    for file in sorted(place.glob("*.y*ml"), key=lambda file: (file.stem != "data", file.name)):
+        try:
+            read_yolo_yaml(file)
+            return dict(splits_of(file))
+        except BadInput:
+            continue
+    return {}
+
+
+def _voc_sets(place: Path) -> Found:
+    """ImageSets/Main/train.txt, with Annotations/ and JPEGImages/; also below VOCdevkit/."""
+    for root in (place, *sorted(place.glob("VOC*")), *sorted(place.glob("VOCdevkit/VOC*"))):
+        sets = root / "ImageSets" / "Main"
+        found = _first(sets, lambda alias: f"{alias}.txt")
+        if not found and (sets / "trainval.txt").is_file():
+            found["train"] = sets / "trainval.txt"
+        if found and (root / "Annotations").is_dir():
+            beside = (root / "JPEGImages", root / "images", root.parent / "images")
+            return found | next((_images(folder) for folder in beside if folder.is_dir()), {})
+    return {}
+
+
+def _voc_folders(place: Path) -> Found:
+    """Folders of xml files: one a split, as Roboflow exports, or one in all."""
+    found = {
+        split: folder
+        for split, aliases in ALIASES.items()
+        for alias in aliases
+        if any((folder := place / alias).glob("*.xml"))
+    }
+    for folder in (place, place / "Annotations"):
+        if not found and any(folder.glob("*.xml")):
+            found["train"] = folder
+    return found
+
+
+def _first(place: Path, name: Callable[[str], str]) -> Found:
+    """Of each split the first file that is there under one of its names."""
+    return {
+        split: files[0]
+        for split, aliases in ALIASES.items()
+        if (files := [file for alias in aliases if (file := place / name(alias)).is_file()])
+    }
+
+
+def _images(folder: Path) -> Found:
+    return {"images": folder} if folder.is_dir() else {}

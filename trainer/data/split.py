@@ -1,22 +1,59 @@
 """A split by content: the same pictures land on the same side on every machine."""
 
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 from ..config import BadInput
-from .dataset import Split
+from .dataset import Picture, Split
 
 
 def split_off(whole: Split, name: str, fraction: float) -> tuple[Split, Split]:
-    """Split off about `fraction` of the pictures, at least one, as a new split of that name.
+    """Split off about `fraction` of the pictures, and of those of each class, as a new split.
 
-    A picture's side follows from the digest of its file, so equal files stay on one side, and a
-    picture added later moves no other. Raises BadInput where one side would be empty.
+    A picture's side follows from the digest of its file and from what the others hold, not from
+    names or order; equal files stay on one side. A class on two different pictures or more comes to
+    be on both sides. Raises BadInput where one side would be empty.
     """
-    share = [int(picture.sha256[:8], 16) / 2**32 for picture in whole.pictures]
-    steps = sorted(set(share))
-    if len(steps) < 2:
+    groups: dict[str, list[Picture]] = defaultdict(list)
+    for picture in whole.pictures:
+        groups[picture.sha256].append(picture)
+    if len(groups) < 2:
         raise BadInput([f"data.{name}: train has too few pictures to split some off; give {name}"])
-    limit = min(max(fraction, steps[0]), steps[-2])
-    kept = tuple(p for p, s in zip(whole.pictures, share, strict=True) if s > limit)
-    gone = tuple(p for p, s in zip(whole.pictures, share, strict=True) if s <= limit)
-    return replace(whole, pictures=kept), replace(whole, name=name, pictures=gone)
+    gone = _chosen({sha: _labels(own) for sha, own in groups.items()}, fraction)
+    return (
+        replace(whole, pictures=tuple(p for p in whole.pictures if p.sha256 not in gone)),
+        replace(whole, name=name, pictures=tuple(p for p in whole.pictures if p.sha256 in gone)),
+    )
+
+
+def take_off(whole: Split, name: str, chosen: set[str]) -> tuple[Split, Split] | None:
+    """The same with the digests of the files that were chosen before; None where some are gone."""
+    if not chosen or not chosen < {picture.sha256 for picture in whole.pictures}:
+        return None
+    return (
+        replace(whole, pictures=tuple(p for p in whole.pictures if p.sha256 not in chosen)),
+        replace(whole, name=name, pictures=tuple(p for p in whole.pictures if p.sha256 in chosen)),
+    )
+
+
+def _labels(pictures: list[Picture]) -> set[int]:
+    """The classes on equal files; 0 stands for pictures without boxes."""
+    return {int(label) for picture in pictures for label in picture.labels} or {0}
+
+
+def _chosen(groups: dict[str, set[int]], fraction: float) -> set[str]:
+    """Class by class, rarest first, as iterative stratification does (Sechidis et al., 2011)."""
+    gone: set[str] = set()
+    kept: set[str] = set()
+    pictures = Counter(label for labels in groups.values() for label in labels)
+    for label in sorted(pictures, key=lambda label: (pictures[label], label)):
+        having = sorted(sha for sha, labels in groups.items() if label in labels)
+        wanted = min(max(round(fraction * len(having)), 1), len(having) - 1)
+        free = [sha for sha in having if sha not in gone | kept]
+        more = max(0, wanted - sum(sha in gone for sha in having))
+        gone |= set(free[:more])
+        kept |= set(free[more:])
+    if not gone or not kept:  # each class on one picture alone
+        first = min(groups)
+        (gone, kept) = ({first}, set(groups) - {first})
+    return gone

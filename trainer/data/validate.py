@@ -1,119 +1,268 @@
-"""What is wrong with a COCO file, found before anything is trained on it."""
+"""What is wrong with a split's records, and the columns of what is sound in them."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from math import isfinite
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-SHOWN = 10
-"""Findings of one kind that are listed; the rest is counted."""
+import numpy as np
+from msgspec import UNSET
+from numpy.typing import NDArray
+
+from .findings import Findings, Place
+from .records import Records
 
 NEEDED = {
     "images": ("id", "file_name"),
-    "annotations": ("image_id", "category_id", "bbox"),
+    "boxes": ("image_id", "category_id", "bbox"),
     "categories": ("id", "name"),
 }
-"""Fields that each item of COCO's lists must have."""
+"""Fields without which an entry of each list means nothing."""
+IDS = {"images": ("id",), "boxes": ("image_id", "category_id"), "categories": ("id",)}
+CALLED = {"images": "images", "boxes": "annotations", "categories": "categories"}
+"""In messages, as COCO calls them."""
 
 
 @dataclass
-class Findings:
-    """Errors, one line a kind: any of them stops a search."""
+class Columns:
+    """The records of a split as arrays: n images and m boxes, bad ones masked out."""
 
-    errors: list[str] = field(default_factory=list)
+    image: NDArray[np.int64]
+    """(m,) the place of each box's image in `Records.images`, -1 for none."""
+    category: NDArray[np.int64]
+    """(m,) category ids."""
+    boxes: NDArray[np.float64]
+    """(m, 4) x, y, width, height; NaN where it was no box."""
+    crowd: NDArray[np.bool_]
+    """(m,)"""
+    sound: NDArray[np.bool_]
+    """(m,) which boxes stay."""
 
-    def add(self, kind: str, places: Iterable[str]) -> None:
-        """One error of this kind, with the first places and the count of all."""
-        found = list(places)
-        if found:
-            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-            self.errors.append(f"{kind}: {', '.join(found[:SHOWN])}{more}")
+
+def read_columns(records: Records, findings: Findings) -> Columns | None:
+    """Check ids, names and shapes; None where nothing more can be said of the split."""
+    if not records.images:
+        findings.add("split-empty", records.name, records.source, [Place()])
+        return None
+    if not _has_fields(records, findings):
+        return None
+    _check_ids(records, findings)
+    if not _check_categories(records, findings):
+        return None
+    columns = _columns(records, findings)
+    if not columns.sound.any():
+        findings.add("split-without-boxes", records.name, records.source, [Place()])
+    findings.add_at(
+        "crowds",
+        records.name,
+        records.source,
+        np.flatnonzero(columns.crowd),  # type: ignore[arg-type]
+        lambda i: box_place(records, columns, i, ""),
+    )
+    difficult = (Place(annotation=identity) for identity in records.difficult)
+    findings.add("difficult", records.name, records.source, difficult)
+    _check_labels(records, columns, findings)
+    return columns
 
 
-def check_coco(path: str, content: dict[str, Any], folders: list[Path]) -> Findings:
-    """Check one COCO file whose three lists are there; `path` names the split in messages."""
-    findings = Findings()
-    images, annotations = content["images"], content["annotations"]
-    if not images:
-        findings.errors.append(f"{path}: the split is empty: it lists no images")
-        return findings
-    for kind, wanted in NEEDED.items():
-        findings.add(
-            f"{path}: {kind} without {' or '.join(wanted)}",
-            (
-                f"number {i}"
-                for i, item in enumerate(content[kind])
-                if not isinstance(item, dict) or not item.keys() >= set(wanted)
-            ),
+def box_place(records: Records, columns: Columns, i: int, detail: str) -> Place:
+    """Where the i-th box is."""
+    image = records.images[columns.image[i]] if columns.image[i] >= 0 else None
+    own = records.boxes[i].id
+    identity = f"number {i}" if own is None else own
+    return Place(
+        file=str(image.file_name) if image else "",
+        image=image.id if image else records.boxes[i].image_id,
+        annotation=identity,
+        detail=detail,
+    )
+
+
+def show(box: Iterable[Any]) -> str:
+    """A box in a message."""
+    return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in box)
+
+
+def _has_fields(records: Records, findings: Findings) -> bool:
+    before = len(findings.found)
+    for part, wanted in NEEDED.items():
+        items = getattr(records, part)
+        lacking = (
+            Place(detail=f"{CALLED[part]} number {i} has no {' and no '.join(gone)}")
+            for i, item in enumerate(items)
+            if (gone := [name for name in wanted if getattr(item, name) is UNSET])
         )
-    if findings.errors:
-        return findings
-    _check_images(path, images, folders, findings)
-    _check_annotations(path, content, findings)
-    if not annotations:
-        findings.errors.append(f"{path}: the split has no boxes")
-    return findings
+        findings.add("field-missing", records.name, records.source, lacking)
+        wrong = (
+            Place(detail=f"{CALLED[part]} number {i}: {name} is {value!r:.60}")
+            for name in IDS[part]
+            for i, item in enumerate(items)
+            if not _is_id(value := getattr(item, name))
+            and value is not UNSET
+            and not (part == "boxes" and value is None)  # a reader knew no such class
+        )
+        findings.add("field-malformed", records.name, records.source, wrong)
+    unnamed = (
+        Place(detail=f"images number {i}: file_name is {image.file_name!r:.60}")
+        for i, image in enumerate(records.images)
+        if image.file_name is not UNSET
+        and not (isinstance(image.file_name, str) and image.file_name)
+    )
+    findings.add("field-malformed", records.name, records.source, unnamed)
+    nameless = (
+        Place(detail=f"categories number {i}: name is {category.name!r:.60}")
+        for i, category in enumerate(records.categories)
+        if category.name is not UNSET and not isinstance(category.name, str)
+    )
+    findings.add("field-malformed", records.name, records.source, nameless)
+    return len(findings.found) == before
 
 
-def _check_images(
-    path: str, images: list[dict[str, Any]], folders: list[Path], findings: Findings
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**63
+
+
+def _check_ids(records: Records, findings: Findings) -> None:
+    twice = (
+        Place(str(records.images[i].file_name), image=records.images[i].id)
+        for i in _repeats([image.id for image in records.images])
+    )
+    findings.add("image-id-twice", records.name, records.source, twice)
+    own = [box.id for box in records.boxes if box.id is not None]
+    if own and all(isinstance(identity, int | str) for identity in own):
+        again = (Place(annotation=own[i]) for i in _repeats(own))
+        findings.add("annotation-id-twice", records.name, records.source, again)
+    names = [image.file_name.casefold() for image in records.images]
+    files = (
+        Place(records.images[i].file_name, image=records.images[i].id) for i in _repeats(names)
+    )
+    findings.add("file-twice", records.name, records.source, files)
+
+
+def _check_categories(records: Records, findings: Findings) -> bool:
+    """False where ids do not tell categories apart."""
+    ids = [category.id for category in records.categories]
+    names = [category.name for category in records.categories]
+
+    def named(places: Iterable[int]) -> Iterator[Place]:
+        return (Place(detail=f"category {ids[i]} ({names[i]})") for i in places)
+
+    twice = list(_repeats(ids))
+    findings.add("category-id-twice", records.name, records.source, named(twice))
+    findings.add("category-name-twice", records.name, records.source, named(_repeats(names)))
+    first = {" ".join(name.casefold().split()): name for name in reversed(names)}
+    similar = (
+        i for i, name in enumerate(names) if first[" ".join(name.casefold().split())] != name
+    )
+    findings.add("category-name-similar", records.name, records.source, named(similar))
+    return not twice
+
+
+def _repeats(values: Sequence[Any]) -> Iterator[int]:
+    """Places of values that came before."""
+    if len(set(values)) == len(values):
+        return
+    seen = set()
+    for i, value in enumerate(values):
+        if value in seen:
+            yield i
+        seen.add(value)
+
+
+def _columns(records: Records, findings: Findings) -> Columns:
+    places = {image.id: i for i, image in enumerate(records.images)}
+    known = {category.id for category in records.categories}
+    boxes, shaped = _boxes([box.bbox for box in records.boxes])
+    categories = [box.category_id for box in records.boxes]
+    columns = Columns(
+        image=_whole(places.get(box.image_id, -1) for box in records.boxes),
+        category=_whole(-1 if category is None else category for category in categories),
+        boxes=boxes,
+        crowd=np.array([bool(box.iscrowd) for box in records.boxes], dtype=np.bool_),
+        sound=np.ones(len(records.boxes), dtype=np.bool_),
+    )
+    found = np.array([category in known for category in categories], dtype=np.bool_)
+    wrong = {
+        "unknown-image": (columns.image < 0, lambda i: ""),
+        "unknown-category": (~found, lambda i: f"category {categories[i]}"),
+        "box-malformed": (~shaped, lambda i: _shown(records.boxes[i].bbox)),
+        "box-not-finite": (
+            shaped & ~np.isfinite(boxes).all(axis=1),
+            lambda i: _shown(records.boxes[i].bbox),
+        ),
+    }
+    for code, (mask, detail) in wrong.items():
+        mark(code, records, columns, findings, mask, detail)
+    shape = columns.boxes[:, 2:]
+    negative = np.any(shape < 0, axis=1)
+    for code, mask in (
+        ("box-negative", negative),
+        ("box-empty", np.any(shape == 0, axis=1) & ~negative),
+    ):
+        mark(code, records, columns, findings, mask, lambda i: show(boxes[i].tolist()))
+    return columns
+
+
+def mark(
+    code: str,
+    records: Records,
+    columns: Columns,
+    findings: Findings,
+    mask: NDArray[np.bool_],
+    detail: Any,
+    drop: bool = True,
 ) -> None:
-    names = [str(image["file_name"]) for image in images]
-    findings.add(
-        f"{path}: file names that lead out of the picture folder",
-        (name for name in names if Path(name).is_absolute() or ".." in Path(name).parts),
+    """One finding of the boxes under a mask, which are then left out."""
+    findings.add_at(
+        code,
+        records.name,
+        records.source,
+        np.flatnonzero(mask),  # type: ignore[arg-type]
+        lambda i: box_place(records, columns, i, detail(i)),
     )
-    findings.add(
-        f"{path}: no such picture in {' or '.join(str(d) for d in folders)}",
-        (name for name in names if not any((d / name).is_file() for d in folders)),
-    )
-    findings.add(f"{path}: image ids given twice", _twice(image["id"] for image in images))
+    if drop:
+        columns.sound &= ~mask
 
 
-def _check_annotations(path: str, content: dict[str, Any], findings: Findings) -> None:
-    annotations = content["annotations"]
-    images = {image["id"] for image in content["images"]}
-    categories = {category["id"] for category in content["categories"]}
-    ids = [a.get("id", i) for i, a in enumerate(annotations)]
-    findings.add(
-        f"{path}: annotation ids given twice", _twice(a["id"] for a in annotations if "id" in a)
-    )
-    findings.add(
-        f"{path}: annotations of unknown images",
-        (
-            f"{i} (image {a['image_id']})"
-            for i, a in zip(ids, annotations, strict=True)
-            if a["image_id"] not in images
-        ),
-    )
-    findings.add(
-        f"{path}: annotations of unknown categories",
-        (
-            f"{i} (category {a['category_id']})"
-            for i, a in zip(ids, annotations, strict=True)
-            if a["category_id"] not in categories
-        ),
-    )
-    findings.add(
-        f"{path}: boxes that are not x, y, width, height with a width and height above 0",
-        (
-            f"{i} {a['bbox']}"
-            for i, a in zip(ids, annotations, strict=True)
-            if not _is_box(a["bbox"])
-        ),
-    )
+def _shown(box: Any) -> str:
+    return show(box) if isinstance(box, list) else repr(box)
+
+
+def _boxes(raw: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Boxes as an array, and which of them are 4 numbers; the others are NaN."""
+    if all(type(box) is list and len(box) == 4 for box in raw):
+        if set(map(type, chain.from_iterable(raw))) <= {int, float}:
+            with suppress(OverflowError):  # of whole numbers of hundreds of digits
+                array = np.array(raw, dtype=np.float64).reshape(-1, 4)
+                return array, np.ones(len(raw), dtype=np.bool_)
+    shaped = np.array([_is_box(box) for box in raw], dtype=np.bool_)
+    rows = [box if good else [np.nan] * 4 for box, good in zip(raw, shaped, strict=True)]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4), shaped
 
 
 def _is_box(box: Any) -> bool:
-    numbers = (
+    return (
         isinstance(box, list)
         and len(box) == 4
-        and all(isinstance(v, int | float) and isfinite(v) for v in box)
+        and all(type(v) is float or _is_id(v) for v in box)  # what fits an int fits a float
     )
-    return numbers and box[2] > 0 and box[3] > 0
 
 
-def _twice(ids: Iterable[Any]) -> list[str]:
-    seen: set[Any] = set()
-    return [str(i) for i in ids if i in seen or seen.add(i)]  # type: ignore[func-returns-value]
+def _whole(values: Iterable[int]) -> NDArray[np.int64]:
+    return np.fromiter(values, dtype=np.int64)
+
+
+def _check_labels(records: Records, columns: Columns, findings: Findings) -> None:
+    """Pictures without label files, or without boxes."""
+    gone = records.unlabelled
+    code = "mostly-unlabelled" if len(gone) > len(records.images) / 2 else "unlabelled"
+    findings.add(code, records.name, records.source, (Place(name) for name in gone))
+    filled = set(columns.image[columns.sound].tolist())
+    unlabelled = set(gone)
+    bare = (
+        Place(image.file_name, image=image.id)
+        for i, image in enumerate(records.images)
+        if i not in filled and image.file_name not in unlabelled
+    )
+    findings.add("without-boxes", records.name, records.source, bare)

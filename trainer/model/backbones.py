@@ -1,6 +1,7 @@
 """Pretrained backbones from timm, as feature pyramids at strides 8, 16 and 32."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -9,15 +10,33 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..config import BadInput, nearest
-from .freezing import Stage, split_stages
+from . import weights as files
+from .freezing import Stage, split_stages, stop_drop_paths
+from .weights import SPEC
 
 STRIDES = (8, 16, 32)
-WEIGHTS, SPEC = "model.safetensors", "spec.json"
-"""Files of an export."""
+COUNTER = "num_batches_tracked"
+"""Ends the names of buffers that no output depends on."""
+LEGAL = "imagenet, none, a file, or an export"
+"""Weights of a backbone."""
+TESTED = (
+    "vgg16",
+    "vgg16_bn",
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "inception_v3",
+    "inception_v4",
+    "tf_efficientnet_lite0",
+    "tf_efficientnet_lite1",
+    "tf_efficientnet_lite2",
+    "mobilenetv3_large_100",
+    "convnext_tiny",
+)
+"""Backbones that tests build, train and rebuild; others of timm's work untested."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +56,45 @@ class Backbone:
     channels: tuple[int, ...]
     stages: list[Stage]
     pixels: Pixels
+    strides: tuple[int, ...] = STRIDES
+    digest: str = ""
+    """SHA-256 of the file with the pretrained weights; empty without one."""
 
 
 def build(name: str, weights: str, pixels: Pixels | None = None) -> Backbone:
-    """Build a backbone and load its weights: `imagenet`, `none` or a file of the timm model.
+    """Build a backbone and load its weights: `imagenet`, `none`, a file of the timm model or of
+    torchvision's model of the same architecture, or an export.
 
     `pixels` is given where an export says what its backbone wants.
 
     Raises BadInput for a name that timm lacks, one without the three strides, or unfit weights.
     """
     check_name(name)
-    out = _levels(name)
-    module: Any = timm.create_model(name, features_only=True, pretrained=False, out_indices=out)
+    module = _create(name, _levels(name))
     pixels = pixels or _statistics(name, weights)
-    if weights != "none":
-        load_weights(module, name, weights)
+    digest = load_weights(module, name, weights) if weights != "none" else ""
     channels = tuple(module.feature_info.channels())
-    return Backbone(module, channels, _stages(module), pixels)
+    return Backbone(module, channels, _stages(module), pixels, digest=digest)
+
+
+def _create(name: str, out: tuple[int, ...]) -> Any:
+    """timm's feature extractor, with its stochastic depth in place but off where it has it."""
+    most: dict[str, Any] = {"drop_path_rate": 1.0} if has_drop_path(name) else {}
+    module = timm.create_model(name, features_only=True, pretrained=False, out_indices=out, **most)
+    stop_drop_paths(module)
+    return module
+
+
+@cache
+def has_drop_path(name: str) -> bool:
+    """Whether a backbone can skip blocks at random. Raises BadInput like `build`."""
+    check_name(name)
+    with torch.device("meta"):
+        try:
+            timm.create_model(name, drop_path_rate=1.0)
+        except TypeError:  # timm has no other way to ask
+            return False
+    return True
 
 
 @cache
@@ -61,7 +102,7 @@ def count_stages(name: str) -> int:
     """Stages of a backbone, without allocating it. Raises BadInput like `build`."""
     check_name(name)
     with torch.device("meta"):
-        module = timm.create_model(name, features_only=True, out_indices=_levels(name))
+        module = _create(name, _levels(name))
     return len(_stages(module))
 
 
@@ -80,6 +121,7 @@ def _nearest_model(name: str) -> str:
     return hint if "did you mean" in hint else "; see timm.list_models()"
 
 
+@cache
 def _levels(name: str) -> tuple[int, ...]:
     """Indices of the feature levels at strides 8, 16 and 32, the deepest of each."""
     with torch.device("meta"):
@@ -132,29 +174,41 @@ def licence(name: str) -> str:
     return (config.license if config else None) or "not stated"
 
 
-def load_weights(module: nn.Module, name: str, weights: str) -> None:
+def load_weights(module: nn.Module, name: str, weights: str) -> str:
     """Load pretrained classifier weights into the feature extractor cut from that classifier.
 
-    Raises BadInput when a file is missing, unreadable or of another architecture, and when the
-    weights of that name cannot be fetched.
+    Returns the SHA-256 of their file. Raises BadInput when a file is missing, unreadable or of
+    another architecture, and when the weights of that name cannot be fetched.
     """
-    if weights == "imagenet" and name == "tf_efficientnet_lite0" and _packaged_lite0():
-        state = _read_lite0(_packaged_lite0())
-    elif weights == "imagenet":
-        state = _download(name)
+    packaged = _packaged_lite0() if name == "tf_efficientnet_lite0" else None
+    if weights == "imagenet":
+        found = files.read(packaged, LEGAL) if packaged else files.fetch_timm(name)
     else:
-        state = _read(Path(weights))
-    if hasattr(module, "feature_info") and not _fits(module, state):
-        state = _flatten(module, state)
-    missing, _ = module.load_state_dict(state, strict=False)
-    if missing:
-        raise BadInput(
-            [
-                f"model.weights: {weights} does not fit {name}: {len(missing)} of "
-                f"{len(module.state_dict())} tensors are missing or misshapen, first {missing[0]}; "
-                f"give a checkpoint of timm's {name}"
-            ]
-        )
+        found = files.read(Path(weights), LEGAL)
+    state = found.state
+    if Path(weights).is_dir():
+        state = {n.removeprefix("backbone."): t for n, t in state.items() if "backbone." in n}
+    for renamed in _renamings(module, name, state):
+        if _fits(module, renamed):
+            module.load_state_dict(renamed, strict=False)
+            return found.digest
+    fits = _flatten(module, state)
+    raise files.misfit(
+        weights,
+        name,
+        [n for n in module.state_dict() if n not in fits],
+        [] if fits else state,  # else the classifier's last layers, which nobody misses
+        f"a checkpoint of timm's {name}, or of torchvision's model of that architecture",
+    )
+
+
+def _renamings(
+    module: nn.Module, name: str, state: dict[str, Tensor]
+) -> Iterator[dict[str, Tensor]]:
+    """A file's tensors under the names that a feature extractor of timm's may have for them."""
+    yield state
+    yield _flatten(module, state)
+    yield _flatten(module, _in_order(name, state))
 
 
 def _packaged_lite0() -> Path | None:
@@ -163,60 +217,6 @@ def _packaged_lite0() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return next(Path(spec.origin).parent.glob("models/*.pth"), None)
-
-
-def _read_lite0(file: Path | None) -> dict[str, Tensor]:
-    """The packaged weights under timm's names: the tensors are the same, in the same order."""
-    assert file is not None
-    tensors = [t for t in _read(file).values() if t.ndim or t.dtype.is_floating_point]
-    with torch.device("meta"):
-        classifier = timm.create_model("tf_efficientnet_lite0").state_dict()
-    names = [n for n, t in classifier.items() if not n.endswith("num_batches_tracked")]
-    state = dict(zip(names, tensors, strict=True))
-    misfit = [n for n in names if state[n].shape != classifier[n].shape]
-    if misfit:
-        raise BadInput(
-            [f"model.weights: the packaged EfficientNet-Lite0 does not fit at {misfit[0]}"]
-        )
-    return state | {n: torch.tensor(0) for n in classifier if n.endswith("num_batches_tracked")}
-
-
-def _download(name: str) -> dict[str, Tensor]:
-    try:
-        return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # timm and its hub raise many kinds for the one thing: no file
-        raise BadInput(
-            [
-                f"model.weights: the weights of {name} cannot be fetched "
-                f"({type(error).__name__}: {str(error).splitlines()[0][:120]}). Bring the file "
-                "and give its path as model.weights, or use weights: none"
-            ]
-        ) from error
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    if file.is_dir():
-        exported = _read(file / WEIGHTS)
-        return {n.removeprefix("backbone."): t for n, t in exported.items() if "backbone." in n}
-    if not file.is_file():
-        raise BadInput([f"model.weights: no file {file} (legal: imagenet, none, or a file)"])
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torn zip, foreign pickle, wrong header: torch has a type for each
-        raise BadInput(
-            [
-                f"model.weights: {file} is no readable file of plain tensors "
-                f"({type(error).__name__}); fetch it again, or save only its state_dict"
-            ]
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise BadInput([f"model.weights: {file} holds no state_dict of tensors"])
-    return state
 
 
 def _fits(module: nn.Module, state: dict[str, Tensor]) -> bool:
@@ -237,3 +237,24 @@ def _flatten(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if name in wanted and wanted[name].shape == tensor.shape:
             renamed[name] = tensor
     return renamed
+
+
+def _in_order(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A foreign classifier's tensors under the names of timm's, where both have the same tensors in
+    the same order, as the packaged EfficientNet-Lite0 and torchvision's MobileNetV3 and ConvNeXt
+    do; else none. A 1x1 convolution may stand for a linear layer."""
+    with torch.device("meta"):
+        own = timm.create_model(name).state_dict()
+    names = [n for n in own if not n.endswith(COUNTER)]
+    tensors = [t for n, t in state.items() if not n.endswith(COUNTER)]
+    if len(names) != len(tensors):
+        return {}
+    if any(
+        own[n].squeeze().shape != t.squeeze().shape for n, t in zip(names, tensors, strict=True)
+    ):
+        return {}
+    renamed = {n: t.reshape(own[n].shape) for n, t in zip(names, tensors, strict=True)}
+    if "features.0.0.weight" in state and name.startswith("mobilenetv3"):
+        # torchvision's norms add 1e-3 to the variance, timm's 1e-5: the rest goes into the variance
+        renamed = {n: t + (1e-3 - 1e-5) * n.endswith("running_var") for n, t in renamed.items()}
+    return renamed | {n: torch.tensor(0) for n in own if n.endswith(COUNTER)}

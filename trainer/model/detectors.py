@@ -1,48 +1,47 @@
-"""Detectors: a pretrained backbone, a new neck, a new head of torchvision's.
-
-The head classes are torchvision's own detectors from the feature pyramid on; their backbone and
-their resizing stay outside, since the canvas is fixed. Losses, box decoding and NMS run in fp32.
-"""
+"""Detectors: a pretrained backbone with a new neck and head of torchvision's, or one of its own."""
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import sqrt
 from pathlib import Path
+from typing import get_args
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection import FasterRCNN, RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.ssd import SSDHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from ..config import Model
-from . import backbones
-from .backbones import STRIDES, Pixels
-from .freezing import Stage
+from ..config import NAMED_WEIGHTS, BadInput, CocoDetector, Model, TrainConfig
+from . import backbones, coco
+from . import weights as files
+from .backbones import Backbone, Pixels
+from .heads import (
+    Detections,
+    FasterRCNNFromPyramid,
+    FCOSFromPyramid,
+    Features,
+    NoBackbone,
+    RetinaNetFromPyramid,
+    SSDFromPyramid,
+    Targets,
+)
 
 CHANNELS = 96
 """Channels of neck and head. Torchvision's heads have 256; half of that with its 4 convolutions a
 branch already learnt slower a head epoch on 205 pictures, and cost about twice as much a step
 (`benchmarks/head.py` compares them)."""
 BRANCH_CONVS = 2
-"""Convolutions of RetinaNet's two branches, of torchvision's 4: for the same reason."""
+"""Convolutions of RetinaNet's and FCOS's two branches, of torchvision's 4: for the same reason."""
 LEVELS = 5
 """Levels of the neck: strides 8 to 128."""
-SCORE_THRESHOLD = 0.02
-"""Detections below are dropped before NMS: low, for AP counts the whole curve."""
-DETECTIONS = 100
-"""Detections a picture at most, as COCO evaluates."""
-
-Features = OrderedDict[str, Tensor]
-Targets = list[dict[str, Tensor]]
-Detections = list[dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -65,20 +64,15 @@ class Detector(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        neck: nn.Module,
-        head: nn.Module,
-        stages: list[Stage],
-        pixels: Pixels,
-    ) -> None:
+    def __init__(self, backbone: Backbone, neck: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.module
         self.neck = neck
         self.head = head
-        self.stages = stages
-        self.pixels = pixels
+        self.stages = backbone.stages
+        self.strides = backbone.strides
+        self.digest = backbone.digest
+        self.pixels = pixels = backbone.pixels
         mean = 255 * torch.tensor(pixels.mean).reshape(1, 3, 1, 1)
         std = 255 * torch.tensor(pixels.std).reshape(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
@@ -88,7 +82,7 @@ class Detector(nn.Module):
         """The feature pyramid of uint8 pictures, finest level first."""
         pixels = (pictures.to(self.mean.dtype) - self.mean) / self.std
         maps = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
-        maps = [_at_stride(m, pictures, s) for m, s in zip(maps, STRIDES, strict=True)]
+        maps = [_at_stride(m, pictures, s) for m, s in zip(maps, self.strides, strict=True)]
         pyramid: Features = self.neck(OrderedDict((str(i), m) for i, m in enumerate(maps)))
         return pyramid
 
@@ -100,121 +94,201 @@ class Detector(nn.Module):
         return outcome
 
 
-class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
-    """torchvision's RetinaNet without backbone and transform: the pyramid comes in."""
-
-    def __init__(self, shape: Shape) -> None:
-        anchors = _anchors(shape, scales=(1, 2 ** (1 / 3), 2 ** (2 / 3)))
-        head = RetinaNetHead(
-            CHANNELS,
-            anchors.num_anchors_per_location()[0],
-            shape.classes + 1,
-            norm_layer=partial(nn.GroupNorm, 32),  # without it the first unfrozen epochs blow up
-        )
-        for branch in (head.classification_head, head.regression_head):
-            branch.conv = branch.conv[:BRANCH_CONVS]
-        head.regression_head._loss_type = "giou"  # as torchvision's own v2 builder sets it
-        super().__init__(
-            _NoBackbone(),
-            shape.classes + 1,
-            anchor_generator=anchors,
-            head=head,
-            score_thresh=SCORE_THRESHOLD,
-            detections_per_img=DETECTIONS,
-        )
-
-    def forward(
-        self, features: Features, pictures: Tensor, targets: Targets | None = None
-    ) -> dict[str, Tensor] | Detections:
-        levels = [level.float() for level in features.values()]
-        images = _image_list(pictures)
-        outputs = {n: out.float() for n, out in self.head(list(features.values())).items()}
-        anchors = self.anchor_generator(images, levels)
-        with torch.autocast(pictures.device.type, enabled=False):
-            if targets is not None:
-                losses: dict[str, Tensor] = self.compute_loss(targets, outputs, anchors)
-                return losses
-            sizes = [m.shape[-2] * m.shape[-1] * self._anchors_a_place for m in levels]
-            outputs["cls_logits"] = outputs["cls_logits"][..., 1:]  # 0 is the background: no class
-            detections: Detections = self.postprocess_detections(
-                {name: list(output.split(sizes, dim=1)) for name, output in outputs.items()},
-                [list(a.split(sizes)) for a in anchors],
-                images.image_sizes,
-            )
-        return [{**found, "labels": found["labels"] + 1} for found in detections]
-
-    @property
-    def _anchors_a_place(self) -> int:
-        return int(self.anchor_generator.num_anchors_per_location()[0])
-
-
-class FasterRCNNFromPyramid(FasterRCNN):  # type: ignore[misc]
-    """torchvision's Faster R-CNN without backbone and transform: the pyramid comes in."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(
-            _NoBackbone(),
-            shape.classes + 1,
-            rpn_anchor_generator=_anchors(shape, scales=(1, sqrt(2))),
-            box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], output_size=7, sampling_ratio=2),
-            box_score_thresh=SCORE_THRESHOLD,
-            box_detections_per_img=DETECTIONS,
-        )
-
-    def forward(
-        self, features: Features, pictures: Tensor, targets: Targets | None = None
-    ) -> dict[str, Tensor] | Detections:
-        images = _image_list(pictures)
-        with torch.autocast(pictures.device.type, enabled=False):
-            features = OrderedDict((name, m.float()) for name, m in features.items())
-            proposals, rpn_losses = self.rpn(images, features, targets)
-            detections, box_losses = self.roi_heads(
-                features, proposals, images.image_sizes, targets
-            )
-        outcome: dict[str, Tensor] | Detections = (
-            detections if targets is None else rpn_losses | box_losses
-        )
-        return outcome
-
-
-HEADS: dict[str, Callable[[Shape], nn.Module]] = {
-    "retinanet": RetinaNetFromPyramid,
-    "faster_rcnn": FasterRCNNFromPyramid,
-}
-
-
 def build(model: Model, classes: int) -> Detector:
-    """Build a detector for that many classes with its pretrained backbone.
+    """Build a detector for that many classes with its pretrained weights.
 
     New weights come from torch's global generator: seed it first. Raises BadInput like
-    `backbones.build`.
+    `backbones.build` and `coco.build`.
     """
-    detector = assemble(model, backbones.build(model.backbone, model.weights), classes)
-    exported = Path(model.weights) / backbones.WEIGHTS
-    if exported.is_file():  # to go on from an earlier winner: whatever fits of its neck and head
-        own = detector.state_dict()
-        fits = {
-            n: t for n, t in load_file(exported).items() if n in own and own[n].shape == t.shape
-        }
-        detector.load_state_dict(fits, strict=False)
+    if found := errors(model):
+        raise BadInput(found)
+    detector = Detector(*_parts(model, classes))
+    detector.to(memory_format=torch.channels_last)
+    if Path(model.weights).is_dir():
+        _go_on_from(detector, model)
     return detector
 
 
-def assemble(model: Model, backbone: backbones.Backbone, classes: int) -> Detector:
-    """A new neck and head on a backbone."""
-    neck = FeaturePyramidNetwork(
-        list(backbone.channels), CHANNELS, extra_blocks=LastLevelP6P7(CHANNELS, CHANNELS)
-    )
-    head = HEADS[model.detector](Shape(classes, model.image_size))
-    detector = Detector(backbone.module, neck, head, backbone.stages, backbone.pixels)
+def rebuild(model: Model, classes: int, pixels: Pixels) -> Detector:
+    """The architecture of a detector whose weights are elsewhere, as in an export."""
+    detector = Detector(*_parts(model.model_copy(update={"weights": "none"}), classes, pixels))
     detector.to(memory_format=torch.channels_last)
     return detector
 
 
+def _parts(
+    model: Model, classes: int, pixels: Pixels | None = None
+) -> tuple[Backbone, nn.Module, nn.Module]:
+    if is_coco(model):
+        return coco.build(model.detector, model.weights, classes)
+    backbone = backbones.build(model.backbone, model.weights, pixels)
+    neck = FeaturePyramidNetwork(
+        list(backbone.channels), CHANNELS, extra_blocks=LastLevelP6P7(CHANNELS, CHANNELS)
+    )
+    return backbone, neck, HEADS[model.detector](Shape(classes, model.image_size))
+
+
+def is_coco(model: Model) -> bool:
+    """Whether the detector is one of torchvision's, with a backbone of its own."""
+    return model.detector in get_args(CocoDetector)
+
+
+def _go_on_from(detector: Detector, model: Model) -> None:
+    """Take over whatever fits of an earlier export: all of its backbone, and of neck and head."""
+    found = files.read(Path(model.weights), coco.LEGAL)
+    own = detector.state_dict()
+    fits = {n: t for n, t in found.state.items() if n in own and own[n].shape == t.shape}
+    missing = [n for n in own if n.startswith("backbone.") and n not in fits]
+    if missing:
+        name = model.detector if is_coco(model) else model.backbone
+        raise files.misfit(model.weights, name, missing, [], f"an export of {name}")
+    detector.load_state_dict(fits, strict=False)
+    detector.digest = found.digest
+
+
+def errors(model: Model) -> list[str]:
+    """What makes a model impossible, one line each; an empty list when it is sound."""
+    found = []
+    if model.weights not in NAMED_WEIGHTS and not Path(model.weights).exists():
+        legal = coco.LEGAL if is_coco(model) else backbones.LEGAL
+        found.append(f"model.weights: no file or folder {model.weights} (legal: {legal})")
+    if is_coco(model):
+        if model.weights == "imagenet":
+            found.append(
+                f"model.weights: imagenet (legal for {model.detector}: {coco.LEGAL}; for a new "
+                "head on a backbone of ImageNet choose retinanet, fcos, faster_rcnn or ssd)"
+            )
+        smallest = coco.SMALLEST.get(model.detector, 0)
+        if model.image_size < smallest:
+            found.append(
+                f"model.image_size: {model.image_size} (legal for {model.detector}: at least "
+                f"{smallest})"
+            )
+        return found
+    if model.weights == "coco":
+        found.append(
+            f"model.weights: coco is of torchvision's own detectors, not of {model.detector} "
+            f"(legal: {backbones.LEGAL}; or model.detector: {', '.join(get_args(CocoDetector))})"
+        )
+    try:
+        backbones.count_stages(model.backbone)
+    except BadInput as error:
+        found += error.errors
+    return found
+
+
+def unused(config: TrainConfig) -> dict[str, str]:
+    """Dotted fields that change nothing with this model, and why."""
+    model, found = config.model, {}
+    drop_path = "train.unfreeze.drop_path"
+    if not is_coco(model):
+        if not backbones.has_drop_path(model.backbone):
+            found[drop_path] = f"timm's {model.backbone} has no stochastic depth"
+        return found
+    found["model.backbone"] = f"model.detector is {model.detector}, which has its own"
+    found[drop_path] = f"torchvision's {model.detector} has no stochastic depth"
+    if coco.BODIES[model.detector].eps == 0:
+        found["train.unfreeze.batch_norm"] = (
+            f"the norms of torchvision's {model.detector} were trained frozen, without an eps"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Outline:
+    """How large the parts of a detector are, in parameters."""
+
+    stages: tuple[int, ...]
+    """Of the backbone, bottom first."""
+    layers: tuple[tuple[str, ...], ...]
+    """The modules of each stage that hold its parameters, as far up as they are its own."""
+    rest: int
+    """Neck and head."""
+
+    def trainable(self, depth: int) -> int:
+        """Parameters that train at a depth."""
+        return self.rest + sum(self.stages[len(self.stages) - depth :])
+
+
+@cache
+def outline(model: Model, classes: int = 1) -> Outline:
+    """Parts of a detector, without allocating it. Raises BadInput like `build`."""
+    unweighted = model.model_copy(update={"weights": "none"})
+    if found := errors(unweighted):
+        raise BadInput(found)
+    with torch.device("meta"):
+        detector = Detector(*_parts(unweighted, classes))
+    sizes = {name: p.numel() for name, p in detector.named_parameters()}
+    stages = tuple(sum(sizes[f"backbone.{n}"] for n in s.parameters) for s in detector.stages)
+    layers = tuple(tuple(_layers(stage.parameters)) for stage in detector.stages)
+    return Outline(stages, layers, sum(sizes.values()) - sum(stages))
+
+
+def count_stages(model: Model) -> int:
+    """Stages of a detector's backbone, without allocating it. Raises BadInput like `build`."""
+    if is_coco(model):
+        return len(coco.BODIES[model.detector].ends)
+    return backbones.count_stages(model.backbone)
+
+
+def _retinanet(shape: Shape) -> nn.Module:
+    anchors = _anchors(shape, scales=(1, 2 ** (1 / 3), 2 ** (2 / 3)))
+    head = RetinaNetHead(
+        CHANNELS,
+        anchors.num_anchors_per_location()[0],
+        shape.classes + 1,
+        norm_layer=partial(nn.GroupNorm, 32),  # without it the first unfrozen epochs blow up
+    )
+    for branch in (head.classification_head, head.regression_head):
+        branch.conv = branch.conv[:BRANCH_CONVS]
+    head.regression_head._loss_type = "giou"  # as torchvision's own v2 builder sets it
+    return RetinaNetFromPyramid(head, anchors, shape.classes)
+
+
+def _fcos(shape: Shape) -> nn.Module:
+    """FCOS's points are as large as their stride or, on a large canvas, as its share: a level then
+    finds what RetinaNet's anchors of that level would, boxes of up to 8 times a point."""
+    sizes = [max(stride, shape.image_size * stride / 320) for stride in (8, 16, 32, 64, 128)]
+    points = AnchorGenerator(tuple((size,) for size in sizes), ((1.0,),) * LEVELS)
+    return FCOSFromPyramid(
+        FCOSHead(CHANNELS, 1, shape.classes + 1, BRANCH_CONVS), points, shape.classes
+    )
+
+
+def _faster_rcnn(shape: Shape) -> nn.Module:
+    return FasterRCNNFromPyramid(
+        FasterRCNN(
+            NoBackbone(CHANNELS),
+            shape.classes + 1,
+            rpn_anchor_generator=_anchors(shape, scales=(1, sqrt(2))),
+            box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], output_size=7, sampling_ratio=2),
+        )
+    )
+
+
+def _ssd(shape: Shape) -> nn.Module:
+    scales = [_base(shape) * 2**level / shape.image_size for level in range(LEVELS + 1)]
+    boxes = DefaultBoxGenerator([[2, 3]] * LEVELS, scales=scales)
+    head = SSDHead([CHANNELS] * LEVELS, boxes.num_anchors_per_location(), shape.classes + 1)
+    return SSDFromPyramid(head, boxes)
+
+
+HEADS: dict[str, Callable[[Shape], nn.Module]] = {
+    "retinanet": _retinanet,
+    "fcos": _fcos,
+    "faster_rcnn": _faster_rcnn,
+    "ssd": _ssd,
+}
+
+
+def _base(shape: Shape) -> float:
+    """Pixels of the smallest anchor: a sixteenth of the canvas, doubling a level; on a small canvas
+    20 at least: objects that span one cell of their map are located but hardly named."""
+    return max(shape.image_size / 16, 20)
+
+
 def _anchors(shape: Shape, scales: tuple[float, ...]) -> AnchorGenerator:
-    """Anchors of a sixteenth of the canvas at the finest level, doubling a level; on a small canvas
-    of 20 pixels at least: objects that span one cell of their map are located but hardly named."""
-    base = max(shape.image_size / 16, 20)
+    base = _base(shape)
     sizes = tuple(tuple(base * 2**level * scale for scale in scales) for level in range(LEVELS))
     return AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * LEVELS)
 
@@ -227,12 +301,10 @@ def _at_stride(features: Tensor, pictures: Tensor, stride: int) -> Tensor:
     return F.interpolate(features, size, mode="bilinear", align_corners=False)
 
 
-def _image_list(pictures: Tensor) -> ImageList:
-    size = (pictures.shape[-2], pictures.shape[-1])
-    return ImageList(pictures, [size] * len(pictures))
-
-
-class _NoBackbone(nn.Module):
-    """Tells torchvision the channels; the pyramid is made outside."""
-
-    out_channels = CHANNELS
+def _layers(parameters: list[str]) -> list[str]:
+    """The first names of a stage's parameters, `layer1` or `blocks.0`, each once."""
+    found = []
+    for name in parameters:
+        first, *more = name.split(".")
+        found.append(f"{first}.{more[0]}" if first in {"blocks", "stages", "features"} else first)
+    return list(dict.fromkeys(found))

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from timm.layers.drop import DropPath
 from torch import nn
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -54,13 +55,27 @@ def _join_empty(stages: list[Stage]) -> list[Stage]:
     return joined
 
 
+def stop_drop_paths(backbone: nn.Module) -> None:
+    """Turn off the stochastic depth of a backbone that was built with all of it, a rate of 1; each
+    block remembers its share."""
+    for module in backbone.modules():
+        if isinstance(module, DropPath):
+            module.share, module.drop_prob = module.drop_prob, 0.0  # type: ignore[assignment]
+
+
 def set_depth(
-    detector: nn.Module, stages: list[Stage], depth: int, *, adapt_statistics: bool = False
+    detector: nn.Module,
+    stages: list[Stage],
+    depth: int,
+    *,
+    adapt_statistics: bool = False,
+    drop_path: float = 0.0,
 ) -> None:
     """Put a detector into the freeze state of a depth. Idempotent: applied anew at each epoch.
 
-    The top `depth` stages train; those below are frozen and in eval mode. BatchNorm statistics of
-    the open stages stay the pretrained ones unless `adapt_statistics`. Neck and head always train.
+    The top `depth` stages train; those below are frozen and in eval mode. Neck and head always
+    train. BatchNorm statistics, those of a pretrained neck and head too, stay as they are unless
+    `adapt_statistics`. `drop_path` is the probability that the deepest block is skipped.
     `stages` were cut from `detector.backbone`.
     """
     opened = stages[len(stages) - depth :]
@@ -70,8 +85,13 @@ def set_depth(
     detector.train()
     backbone = detector.get_submodule("backbone")
     for name, module in backbone.named_modules():
-        keeps = isinstance(module, BATCH_NORMS) and not adapt_statistics
-        module.training = name in open_modules and not keeps  # train() would reach the children too
+        module.training = name in open_modules  # train() would reach the children too
+        if isinstance(module, DropPath):
+            module.drop_prob = module.share * drop_path  # type: ignore[assignment, operator]
+    for module in detector.modules():
+        # a norm without an eps was trained frozen: one constant channel in a batch divides by 0
+        if isinstance(module, BATCH_NORMS) and not (adapt_statistics and module.eps):
+            module.training = False
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in open_parameters)
         if name not in open_parameters:

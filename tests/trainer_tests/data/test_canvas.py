@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from trainer.config import BadInput, Data
-from trainer.data.canvas import GREY, cache_folder, fitted, letterbox, open_store, scales, to_canvas
+from trainer.data.canvas import cache_folder, fitted, letterbox, open_store, scales, to_canvas
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.formats import load
+from trainer.data.pixels import GREY
 
 MakePicture = Callable[..., Picture]
 MakeSplit = Callable[..., Split]
@@ -142,6 +143,7 @@ from pathlib import Path
 from trainer.config import Data
 from trainer.data.canvas import open_store
 from trainer.data.formats import load
+from trainer.data.pixels import GREY
 train, val, stores = map(Path, sys.argv[1:])
 split = load(Data(train=train, val=val), stores).train
 sys.stdin.read()  # both start together

@@ -1,51 +1,51 @@
-"""A split by content: no order, place or newcomer changes a picture's side."""
+"""Splits made by content: stratified, and the same wherever they are made."""
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from trainer.config import BadInput
 from trainer.data.dataset import Picture, Split
-from trainer.data.split import split_off
+from trainer.data.split import split_off, take_off
 
 MakePicture = Callable[..., Picture]
 MakeSplit = Callable[..., Split]
-
-
-@pytest.fixture(scope="module")
-def whole(make_picture: MakePicture, make_split: MakeSplit) -> Split:
-    return make_split(*(make_picture(i) for i in range(200)))
 
 
 def ids(split: Split) -> set[int]:
     return {picture.id for picture in split.pictures}
 
 
-def test_every_picture_is_on_one_side(whole: Split) -> None:
+def holding(split: Split, label: int) -> int:
+    return sum(label in picture.labels for picture in split.pictures)
+
+
+@pytest.fixture
+def whole(make_picture: MakePicture, make_split: MakeSplit) -> Split:
+    """100 pictures: 1 on nearly all, 2 on a tenth, some empty."""
+    boxes = [
+        [(1, 0, 0, 5, 5)] * (i % 20 != 3) + [(2, 9, 9, 5, 5)] * (i % 10 == 0) for i in range(100)
+    ]
+    return make_split(*(make_picture(i, own) for i, own in enumerate(boxes)))
+
+
+def test_a_split_holds_its_share_of_each_class(whole: Split) -> None:
     train, val = split_off(whole, "val", 0.2)
-    assert ids(train) | ids(val) == ids(whole)
-    assert not ids(train) & ids(val)
     assert (train.name, val.name) == ("train", "val")
-    assert train.categories == val.categories == whole.categories
+    assert ids(train) | ids(val) == ids(whole) and not ids(train) & ids(val)
+    assert abs(len(val.pictures) - 20) <= 1
+    assert abs(holding(val, 1) - 19) <= 1
+    assert holding(val, 2) == 2
+    assert sum(not len(p.labels) for p in val.pictures) == 1
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
-def test_about_the_fraction_goes(whole: Split, fraction: float) -> None:
-    assert len(split_off(whole, "val", fraction)[1].pictures) / 200 == pytest.approx(
-        fraction, abs=0.08
-    )
-
-
-def test_the_order_does_not_matter(whole: Split) -> None:
-    turned = replace(whole, pictures=whole.pictures[::-1])
-    assert ids(split_off(turned, "val", 0.2)[1]) == ids(split_off(whole, "val", 0.2)[1])
-
-
-def test_a_picture_added_later_moves_no_other(whole: Split) -> None:
-    early = replace(whole, pictures=whole.pictures[:150])
-    before, after = split_off(early, "val", 0.2), split_off(whole, "val", 0.2)
-    assert ids(before[0]) <= ids(after[0])
-    assert ids(before[1]) <= ids(after[1])
+def test_order_names_and_ids_have_no_say(whole: Split) -> None:
+    shuffled = list(whole.pictures)
+    random.Random(1).shuffle(shuffled)
+    again = split_off(replace(whole, pictures=tuple(shuffled)), "val", 0.2)[1]
+    assert ids(again) == ids(split_off(whole, "val", 0.2)[1])
 
 
 def test_equal_files_stay_on_one_side(whole: Split, make_split: MakeSplit) -> None:
@@ -55,12 +55,37 @@ def test_equal_files_stay_on_one_side(whole: Split, make_split: MakeSplit) -> No
         assert {i % 1000 for i in ids(side)} == {i for i in ids(side) if i < 1000}
 
 
+def test_a_class_on_two_pictures_is_on_both_sides(
+    make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    pictures = [make_picture(i, [(1 + (i < 2), 0, 0, 5, 5)]) for i in range(40)]
+    train, val = split_off(make_split(*pictures), "val", 0.1)
+    assert (holding(train, 2), holding(val, 2)) == (1, 1)
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
 def test_a_few_pictures_leave_at_least_one_a_side(
     make_picture: MakePicture, make_split: MakeSplit, count: int, fraction: float
 ) -> None:
     for first in range(0, 100, count):
-        pictures = (make_picture(first + i) for i in range(count))
+        boxes = [[(1 + i % 2, 0, 0, 5, 5)] * (first % 3 > 0) for i in range(count)]
+        pictures = (make_picture(first + i, own) for i, own in enumerate(boxes))
         train, val = split_off(make_split(*pictures), "val", fraction)
         assert train.pictures and val.pictures
+
+
+def test_one_file_cannot_be_split(make_picture: MakePicture, make_split: MakeSplit) -> None:
+    twins = [make_picture(1), replace(make_picture(1), id=2)]
+    with pytest.raises(BadInput, match=r"data\.val: train has too few pictures"):
+        split_off(make_split(*twins), "val", 0.5)
+
+
+def test_what_was_chosen_before_is_chosen_again(whole: Split) -> None:
+    train, val = split_off(whole, "val", 0.2)
+    chosen = {picture.sha256 for picture in val.pictures}
+    again = take_off(whole, "val", chosen)
+    assert again is not None
+    assert (ids(again[0]), ids(again[1]), again[1].name) == (ids(train), ids(val), "val")
+    assert take_off(train, "val", chosen) is None  # they are gone
+    assert take_off(whole, "val", set()) is None

@@ -183,7 +183,8 @@ def test_a_file_of_anything_else_is_refused(
 def test_a_missing_file_is_told_with_what_is_legal(tmp_path: Path) -> None:
     error = error_of(SMALL, str(tmp_path / "gone.pth"))
     assert error == (
-        f"model.weights: no file {tmp_path / 'gone.pth'} (legal: imagenet, none, or a file)"
+        f"model.weights: no file {tmp_path / 'gone.pth'} "
+        "(legal: imagenet, none, a file, or an export)"
     )
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor
 
 from trainer import optim
-from trainer.config import TrainConfig
+from trainer.config import Model, TrainConfig
 from trainer.data.batches import Batch
 from trainer.engine import train_one_epoch
 from trainer.model.backbones import Backbone
@@ -220,3 +221,79 @@ def test_the_well_known_cuts_are_where_everyone_expects_them(
         {"stem_0", "stem_1", "stages_0"}
     )
     assert {name.split(".")[0] for name in convnext[3].parameters} == {"stages_3"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "retinanet",
+        "fcos",
+        "faster_rcnn",
+        "ssd",
+        "ssdlite320_mobilenet_v3_large",
+        "retinanet_resnet50_fpn",
+        pytest.param("fcos_resnet50_fpn", marks=pytest.mark.slow),
+        pytest.param("retinanet_resnet50_fpn_v2", marks=pytest.mark.slow),
+        pytest.param("fasterrcnn_resnet50_fpn", marks=pytest.mark.slow),
+        pytest.param("fasterrcnn_resnet50_fpn_v2", marks=pytest.mark.slow),
+        pytest.param("fasterrcnn_mobilenet_v3_large_fpn", marks=pytest.mark.slow),
+    ],
+)
+def test_every_detector_opens_exactly_its_stages(config: TrainConfig, name: str) -> None:
+    """Not one bit of a frozen parameter or buffer changes; something of every open stage does."""
+    torch.manual_seed(0)
+    model = Model.model_validate({"detector": name, "weights": "none", "image_size": 64})
+    detector = build(model, classes=2)
+    stages = detector.stages
+    for depth in range(len(stages) + 1):
+        before = bits(detector)
+        train(detector, config, replace(plan(config.train, 5)[-1], depth=depth, weight_decay=0.1))
+        moved = changed(before, bits(detector))
+        inside = {name.removeprefix("backbone.") for name in moved if name.startswith("backbone.")}
+        assert inside <= {
+            name for stage in stages[len(stages) - depth :] for name in stage.parameters
+        }
+        assert [bool(inside & set(stage.parameters)) for stage in stages] == (
+            [i >= len(stages) - depth for i in range(len(stages))]
+        )
+        assert moved - {f"backbone.{name}" for name in inside}
+
+
+def test_blocks_are_skipped_in_open_stages_alone(config: TrainConfig, detector: Detector) -> None:
+    """The deepest with the whole probability, the first hardly; in evaluation none."""
+    set_depth(detector, detector.stages, 2, drop_path=0.5)
+    paths = [m for m in detector.backbone.modules() if isinstance(m, DropPath)]
+    shares = [path.drop_prob for path in paths]
+    assert shares == sorted(shares) and 0 < shares[0] < 0.05 and 0.45 < shares[-1] <= 0.5
+    assert [path.training for path in paths] == [False] * 4 + [True] * (len(paths) - 4)
+    pictures = batches()[0][0]
+
+    def outputs() -> list[Tensor]:
+        with torch.no_grad():
+            return list(detector.features(pictures).values())
+
+    one, other = outputs(), outputs()
+    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for depth, drop_path, mode in ((2, 0.0, True), (0, 0.5, True), (2, 0.5, False)):
+        set_depth(detector, detector.stages, depth, drop_path=drop_path)
+        detector.train(mode) if not mode else None
+        one, other = outputs(), outputs()
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_norms_of_a_pretrained_head_keep_their_statistics_too() -> None:
+    model = Model(detector="ssdlite320_mobilenet_v3_large", weights="none", image_size=64)
+    detector = build(model, classes=2)
+    norms = [m for m in detector.head.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for adapt in (False, True):
+        set_depth(detector, detector.stages, 1, adapt_statistics=adapt)
+        assert norms and {norm.training for norm in norms} == {adapt}
+
+
+def test_norms_without_an_eps_never_follow_the_batch() -> None:
+    detector = build(
+        Model(detector="retinanet_resnet50_fpn", weights="none", image_size=64), classes=2
+    )
+    set_depth(detector, detector.stages, 5, adapt_statistics=True)
+    norms = [m for m in detector.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and not any(norm.training or norm.eps for norm in norms)

@@ -1,0 +1,182 @@
+"""`unfreeze check`: what a data set holds, and everything that is wrong with it."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from trainer.config import BadInput, Data, parse
+from trainer.data.canvas import cache_folder
+from trainer.data.examine import Examined, examine
+from trainer.data.findings import CODES, Finding, allowable
+from trainer.data.formats import find, given
+
+SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+"""In the order in which they are told, with their colours."""
+
+
+def check_data(
+    place: Path, allow: list[str], out: Path | None, pictures: bool, as_json: bool
+) -> bool:
+    """Examine a data set and print what was found; True where it has no errors.
+
+    Raises BadInput where there is no data set, or where `out` cannot be made.
+    """
+    if out is not None and out.exists() and not out.is_dir():
+        raise BadInput([f"--out {out}: is no folder"])
+    data = given(find_data(place), cache_folder())
+    data = data.model_copy(update={"allow": [*(data.allow or []), *allow]})
+    with progress_bar() as step:
+        examined = examine(data, cache_folder(), pictures=pictures, step=step)
+    if as_json:
+        print(json.dumps(_as_json(examined), indent=1))
+    else:
+        _print(examined, Console(highlight=False))
+    if out is not None:
+        _draw(examined, out)
+    return not examined.errors
+
+
+def find_data(place: Path) -> Data | str:
+    """The data set that DATA names: a YAML with a `data:` part, or what `find` knows.
+
+    Raises BadInput.
+    """
+    if not place.exists():
+        raise BadInput([f"{place}: no such file or folder"])
+    if place.suffix in {".yaml", ".yml"}:
+        from .config import read_yaml, resolve  # torch, which the other ways can do without
+
+        raw = read_yaml(place)
+        if "data" in raw:
+            return resolve({"name": "data", "data": raw["data"]}, place.parent).data
+        if "names" not in raw:
+            raise BadInput([f"{place}: has no data: part, and no names as YOLO's have"])
+    return find(place)
+
+
+def data_errors(raw: Any, beside: Path) -> list[str]:
+    """Errors in the annotation files of a config's `data:` part, to be told with the config's own.
+
+    Pictures are not looked at; what is wrong with the part itself the config's check has told.
+    """
+    from .config import absolute_data
+
+    try:
+        data = absolute_data(parse(Data, raw), beside)
+        errors = examine(data, cache_folder(), pictures=False).errors
+    except BadInput:
+        return []
+    return [finding.line for finding in errors if finding.code != "file-missing"]
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar of decoded pictures on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, of: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("pictures", total=None)
+
+        def step(done: int, of: int) -> None:
+            progress.update(task, total=of, advance=done)
+
+        yield step
+
+
+def _as_json(examined: Examined) -> dict[str, Any]:
+    return {
+        "format": examined.format,
+        "splits": examined.counts,
+        "categories": [asdict(category) for category in examined.categories],
+        "errors": _count(examined, "error"),
+        "warnings": _count(examined, "warning"),
+        "findings": [
+            {
+                **asdict(finding),
+                "what": CODES[finding.code].what,
+                "mend": CODES[finding.code].mend,
+                "allowable": finding.code in allowable(),
+            }
+            for finding in _ordered(examined)
+        ],
+        "notes": examined.notes,
+    }
+
+
+def _count(examined: Examined, severity: str) -> int:
+    return sum(finding.severity == severity for finding in examined.findings)
+
+
+def _ordered(examined: Examined) -> list[Finding]:
+    order = list(SEVERITIES)
+    return sorted(examined.findings, key=lambda finding: order.index(finding.severity))
+
+
+def _print(examined: Examined, console: Console) -> None:
+    counts = "; ".join(
+        f"{name} {count['pictures']} pictures, {count['boxes']} boxes"
+        for name, count in examined.counts.items()
+    )
+    console.print(f"{examined.format}{': ' if counts else ''}{counts}")
+    if examined.categories:
+        names = ", ".join(category.name for category in examined.categories)
+        noun = "class" if len(examined.categories) == 1 else "classes"
+        console.print(Text(f"{len(examined.categories)} {noun}: {names}"))
+    for finding in _ordered(examined):
+        _print_finding(finding, console)
+    errors, warnings = _count(examined, "error"), _count(examined, "warning")
+    console.print(f"\n{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
+    may = sorted({finding.code for finding in examined.errors} & allowable())
+    if may:
+        console.print(Text("Where one is none in your data, say so, here and to search and train:"))
+        console.print(
+            Padding(Text(" ".join(f"--allow {code}" for code in may)), (0, 0, 0, 2), expand=False)
+        )
+
+
+def _print_finding(finding: Finding, console: Console) -> None:
+    code = CODES[finding.code]
+    console.print()
+    head = Text.assemble(
+        (finding.severity, SEVERITIES[finding.severity]),
+        f" {finding.code}, {finding.split}: ",
+        (f"{finding.count} " if finding.count > 1 else "") + code.what,
+    )
+    console.print(head)
+    lines = [f"in {finding.source}", *map(str, finding.places)]
+    more = finding.count - len(finding.places)
+    lines += [f"and {more} more"] if more else []
+    if code.mend:
+        lines.append(f"-> {code.mend}" + (f"; allowed: {code.allowed}" if code.allowed else ""))
+    for line in filter(None, lines):
+        console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def _draw(examined: Examined, out: Path) -> None:
+    splits = [split for split in examined.splits.values() if split.pictures]
+    if not splits:
+        print("there is no picture to draw", file=sys.stderr)
+        return
+    from trainer.config import Model
+    from trainer.data.overview import OVERVIEW, draw_overview
+
+    out.mkdir(parents=True, exist_ok=True)
+    draw_overview(splits, Model(), out / OVERVIEW)
+    print(f"wrote {out / OVERVIEW}", file=sys.stderr)

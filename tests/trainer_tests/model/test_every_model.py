@@ -1,0 +1,163 @@
+"""Every backbone and every detector: trained, exported, rebuilt; and their architectures pinned.
+
+`python -m tests.trainer_tests.model.test_every_model` writes golden.json anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
+
+from trainer.checkpoint import BEST, load, load_trained_state
+from trainer.config import CocoDetector, Model, NewDetector, TrainConfig
+from trainer.data.dataset import Splits
+from trainer.evaluate import measure
+from trainer.export import export, load_export
+from trainer.fit import fit
+from trainer.model.backbones import TESTED
+from trainer.model.detectors import Detector, build
+
+GOLDEN = Path(__file__).with_name("golden.json")
+LITE0 = "tf_efficientnet_lite0"
+EVERYDAY = [
+    *(("retinanet", backbone) for backbone in TESTED),
+    *((detector, LITE0) for detector in get_args(NewDetector)[1:]),
+    ("ssdlite320_mobilenet_v3_large", ""),
+    ("retinanet_resnet50_fpn_v2", ""),
+]
+REST = [
+    *(pair for pair in product(get_args(NewDetector)[1:], TESTED) if pair[1] != LITE0),
+    *((detector, "") for detector in get_args(CocoDetector) if (detector, "") not in EVERYDAY),
+]
+PAIRS = [*EVERYDAY, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)]
+
+
+def settings(detector: str, backbone: str) -> dict[str, Any]:
+    size = 288 if detector == "ssd300_vgg16" else 96
+    model = {"detector": detector, "weights": "none", "image_size": size}
+    return model | ({"backbone": backbone} if backbone else {})
+
+
+@pytest.mark.parametrize(("detector", "backbone"), PAIRS)
+def test_it_trains_and_what_is_exported_is_what_was_trained(
+    tiny: Splits,
+    tiny_config: Callable[..., TrainConfig],
+    tmp_path: Path,
+    detector: str,
+    backbone: str,
+) -> None:
+    """One step at depth 1; the export, rebuilt from spec.json, gives the same bits."""
+    changes = {f"model.{key}": value for key, value in settings(detector, backbone).items()}
+    config = tiny_config(
+        {
+            **changes,
+            "train.head.epochs": 0,
+            "train.unfreeze.epochs": 1,
+            "train.unfreeze.depth": 1,
+            "train.unfreeze.schedule": "at_once",
+        }
+    )
+    data = replace(
+        tiny,
+        train=replace(tiny.train, pictures=tiny.train.pictures[:2]),
+        val=replace(tiny.val, pictures=tiny.val.pictures[:1]),
+    )
+    result = fit(config, data, tmp_path / "trial", lambda report: True)
+    assert result.epochs == 1
+    export(tmp_path / "trial" / BEST, config, data.categories, data.digest, tmp_path / "out")
+    torch.manual_seed(config.train.seed)
+    trained = build(config.model, len(data.categories))
+    load_trained_state(trained, load(tmp_path / "trial" / BEST)["model"])
+    torch.manual_seed(99)
+    rebuilt, spec = load_export(tmp_path / "out")
+    assert (spec.config, spec.pixels) == (config, trained.pixels)
+    size = config.model.image_size
+    assert measure(rebuilt, data.val, size) == measure(trained.eval(), data.val, size)
+    with torch.no_grad():
+        pyramids = [d.features(picture(size)) for d in (rebuilt, trained)]
+    assert all(torch.equal(one, pyramids[1][name]) for name, one in pyramids[0].items())
+
+
+# -- golden outputs -------------------------------------------------------------------------------
+
+
+def picture(size: int) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=draw)
+
+
+def pattern(shape: torch.Size) -> Tensor:
+    """Numbers between -1 and 1 without order, the same on every machine."""
+    place = torch.arange(shape.numel(), dtype=torch.float64)
+    return ((place * 0.6180339887498949) % 1 * 2 - 1).reshape(shape).float()
+
+
+def fill(detector: Detector) -> None:
+    """Give every tensor values by its shape alone, of a size that neither dies out nor explodes."""
+    for name, tensor in detector.state_dict().items():
+        if tensor.ndim > 1:
+            fan_in = tensor[0].numel()
+            tensor.copy_(pattern(tensor.shape) * (6 / fan_in) ** 0.5)
+        elif name.endswith(("weight", "running_var", "gamma")):
+            tensor.copy_(1 + 0.1 * pattern(tensor.shape))
+        elif tensor.is_floating_point():
+            tensor.copy_(0.1 * pattern(tensor.shape))
+
+
+@torch.no_grad()
+def numbers(detector: str, backbone: str) -> dict[str, Any]:
+    """What a model is: its tensors, what it makes of a picture, and where it looks for boxes."""
+    config = settings(detector, backbone)
+    own = build(Model.model_validate(config), 2).eval()
+    shapes = "\n".join(f"{name} {tuple(t.shape)}" for name, t in own.state_dict().items())
+    fill(own)
+    size = config["image_size"]
+    levels = own.features(picture(size))
+    head: Any = own.head
+    flat: list[Tensor] = []
+    if hasattr(head, "rpn"):
+        flat = [
+            torch.cat([t.flatten() for t in part]) for part in head.rpn.head([*levels.values()])
+        ]
+        pooled = pattern(torch.Size((1, next(iter(levels.values())).shape[1], 7, 7)))
+        flat += head.roi_heads.box_predictor(head.roi_heads.box_head(pooled))
+        generator = head.rpn.anchor_generator
+    else:
+        flat = list(head.head([*levels.values()]).values())
+        generator = head.anchor_generator
+    images = ImageList(picture(size), [(size, size)])
+    (anchors,) = generator(images, [*levels.values()])
+    return {
+        "tensors": hashlib.sha256(shapes.encode()).hexdigest()[:16],
+        "pyramid": [_short(level.abs().mean()) for level in levels.values()],
+        "outputs": [_short(output.abs().mean()) for output in flat],
+        "anchors": [len(anchors), *(_short(spread) for spread in anchors.double().std(dim=0))],
+    }
+
+
+def _short(number: Tensor) -> float:
+    return float(f"{float(number):.6g}")
+
+
+@pytest.mark.parametrize(("detector", "backbone"), PAIRS)
+def test_the_architecture_is_what_it_was(detector: str, backbone: str) -> None:
+    expected = json.loads(GOLDEN.read_text())[f"{detector} {backbone}".strip()]
+    found = numbers(detector, backbone)
+    assert found.pop("tensors") == expected.pop("tensors")
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-3), name
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    made = {f"{d} {b}".strip(): numbers(d, b) for d, b in [*EVERYDAY, *REST]}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in made.items())
+    GOLDEN.write_text(f"{{\n{lines}\n}}\n")

@@ -1,0 +1,116 @@
+"""Weights: through timm's cache, in torchvision's naming, and files that are not what they say."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trainer.config import BadInput
+from trainer.model.backbones import build
+from trainer.model.weights import read
+
+TORCHVISION = {
+    "resnet18": "resnet18",
+    "mobilenetv3_large_100": "mobilenet_v3_large",
+    "convnext_tiny": "convnext_tiny",
+    "inception_v3": "inception_v3",
+}
+LAST = {
+    "resnet18": "layer4",
+    "mobilenetv3_large_100": "features.16",
+    "convnext_tiny": "features.7",
+    "inception_v3": "Mixed_7c",
+}
+
+
+def torchvision_model(name: str) -> nn.Module:
+    """With norms on whose statistics their eps shows."""
+    torch.manual_seed(0)
+    more = {"init_weights": False} if name == "inception_v3" else {}
+    model: nn.Module = getattr(torchvision.models, TORCHVISION[name])(**more)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.005, 0.01)  # type: ignore[arg-type]
+            nn.init.uniform_(module.weight, 0.05, 0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_a_file_in_torchvisions_naming_gives_torchvisions_features(
+    tmp_path: Path, name: str
+) -> None:
+    theirs = torchvision_model(name)
+    file = tmp_path / "weights.pth"
+    torch.save(theirs.state_dict(), file)
+    own = build(name, str(file))
+    assert own.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    pixels = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    kept: list[Tensor] = []
+    theirs.get_submodule(LAST[name]).register_forward_hook(lambda *a: kept.append(a[-1]))
+    with torch.no_grad():
+        theirs(pixels)
+        found = own.module.eval()(pixels)[-1]
+    scale = float(kept[0].abs().max())
+    torch.testing.assert_close(found, kept[0], rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_weights_by_name_come_from_timms_cache_with_their_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "test_resnet"
+    config: Any = timm.get_pretrained_cfg(name)
+    repository = tmp_path / ("models--" + config.hf_hub_id.replace("/", "--"))
+    commit = "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    file = repository / "snapshots" / commit / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(3)
+    state = timm.create_model(name).state_dict()
+    save_file(state, file)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    backbone = build(name, "imagenet")
+    assert all(torch.equal(t, state[n]) for n, t in backbone.module.state_dict().items())
+    assert backbone.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_the_packaged_weights_have_the_digest_that_their_name_says() -> None:
+    assert build("tf_efficientnet_lite0", "imagenet").digest.startswith("57934424")
+    assert build("tf_efficientnet_lite0", "none").digest == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "sound"),
+    [
+        ("model-{digest}.pth", True),
+        ("model-0a1b2c3d.pth", False),
+        ("model-20261125.pth", True),  # a date
+        ("model-0a1b2c3.pth", True),  # a commit
+        ("model.pth", True),
+    ],
+)
+def test_a_file_is_what_the_digest_in_its_name_says(tmp_path: Path, name: str, sound: bool) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "a")
+    digest = hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
+    file = (tmp_path / "a").rename(tmp_path / name.format(digest=digest[:8]))
+    if sound:
+        assert read(file, "").digest == digest
+    else:
+        with pytest.raises(BadInput, match=f"begins with {digest[:8]}, not 0a1b2c3d; delete it"):
+            read(file, "")
+
+
+def test_a_misfit_names_the_tensors_and_what_to_give(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "a.pth")
+    with pytest.raises(BadInput) as raised:
+        build("test_resnet", str(tmp_path / "a.pth"))
+    (error,) = raised.value.errors
+    assert "it lacks or misshapes " in error and " more; it has besides conv1.weight; " in error
+    assert error.endswith("or of torchvision's model of that architecture")

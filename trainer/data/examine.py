@@ -1,0 +1,312 @@
+"""A data set read and examined whole: what is in it, and everything that is wrong with it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Data
+from .coco import read_coco
+from .dataset import Category, Picture, Split
+from .findings import CODES, Finding, Findings, Place, check_allowed
+from .geometry import check_boxes, check_pictures, declared_sizes, locate
+from .pictures import Seen, see
+from .records import Records
+from .validate import Columns, read_columns
+from .voc import annotations_of, read_voc, voc_classes
+from .yolo import read_yolo, root_of
+
+SPLIT_NAMES = ("train", "val", "test")
+FORMATS = {".json": "COCO", ".yaml": "YOLO", ".yml": "YOLO", ".txt": "VOC", "": "VOC"}
+"""By what a split is given as: an annotation file's suffix, none for a folder."""
+RARE, BATCH = 10, 8
+"""Boxes of a class, and pictures, below which train is told of."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What came of it."""
+
+    format: str
+    findings: tuple[Finding, ...]
+    counts: dict[str, dict[str, int]]
+    """Pictures and boxes of each split, as listed."""
+    categories: tuple[Category, ...]
+    splits: dict[str, Split]
+    """What can be used, errors left aside; empty where no picture was looked at."""
+    notes: tuple[str, ...]
+    """What was dropped or made up, a line each."""
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+
+@dataclass
+class _Part:
+    """One split on its way."""
+
+    records: Records
+    columns: Columns
+    files: list[Path | None] = field(default_factory=list)
+    seen: list[Seen | None] = field(default_factory=list)
+
+
+def examine(
+    data: Data,
+    cache: Path,
+    *,
+    pictures: bool = True,
+    step: Callable[[int, int], None] = lambda done, of: None,
+) -> Examined:
+    """Read a data set and check it; with `pictures`, every one is decoded.
+
+    `step` is told how many more pictures are done, and how many there are. Raises BadInput only
+    where `data.allow` names what cannot be allowed.
+    """
+    findings = Findings(check_allowed(data.allow or ()))
+    notes: list[str] = []
+    parts = _read(data, findings)
+    categories = _categories(parts, notes, findings)
+    if pictures:
+        _look(parts, cache, step, findings)
+    for part in parts.values():
+        if pictures:
+            sizes = check_pictures(part.records, part.seen, part.columns, findings)
+        else:
+            sizes = declared_sizes(part.records)
+        check_boxes(part.records, part.columns, sizes, findings)
+    _check_twice(parts, findings)
+    _check_leaks(parts, findings)
+    _check_classes(parts, categories, findings)
+    _check_counts(parts, findings)
+    return Examined(
+        format=_format_of(data),
+        findings=tuple(sorted(findings.found, key=lambda f: SPLIT_NAMES.index(f.split))),
+        counts={
+            name: {"pictures": len(p.records.images), "boxes": len(p.records.boxes)}
+            for name, p in parts.items()
+        },
+        categories=categories,
+        splits={n: _split(p, categories) for n, p in parts.items()} if pictures else {},
+        notes=(*notes, *_said(findings)),
+    )
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def _read(data: Data, findings: Findings) -> dict[str, _Part]:
+    """Each split's records and columns; of what cannot be read there are findings alone."""
+    sources = {name: file for name in SPLIT_NAMES if (file := getattr(data, name)) is not None}
+    for name, source in sources.items():
+        if not source.exists():
+            findings.add("file-missing", name, source, [Place(str(source))])
+    sources = {name: source for name, source in sources.items() if source.exists()}
+    classes: list[str] = []
+    if _format_of(data) == "VOC":
+        classes = voc_classes(_readable(sources, findings))
+    found = {}
+    for name, source in sources.items():
+        records = Records(name, source, _format(source), _image_folders(data, name))
+        if _read_format(records, classes, findings):
+            columns = read_columns(records, findings)
+            if columns is not None:
+                found[name] = _Part(records, columns)
+    return found
+
+
+def _read_format(records: Records, classes: list[str], findings: Findings) -> bool:
+    if records.format == "COCO":
+        return read_coco(records, findings)
+    if records.format == "YOLO":
+        return read_yolo(records, findings)
+    return read_voc(records, findings, classes)
+
+
+def _readable(sources: dict[str, Path], findings: Findings) -> list[Path]:
+    return [source for source in sources.values() if _format(source) == "VOC"]
+
+
+def _format(source: Path) -> str:
+    return FORMATS.get("" if source.is_dir() else source.suffix.lower(), "COCO")
+
+
+def _format_of(data: Data) -> str:
+    return _format(data.train)
+
+
+def _image_folders(data: Data, name: str) -> list[Path]:
+    """Where the pictures of a split may lie, in the order to look."""
+    images = data.images.get(name) if isinstance(data.images, dict) else data.images  # type: ignore[call-overload]
+    if images is not None:
+        return [images]
+    source: Path = getattr(data, name)
+    if _format(source) == "YOLO":
+        return [root_of(source)]
+    if source.is_dir():
+        return [source, source.parent / "JPEGImages", source.parent / "images"]
+    if _format(source) == "VOC":
+        annotations = annotations_of(source)
+        return [annotations.parent / "JPEGImages", annotations.parent / "images", annotations]
+    return [source.parent, source.parent / "images"]
+
+
+def _categories(
+    parts: dict[str, _Part], notes: list[str], findings: Findings
+) -> tuple[Category, ...]:
+    """The classes of all splits by id, without Roboflow's unused root category."""
+    found: dict[int, str] = {}
+    used: set[int] = set()
+    supers = set()
+    for name, part in parts.items():
+        differing = []
+        for category in part.records.categories:
+            known = found.setdefault(category.id, category.name)
+            if known != category.name:
+                text = f"category {category.id} is {category.name!r} here and {known!r} elsewhere"
+                differing.append(Place(detail=text))
+            supers.add(category.supercategory)
+        findings.add("category-differs", name, part.records.source, differing)
+        used |= set(part.columns.category.tolist())
+    roots = [i for i, name in found.items() if i not in used and name in supers]
+    for root in roots:
+        notes.append(f"category {root} ({found[root]}) is a root without boxes: dropped")
+    return tuple(Category(i, found[i]) for i in sorted(found) if i not in roots)
+
+
+def _look(
+    parts: dict[str, _Part], cache: Path, step: Callable[[int, int], None], findings: Findings
+) -> None:
+    for part in parts.values():
+        part.files = locate(part.records, findings)
+    files = sorted({file for part in parts.values() for file in part.files if file})
+    seen = dict(zip(files, see(files, cache, lambda done: step(done, len(files))), strict=True))
+    for part in parts.values():
+        part.seen = [seen[file] if file else None for file in part.files]
+
+
+# -- between splits -------------------------------------------------------------------------------
+
+
+def _check_twice(parts: dict[str, _Part], findings: Findings) -> None:
+    for one, other in combinations(parts.values(), 2):
+        if _names(one) == _names(other) and one.records.folders == other.records.folders:
+            place = Place(detail=f"the same pictures as {one.records.name}")
+            findings.add("split-twice", other.records.name, other.records.source, [place])
+
+
+def _names(part: _Part) -> list[Any]:
+    return [image.file_name for image in part.records.images]
+
+
+def _check_leaks(parts: dict[str, _Part], findings: Findings) -> None:
+    twice = {finding.split for finding in findings.found if finding.code == "split-twice"}
+    for one, other in combinations(parts.values(), 2):
+        if other.records.name not in twice:
+            findings.add(
+                "same-picture-in-splits",
+                other.records.name,
+                other.records.source,
+                _leaks(one, other),
+            )
+
+
+def _leaks(one: _Part, other: _Part) -> Iterator[Place]:
+    there = {
+        seen.sha256: image.file_name
+        for image, seen in zip(one.records.images, one.seen, strict=False)
+        if seen and not seen.problem
+    }
+    for image, seen in zip(other.records.images, other.seen, strict=False):
+        if seen and seen.sha256 in there:
+            detail = f"is {there[seen.sha256]} of {one.records.name}"
+            yield Place(image.file_name, image.id, detail=detail)
+
+
+def _check_classes(
+    parts: dict[str, _Part], categories: tuple[Category, ...], findings: Findings
+) -> None:
+    counts = {name: _boxes_a_class(part.columns) for name, part in parts.items()}
+    train = counts.get("train")
+    if train is None:
+        return
+
+    def named(split: str, condition: Callable[[int], bool], of: Counter[int]) -> Iterator[Place]:
+        return (Place(detail=f"{c.name} ({of[c.id]} boxes)") for c in categories if condition(c.id))
+
+    for name, own in counts.items():
+        source = parts[name].records.source
+        if name == "train":
+            rare = named(name, lambda i: train[i] < RARE, train)
+            findings.add("class-rare", name, source, rare)
+            continue
+        # without the parts of train that could not be read, this would be said of every class
+        untrained = named(name, lambda i, own=own: bool(own[i] and not train[i]), own)  # type: ignore[misc]
+        findings.add("class-untrained", name, source, untrained)
+        if name == "val":
+            unmeasured = named(name, lambda i, own=own: bool(train[i] and not own[i]), own)  # type: ignore[misc]
+            findings.add("class-unmeasured", name, source, unmeasured)
+
+
+def _boxes_a_class(columns: Columns) -> Counter[int]:
+    return Counter(columns.category[columns.sound & ~columns.crowd].tolist())
+
+
+def _check_counts(parts: dict[str, _Part], findings: Findings) -> None:
+    for name in ("train", "val"):
+        if name in parts and len(parts[name].records.images) < BATCH:
+            count = Place(detail=str(len(parts[name].records.images)))
+            findings.add("split-small", name, parts[name].records.source, [count])
+
+
+# -- what comes out -------------------------------------------------------------------------------
+
+
+def _split(part: _Part, categories: tuple[Category, ...]) -> Split:
+    """The pictures that can be used, each with its sound boxes."""
+    columns = part.columns
+    kept = np.flatnonzero(columns.sound)
+    kept = kept[np.argsort(columns.image[kept], kind="stable")]
+    starts = np.searchsorted(columns.image[kept], np.arange(len(part.records.images) + 1))
+    ids = np.array([category.id for category in categories], dtype=np.int64)
+    labels = np.searchsorted(ids, columns.category[kept]) + 1
+    pictures = []
+    for i, (image, file, seen) in enumerate(
+        zip(part.records.images, part.files, part.seen, strict=True)
+    ):
+        if file is None or seen is None or seen.problem:
+            continue
+        own = slice(starts[i], starts[i + 1])
+        width, height = seen.upright
+        pictures.append(
+            Picture(
+                id=image.id,
+                file=file,
+                width=width,
+                height=height,
+                sha256=seen.sha256,
+                boxes=columns.boxes[kept[own]],
+                labels=labels[own].astype(np.int64),
+                crowd=columns.crowd[kept[own]],
+            )
+        )
+    return Split(part.records.name, tuple(pictures), categories)
+
+
+def _said(findings: Findings) -> Iterator[str]:
+    """A line for each error that the user allows, one for all warnings."""
+    warnings: Counter[str] = Counter()
+    for finding in findings.found:
+        code = CODES[finding.code]
+        if code.severity == "error" and finding.severity == "warning":
+            yield f"data.{finding.split}: {finding.count} {code.what}: {code.allowed}, as allowed"
+        elif finding.severity == "warning":
+            warnings[finding.code] += finding.count
+    if warnings:
+        listed = ", ".join(f"{count} {code}" for code, count in warnings.items())
+        yield f"data: warnings ({listed}); `unfreeze check` says more"

@@ -1,0 +1,195 @@
+"""Every picture decoded once, on all cores, and what was seen remembered by its content."""
+
+import hashlib
+import io
+import json
+import os
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+
+import PIL
+from PIL import Image
+
+from .pixels import DEEP, FORMATS, NotFinite, is_transparent, orientation, to_rgb
+
+MEMORY = "pictures.sqlite"
+VERSION = f"1 {PIL.__version__}"
+"""What another version saw is not remembered."""
+AT_ONCE = 400
+"""Rows in one question to SQLite, which takes 999 values at least."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One picture file as it is."""
+
+    sha256: str
+    width: int = 0
+    """As stored, before EXIF turns it."""
+    height: int = 0
+    orientation: int = 1
+    format: str = ""
+    """Pillow's name of what the content is."""
+    pixels: tuple[str, ...] = ()
+    """Codes of findings about pixels that are converted."""
+    problem: str = ""
+    """Code of the finding because of which it cannot be used."""
+    detail: str = ""
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height as seen."""
+        turned = self.orientation >= 5  # orientations 5 to 8 lie on their side
+        return (self.height, self.width) if turned else (self.width, self.height)
+
+
+def see(files: list[Path], cache: Path, step: Callable[[int], None] = lambda _: None) -> list[Seen]:
+    """Decode every file that was not decoded before; `step` is told how many more are done."""
+    stats = [_identity(file) for file in files]
+    with closing(_open_memory(cache)) as memory:
+        known = _recall(memory, stats)
+        new = [i for i, stat in enumerate(stats) if stat not in known]
+        step(len(files) - len(new))
+        one_at_a_time = Lock()
+
+        def read(i: int) -> Seen:
+            content = files[i].read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            with one_at_a_time:
+                before = _recall_content(memory, sha256)
+            return before or decode(content, sha256)
+
+        found: dict[int, Seen] = {}
+        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            warnings.simplefilter("ignore")  # Pillow's, of files that are told as findings here
+            for i, seen in zip(new, pool.map(read, new), strict=True):
+                found[i] = seen
+                step(1)
+        _remember(memory, [(stats[i], seen) for i, seen in found.items()])
+    return [found[i] if i in found else known[stats[i]] for i in range(len(files))]
+
+
+def decode(content: bytes, sha256: str) -> Seen:
+    """All that there is to know of a picture file; never raises for what the file holds."""
+    if not content:
+        return Seen(sha256, problem="picture-empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            if picture.format == "PNG":
+                picture.verify()  # its checksums, which decoding skips
+                picture = Image.open(io.BytesIO(content), formats=FORMATS)
+            return _decode(picture, sha256)
+    except Image.DecompressionBombError as error:
+        return Seen(sha256, problem="picture-huge", detail=str(error))
+    except NotFinite:
+        return Seen(sha256, problem="pixels-not-finite")
+    except Exception as error:  # a broken file makes Pillow raise almost anything
+        truncated = "truncated" in str(error).lower()
+        problem = "picture-truncated" if truncated else "picture-unreadable"
+        return Seen(sha256, problem=problem, detail=_reason(error))
+
+
+def _decode(picture: Image.Image, sha256: str) -> Seen:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit and picture.width * picture.height > limit:
+        size = f"{picture.width} x {picture.height} pixels, at most {limit} in all"
+        return Seen(sha256, problem="picture-huge", detail=size)
+    facts = {
+        "width": picture.width,
+        "height": picture.height,
+        "orientation": orientation(picture),
+        "format": picture.format or "",
+        "pixels": _pixels(picture),
+    }
+    if picture.mode in {"RGB", "L", "YCbCr"}:
+        picture.load()
+    else:
+        to_rgb(picture)
+    return Seen(sha256, **facts)  # type: ignore[arg-type]
+
+
+def _pixels(picture: Image.Image) -> tuple[str, ...]:
+    holds = {
+        "pixels-grey": picture.mode in {"L", "1", "P"},
+        "pixels-deep": picture.mode in DEEP,
+        "pixels-transparent": is_transparent(picture),
+        "pixels-cmyk": picture.mode == "CMYK",
+        "pixels-frames": getattr(picture, "n_frames", 1) > 1,
+    }
+    return tuple(code for code, is_so in holds.items() if is_so)
+
+
+def _reason(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return "is no picture" if "cannot identify" in text else text or type(error).__name__
+
+
+# -- what is remembered ---------------------------------------------------------------------------
+
+
+def _identity(file: Path) -> str:
+    """Of a file that was not written since: as git tells it, without reading."""
+    stat = os.stat(file)
+    return f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
+def _open_memory(cache: Path) -> sqlite3.Connection:
+    """The file of what was seen; one in memory where the cache cannot be written or is broken."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        memory = sqlite3.connect(cache / MEMORY, timeout=30, check_same_thread=False)
+        return _with_tables(memory)
+    except (OSError, sqlite3.Error):
+        return _with_tables(sqlite3.connect(":memory:", check_same_thread=False))
+
+
+def _with_tables(memory: sqlite3.Connection) -> sqlite3.Connection:
+    memory.execute("create table if not exists files (identity text primary key, sha256 text)")
+    memory.execute(
+        "create table if not exists pictures "
+        "(sha256 text, version text, seen text, primary key (sha256, version))"
+    )
+    return memory
+
+
+def _recall(memory: sqlite3.Connection, identities: list[str]) -> dict[str, Seen]:
+    found: dict[str, Seen] = {}
+    for start in range(0, len(identities), AT_ONCE):
+        some = identities[start : start + AT_ONCE]
+        rows = memory.execute(
+            "select identity, seen from files join pictures using (sha256) "
+            f"where version = ? and identity in ({', '.join('?' * len(some))})",
+            [VERSION, *some],
+        )
+        found |= {identity: _from_text(seen) for identity, seen in rows}
+    return found
+
+
+def _recall_content(memory: sqlite3.Connection, sha256: str) -> Seen | None:
+    question = "select seen from pictures where sha256 = ? and version = ?"
+    row = memory.execute(question, [sha256, VERSION]).fetchone()
+    return _from_text(row[0]) if row else None
+
+
+def _from_text(text: str) -> Seen:
+    raw = json.loads(text)
+    return Seen(**{**raw, "pixels": tuple(raw["pixels"])})
+
+
+def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[str, Seen]]) -> None:
+    try:
+        with memory:
+            for identity, seen in rows:
+                memory.execute("replace into files values (?, ?)", [identity, seen.sha256])
+                memory.execute(
+                    "replace into pictures values (?, ?, ?)",
+                    [seen.sha256, VERSION, json.dumps(asdict(seen))],
+                )
+    except sqlite3.Error:
+        pass  # a full disk or a busy file: the next check decodes again
