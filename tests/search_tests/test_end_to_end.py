@@ -249,7 +249,7 @@ def test_trials_are_children_of_the_search_with_their_ends(searched: Searched) -
 def test_mlflow_has_the_report_and_every_finished_trials_review(searched: Searched) -> None:
     client = MlflowClient(str(searched.config.tracking))
     files = {f.path for f in client.list_artifacts(searched.parent.info.run_id)}
-    assert files == {"search.yaml", "table.md", "report.html"}
+    assert files == {"search.yaml", "table.md", "report.html", "data.png"}
     assert (searched.config.folder / "report.html").is_file()
     splits = {d.tags[0].value for d in searched.parent.inputs.dataset_inputs}
     assert splits == {"train", "val"}
