@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test lint venv slow-tests faults
+.PHONY: search test lint venv slow-tests browser-tests faults
 
 search: venv
 	$(BIN)/unfreeze search
@@ -11,6 +11,9 @@ test: venv
 
 slow-tests: venv
 	$(BIN)/python -m pytest -m slow
+
+browser-tests: venv
+	$(BIN)/python -m pytest -m browser
 
 faults: venv
 	$(BIN)/python -m pytest -m faults

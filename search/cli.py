@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     if strange := _strangers():
         print(strange, file=sys.stderr)
         return 1
@@ -98,6 +99,8 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="again and again, while it runs")
     stop = _command(commands, "stop", _stop, "end a running search; the same line continues it")
     stop.add_argument("name", metavar="NAME")
+    report = _command(commands, "report", _report, "a search on one page, to read and to print")
+    report.add_argument("name", metavar="NAME")
     clean = _command(commands, "clean", _clean, "delete checkpoints; record and winner stay")
     clean.add_argument("name", metavar="NAME")
     export = _command(commands, "export", _export, "write a trial's best checkpoint as files")
@@ -133,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     ui.add_argument(
         "--tracking", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db"
     )
-    for command in (lister, status, stop, clean, export, evaluate, predict):
+    for command in (lister, status, stop, report, clean, export, evaluate, predict):
         command.add_argument("--storage", type=Path, default=Path("searches"), metavar="DIR")
     return top
 
@@ -274,6 +277,16 @@ def _stop(options: argparse.Namespace) -> int:
         f"{options.name}: its trials will stop within seconds; then its driver exports the best "
         "so far. The same search line continues it"
     )
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from .exports import begun_study, read_search
+    from .report import read_result, write_report
+
+    config = read_search(options.name, options.storage)
+    study = begun_study(config)
+    print(f"wrote {write_report(read_result(config, study), study)}")
     return 0
 
 

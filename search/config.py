@@ -175,8 +175,8 @@ HIDDEN = ":***@"
 
 
 def redacted(uri: str) -> str:
-    """A URL without its password."""
-    return re.sub(r"(?<=//)([^/:@]*):[^/@]*@", rf"\1{HIDDEN}", uri)
+    """A URL without its password, or a text without those of its URLs."""
+    return re.sub(r"(?<=//)([^/:@\s]*):[^/@\s]*@", rf"\1{HIDDEN}", uri)
 
 
 def stored(config: SearchConfig) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """What a search keeps on disk: checkpoints that are needed, and those worth keeping."""
 
-import contextlib
 import errno
 import shutil
 from pathlib import Path
 
 from trainer.checkpoint import BEST, LAST, PREVIOUS
 from trainer.config import BadInput
+from trainer.review import REVIEW
 
 from .config import SearchConfig, trial_folder
 from .lock import Busy, locked
@@ -23,8 +23,9 @@ def is_full(error: BaseException) -> bool:
 
 
 def tidy(config: SearchConfig, study: Study) -> None:
-    """Delete what no one needs any more: ended trials' last checkpoints, and of their best ones the
-    worst, as long as all together are over the cap; none that may become the winner's."""
+    """Delete what no one needs any more: ended trials' last checkpoints, and of their best ones,
+    with their reviews, the worst, as long as all together are over the cap; none that may become
+    the winner's."""
     needed = may_win(config, study.records.values())
     ended = [r for r in order(config, study.records.values()) if r.end is not None]
     total = 0
@@ -32,21 +33,27 @@ def tidy(config: SearchConfig, study: Study) -> None:
         folder = trial_folder(config.folder, record.number)
         for name in (LAST, PREVIOUS):
             (folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            total += (folder / BEST).stat().st_size
-            if record.number not in needed and total > config.search.disk_cap:
-                (folder / BEST).unlink()
+        total += sum(file.stat().st_size for file in _kept(folder))
+        if record.number not in needed and total > config.search.disk_cap:
+            for file in _kept(folder):
+                file.unlink()
+
+
+def _kept(trial: Path) -> list[Path]:
+    """What an ended trial keeps: its best checkpoint, and its review."""
+    return [f for f in (trial / BEST, *(trial / REVIEW).glob("*")) if f.is_file()]
 
 
 def clean(config: SearchConfig, study: Study) -> int:
-    """Delete the shared phases and the trials' checkpoints; the record, the winner, and the best
-    checkpoints that may yet become another winner's stay.
+    """Delete the shared phases and the trials' checkpoints and reviews; the record, the winner, and
+    those of trials that may yet become another winner stay.
 
     Returns the bytes that became free. Raises BadInput while the search runs.
     """
     needed = {
-        trial_folder(config.folder, number) / BEST
+        file
         for number in may_win(config, study.records.values())
+        for file in _kept(trial_folder(config.folder, number))
     }
     freed = 0
     try:

@@ -46,7 +46,7 @@ from .space import Space, apply, read_space
 from .stopping import Stopping, withdraw_request
 from .study import Study
 from .trial import resolve_precision, run_trial
-from .watchers import Watchers, draw_data, start_tracking
+from .watchers import Watchers, draw_data, start_tracking, try_report
 from .winner import export_winner
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def run_trials(
     """Run what is left to run; returns why the search stopped early, if for a reason to tell."""
     study.set("state", "running")
     study.set("resources", share.model_dump())
-    tracking = start_tracking(config, space, study)
+    tracking = start_tracking(config, data, study)
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
     stopping = Stopping(study, config.folder, config.search.max_failed_trials)
     asha = None if config.search.asha == "off" else config.search.asha
@@ -272,7 +272,7 @@ def conclude(
         metrics = export_winner(config, data, study, best, progress)
         study.set("winner", {"trial": best.record.number, "metrics": metrics})
     result = SearchResult(config, space, rows, best, metrics, costs(config, study), state, reason)
-    tracking = start_tracking(config, space, study, result)
+    tracking = start_tracking(config, data, study, try_report(result, study))
     if not tracking.close(TRACKING_PATIENCE):
         log.warning("MLflow lacks the final rows; the same line again fills them in")
     elif metrics:

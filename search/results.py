@@ -197,7 +197,7 @@ def winner(rows: list[Row]) -> Row | None:
 def costs(config: SearchConfig, study: Study) -> Costs:
     """What the search cost."""
     records = list(study.records.values())
-    reports = [report for record in records for report in record.reports.values()]
+    reports = [report for record in records for report in list(record.reports.values())]
     whole = config.train.head.epochs + config.train.unfreeze.epochs
     seconds = sum(report.seconds for report in reports if not report.forked)
     share = Resources.model_validate(study.get("resources", {}))

@@ -5,6 +5,7 @@ from trainer.data.formats import load
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, fit
 from trainer.precision import resolve
+from trainer.review import review
 
 from .config import SearchConfig, trial_folder
 from .driver import TRACKING_PATIENCE, conclude
@@ -36,7 +37,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
             study.set("precision", resolve(config.train.precision))
         study.set("state", "running")
         draw_data(config, data)
-        tracking = start_tracking(config, [], study)
+        tracking = start_tracking(config, data, study)
         progress.start(config, study, lambda: 1)
 
         def report(epoch: EpochReport) -> bool:
@@ -52,6 +53,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
             try:
                 fit(written, data, folder, report, phases)
                 if not is_requested(config.folder):
+                    review(written, data.val, folder)
                     study.end(0, End.FINISHED)
             except Diverged as error:
                 study.end(0, End.DIVERGED, str(error))

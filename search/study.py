@@ -222,6 +222,7 @@ class Study:
         record = self.records[number]
         if record.end is not None:
             return
+        text = redacted(text)  # an error may name a URL
         trial = optuna.Trial(self.optuna, self._ids[number])
         trial.set_user_attr("end", end.value)
         if text:

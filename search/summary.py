@@ -14,6 +14,7 @@ from .config import SearchConfig, redacted, stored, tracking_uri, write_yaml
 from .exports import begun_study, read_search
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress
+from .report import REPORT
 from .resources import here
 from .results import (
     Costs,
@@ -84,7 +85,10 @@ def print_result(result: SearchResult) -> None:
         return
     _print_winner(console, result)
     folder = config.folder / "winner"
-    console.print(f"\n{folder} holds the weights, figures and pictures. Next:")
+    console.print(f"\n{folder} holds the weights, figures and pictures.")
+    if (config.folder / REPORT).is_file():
+        console.print(f"{config.folder / REPORT} tells what won and why.")
+    console.print("Next:")
     for line in (
         f"unfreeze predict {config.name} PICTURES --out predicted",
         f"unfreeze export {config.name} --out model",

@@ -1,24 +1,28 @@
 """MLflow as a mirror of the study: what it lacks is filled in, by one thread of the driver.
 
 A trial is a child run of its search's run. Rows carry the study's timestamps, so that a replay
-writes the same rows; a server that is away delays them and stops nothing.
+writes the same rows; a server that is away delays them and stops nothing. Credentials are MLflow's
+own affair: it reads them from the environment, and nothing here sees them.
 """
 
+import json
 import logging
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from trainer.fit import EpochReport
+from trainer.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW
 
+from .config import redacted, trial_folder
+from .description import Description, by_field, flat_metrics, run_name
 from .study import End, Study, TrialRecord
 
 log = logging.getLogger(__name__)
@@ -34,25 +38,24 @@ STATUS = {
 RETRY_SECONDS = 5.0
 UNKNOWN_SECONDS = 10.0
 """Seconds to wait, at the end, for a server that never answered."""
+KIND = "custom_model_development"
+"""Of an experiment: MLflow shows one of training, and not of language models."""
 BATCH = 900
 """Metrics a request; MLflow takes 1000."""
-SEARCH = None
-"""Stands for the search itself in the queue of trial numbers."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What MLflow shows of the search itself."""
+class Turn(IntEnum):
+    """What is filled in, in this order: the search's run is the parent of the others, and files
+    may be slow."""
 
-    status: str
-    """RUNNING, FINISHED, FAILED or KILLED."""
-    params: dict[str, str]
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    texts: dict[str, str]
-    """Artifacts by file name."""
-    files: tuple[Path, ...] = ()
-    """Artifacts that are files, each written once."""
+    SEARCH = 0
+    ROWS = 1
+    FILES = 2
+
+
+Item = tuple[Turn, int]
+"""And the trial's number; the search's own is WHOLE."""
+WHOLE = -1
 
 
 class NoTracking:
@@ -69,11 +72,17 @@ class NoTracking:
 class MlflowTracking:
     """Fills MLflow from a study in a thread of its own.
 
-    `describe` gives the search's params, tags and text artifacts as they stand.
+    `describe` gives the search's params, tags and artifacts as they stand; `folder` is the
+    search's, where finished trials leave their reviews.
     """
 
     def __init__(
-        self, uri: str, study: Study, name: str, describe: Callable[[], Description]
+        self,
+        uri: str,
+        study: Study,
+        name: str,
+        folder: Path,
+        describe: Callable[[], Description],
     ) -> None:
         # MLflow retries for minutes by itself; we come again anyway, and must not hold up an end
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -86,32 +95,34 @@ class MlflowTracking:
         self._uri = uri
         self._study = study
         self._name = name
+        self._folder = folder
         self._describe = describe
-        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._runs: dict[int, str] = {}
         self._logged: dict[int, set[int]] = {}
         self._written: dict[str, str] = {}
+        self._filed: set[int] = set()
         self._parent: str | None = None
         self._complained = False
-        self._reached = False
+        self._reached = uri.startswith("sqlite")  # a file is there; making its tables takes a while
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         for number in study.records:
-            self._queue.put(number)
-        self._queue.put(SEARCH)
+            self.wake(number)
+        self.wake(None)
         self._thread.start()
 
     def wake(self, number: int | None) -> None:
         """Something about this trial (None: the search) is new in the study."""
-        self._queue.put(number)
+        self._queue.put((Turn.SEARCH, WHOLE) if number is None else (Turn.ROWS, number))
 
     def close(self, seconds: float) -> bool:
         """Wait until everything is filled in, at most so long; False when something is missing.
 
         For a server that never answered it does not wait long.
         """
-        self._queue.put(SEARCH)
+        self.wake(None)
         self._closing.set()
         self._thread.join(min(seconds, UNKNOWN_SECONDS))
         if self._reached:
@@ -121,36 +132,46 @@ class MlflowTracking:
         return complete
 
     def _work(self) -> None:
-        stale: dict[int | None, None] = {}
+        stale: dict[Item, int] = {}  # with the times it failed: what never goes blocks nothing
         while True:
             self._collect(stale, wait=not stale and not self._closing.is_set())
             if not stale and self._closing.is_set():
                 return
-            # the search first: its run is the parent of the others
-            for number in sorted(stale, key=lambda n: -1 if n is SEARCH else n):
+            for item in sorted(stale, key=lambda item: (stale[item], item)):
                 if self._abandoned.is_set():
                     return
                 try:
-                    self._fill_search() if number is SEARCH else self._fill_trial(number)
+                    self._fill(*item)
                     self._reached = True
-                    del stale[number]
+                    del stale[item]
                 except Exception as error:  # whatever a server, a disk or a network can do
+                    stale[item] += 1
                     self._complain(error)
                     time.sleep(RETRY_SECONDS)
                     break
 
-    def _collect(self, stale: dict[int | None, None], wait: bool) -> None:
+    def _collect(self, stale: dict[Item, int], wait: bool) -> None:
         try:
             while True:
-                stale[self._queue.get(timeout=0.5 if wait else 0)] = None
+                stale.setdefault(self._queue.get(timeout=0.5 if wait else 0), 0)
                 wait = False
         except queue.Empty:
             return
 
+    def _fill(self, turn: Turn, number: int) -> None:
+        if turn is Turn.ROWS:
+            self._fill_trial(number)
+        elif turn is Turn.SEARCH:
+            self._fill_search()
+        elif number == WHOLE:
+            self._file_search()
+        else:
+            self._file_trial(number)
+
     def _complain(self, error: Exception) -> None:
         if not self._complained:
             self._complained = True
-            reason = (str(error).splitlines() or [""])[0][:200]
+            reason = redacted((str(error).splitlines() or [""])[0])[:200]
             log.warning(
                 "MLflow does not take our rows (%s: %s); the search goes on, and they are filled "
                 "in when it does",
@@ -177,21 +198,31 @@ class MlflowTracking:
             params=[Param(k, v) for k, v in params.items()],
             tags=[RunTag(k, v) for k, v in tags.items()],
         )
-        for name, text in description.texts.items():
-            if self._is_new(f"text {name}", text):
-                client.log_text(parent, text, name)
-                self._written[f"text {name}"] = text
-        for file in description.files:
-            if self._is_new(f"file {file}", "written"):
-                client.log_artifact(parent, str(file))
-                self._written[f"file {file}"] = "written"
+        if description.inputs and self._is_new("inputs", "logged"):
+            client.log_inputs(parent, [one.entity() for one in description.inputs])
+            self._written["inputs"] = "logged"
         self._written |= {f"metric {k}": str(v) for k, v in metrics.items()}
         self._written |= {f"param {k}": v for k, v in params.items()}
         self._written |= {f"tag {k}": v for k, v in tags.items()}
         if description.status == "RUNNING":
             client.update_run(parent, status="RUNNING")
         else:
-            client.set_terminated(parent, description.status)
+            ended = [r.ended for r in list(self._study.records.values()) if r.ended]
+            at = _milliseconds(max(ended, default=time.time()))
+            client.set_terminated(parent, description.status, at)
+        self._queue.put((Turn.FILES, WHOLE))
+
+    def _file_search(self) -> None:
+        description, parent = self._describe(), self._parent_run()
+        for name, text in description.texts.items():
+            if self._is_new(f"text {name}", text):
+                self._client.log_text(parent, text, name)
+                self._written[f"text {name}"] = text
+        for file in description.files:
+            stamp = str(file.stat().st_mtime_ns)
+            if self._is_new(f"file {file.name}", stamp):
+                self._client.log_artifact(parent, str(file))
+                self._written[f"file {file.name}"] = stamp
 
     def _is_new(self, key: str, value: str) -> bool:
         return self._written.get(key) != value
@@ -202,16 +233,24 @@ class MlflowTracking:
             identity = (
                 experiment.experiment_id
                 if experiment
-                else self._client.create_experiment(self._name, artifact_location(self._uri))
+                else self._client.create_experiment(
+                    self._name, artifact_location(self._uri), {"mlflow.experimentKind": KIND}
+                )
             )
             self._experiment = identity
             tags = {"unfreeze.search": self._study.get("id"), "unfreeze.kind": "search"}
+            started = [r.started for r in list(self._study.records.values()) if r.started]
             run = self._find(tags) or self._client.create_run(
-                identity, run_name=self._name, tags=tags
+                identity,
+                start_time=_milliseconds(min(started, default=time.time())),
+                run_name=self._name,
+                tags=tags,
             )
             self._parent = run.info.run_id
             # what an earlier driver wrote is not written again
             self._written |= {f"metric {k}": str(v) for k, v in run.data.metrics.items()}
+            if run.inputs and run.inputs.dataset_inputs:
+                self._written["inputs"] = "logged"
         return self._parent
 
     def _find(self, tags: dict[str, str]) -> Run | None:
@@ -234,6 +273,21 @@ class MlflowTracking:
             self._client.log_batch(run, metrics=rows[start : start + BATCH])
         self._logged[number] |= {report.epoch for report in reports}
         self._write_end(run, record)
+        if record.end is not None and number not in self._filed:
+            self._queue.put((Turn.FILES, number))
+
+    def _file_trial(self, number: int) -> None:
+        """Log a finished trial's review; others have none."""
+        run, place = self._runs[number], trial_folder(self._folder, number) / REVIEW
+        if place.is_dir():
+            there = {file.path for file in self._client.list_artifacts(run)}
+            for name in (PREDICTIONS, MISSES, CURVES, CLASSES):
+                if name not in there and (place / name).is_file():
+                    self._client.log_artifact(run, str(place / name))
+            # MLflow shows this json as a table, and not as text
+            tables = [{"path": CLASSES, "type": "table"}]
+            self._client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(tables))
+        self._filed.add(number)
 
     def _trial_run(self, record: TrialRecord) -> str:
         number = record.number
@@ -249,7 +303,7 @@ class MlflowTracking:
                     tags={**tags, "unfreeze.origin": record.origin},
                 )
             identity = run.info.run_id
-            params = [Param(k, str(v)) for k, v in record.parameters.items()]
+            params = [Param(k, str(v)) for k, v in by_field(record).items()]
             self._client.log_batch(identity, params=params)
             history = self._client.get_metric_history(identity, "val/map")
             self._logged[number] = {row.step for row in history}
@@ -280,40 +334,6 @@ def artifact_location(uri: str) -> str | None:
     None leaves the place to the server."""
     file = uri.removeprefix("sqlite:///")
     return None if file == uri else (Path(file).resolve().parent / "mlartifacts").as_uri()
-
-
-def flat_metrics(report: EpochReport) -> dict[str, float]:
-    """A report's numbers under the names by which MLflow groups them."""
-    rows = {
-        "val/map": report.map,
-        "val/map_50": report.map_50,
-        "val/map_75": report.map_75,
-        "best_map": report.best_map,  # MLflow sorts runs by a metric's last value
-        "phase/depth": report.depth,
-        "phase/unfreeze_epoch": report.unfreeze_epoch,
-        "time/seconds": report.seconds,
-        "time/images_per_second": report.images_per_second,
-    }
-    rows |= {f"train/{name}": value for name, value in report.losses.items()}
-    for name, group in report.groups.items():
-        part, _, no_decay = name.partition(" ")
-        rows[f"lr/{part}"] = group.lr
-        rows[f"trainable/{part}"] = rows.get(f"trainable/{part}", 0) + group.trainable
-        if not no_decay:
-            rows[f"weight_decay/{part}"] = group.weight_decay
-    return {name: float(value) for name, value in rows.items()}
-
-
-def run_name(record: TrialRecord) -> str:
-    """A child run's name, so that a list of them reads well: `#07 depth 3 lr 0.0012`."""
-    parts = [f"#{record.number:02}"]
-    for parameter, short in (("train.unfreeze.depth", "depth"), ("train.unfreeze.lr", "lr")):
-        for name, value in record.parameters.items():
-            if name.split(" ")[0] == parameter:
-                parts.append(
-                    f"{short} {value:.2g}" if isinstance(value, float) else f"{short} {value}"
-                )
-    return " ".join(parts)
 
 
 def _milliseconds(seconds: float) -> int:

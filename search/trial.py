@@ -14,6 +14,7 @@ from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, fit
 from trainer.phase_cache import PhaseCache
 from trainer.precision import resolve
+from trainer.review import review
 
 from .config import trial_folder
 from .disk import is_full
@@ -54,14 +55,10 @@ def run_trial(
 
             on_step()
             try:
-                fit(
-                    TrainConfig.model_validate(config["config"]),
-                    data,
-                    own,
-                    report,
-                    phase_cache(folder, disk_cap),
-                    on_step=on_step,
-                )
+                trial = TrainConfig.model_validate(config["config"])
+                cache = phase_cache(folder, disk_cap)
+                fit(trial, data, own, report, cache, on_step=on_step)
+                review(trial, data.val, own, on_step)
             finally:
                 faulthandler.cancel_dump_traceback_later()
     except Diverged as error:

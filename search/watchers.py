@@ -1,21 +1,26 @@
 """What watches a search: MLflow, the progress shown, the disk. None of it can stop the work."""
 
 import logging
-from collections.abc import Callable
-from functools import partial
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from trainer.config import Data
 from trainer.data.dataset import Splits
 from trainer.data.overview import OVERVIEW, draw_overview
 
 from .config import SearchConfig, stored, tracking_uri, write_yaml
+from .description import DataInput, Description
 from .progress import Progress
-from .results import SearchResult, markdown, rank, winner
-from .space import Space
+from .report import read_result, verdict, write_report
+from .results import SearchResult, markdown
 from .study import Study
-from .tracking import Description, MlflowTracking, NoTracking
+from .tracking import MlflowTracking, NoTracking
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,8 @@ STATUS = {
     "failed": "FAILED",
     "disk full": "FAILED",
 }
+NOTE = 7900
+"""Characters that a tag of MLflow's holds, and a bit less."""
 
 
 class Watchers(tune.Callback):
@@ -66,6 +73,7 @@ class Watchers(tune.Callback):
             self._tracking.wake(number)
             self._progress.update(number)
             if ended:
+                self._tracking.wake(None)  # the best so far, and the table
                 self._tidy()
         except Exception:  # a closed terminal, say: watching must not stop the work
             log.debug("progress failed", exc_info=True)
@@ -79,12 +87,14 @@ class Watchers(tune.Callback):
 
 
 def start_tracking(
-    config: SearchConfig, space: Space, study: Study, result: SearchResult | None = None
+    config: SearchConfig, data: Splits, study: Study, report: Path | None = None
 ) -> MlflowTracking | NoTracking:
+    """Begin to mirror a search; `report` is its page, where it has one."""
     uri = tracking_uri(config.tracking)
     if uri == "off":
         return NoTracking()
-    return MlflowTracking(uri, study, config.name, partial(_describe, config, space, study, result))
+    describe = partial(_describe, config, data, study, report)
+    return MlflowTracking(uri, study, config.name, config.folder, describe)
 
 
 def draw_data(config: SearchConfig, data: Splits) -> None:
@@ -98,21 +108,42 @@ def draw_data(config: SearchConfig, data: Splits) -> None:
         log.warning("the picture of the data could not be drawn", exc_info=True)
 
 
-def _describe(
-    config: SearchConfig, space: Space, study: Study, result: SearchResult | None
-) -> Description:
-    rows = rank(config, space, list(study.records.values()))
-    best = winner(rows)
-    tags = {"unfreeze.state": str(study.get("state")), "unfreeze.data": str(study.get("data"))}
-    metrics = {}
+def try_report(result: SearchResult, study: Study) -> Path | None:
+    """Write the search's page; None, and a warning, where that fails."""
+    try:
+        return write_report(result, study)
+    except Exception as error:  # a page must not lose a search its result
+        log.warning("the report could not be written (%s: %s)", type(error).__name__, error)
+        return None
+
+
+def _describe(config: SearchConfig, data: Splits, study: Study, report: Path | None) -> Description:
+    result = read_result(config, study)
+    best, table = result.winner, markdown(result.space, result.rows)
+    said = "\n".join(f"- {line}" for line in verdict(result))
+    tags = {
+        "unfreeze.state": result.state,
+        "unfreeze.data": str(study.get("data")),
+        **code_version(),
+        "mlflow.source.name": "unfreeze",
+        "mlflow.source.type": "LOCAL",
+        # what the run's page begins with; the table is whole in table.md
+        "mlflow.note.content": f"{said}\n\n{table}"[:NOTE],
+    }
+    metrics = {
+        "epochs/trained": float(result.costs.run),
+        "epochs/forked": float(result.costs.forked),
+        "epochs/stopped": float(result.costs.stopped),
+    }
     if best is not None:
         tags["unfreeze.best_trial"] = str(best.record.number)
+        tags["unfreeze.best_map"] = f"{best.map or 0.0:.4f}"
         metrics["best_map"] = best.map or 0.0
     for split in ("val", "test"):
-        figures = result.metrics.get(split, {}).get("figures", {}) if result else {}
+        figures = result.metrics.get(split, {}).get("figures", {})
         metrics |= {f"winner/{split}_{k}": v for k, v in figures.items() if v is not None}
     return Description(
-        status=STATUS.get(str(study.get("state")), "KILLED"),
+        status=STATUS.get(result.state, "KILLED"),
         params={
             "detector": config.model.detector,
             "backbone": config.model.backbone,
@@ -121,9 +152,37 @@ def _describe(
         },
         tags=tags,
         metrics=metrics,
-        texts={
-            "search.yaml": write_yaml(stored(config)),
-            "table.md": markdown(space, rows),
-        },
-        files=tuple(file for file in [config.folder / OVERVIEW] if file.is_file()),
+        texts={"search.yaml": write_yaml(stored(config)), "table.md": table},
+        files=tuple(file for file in (report, config.folder / OVERVIEW) if file and file.is_file()),
+        inputs=tuple(_inputs(config, data)),
     )
+
+
+def _inputs(config: SearchConfig, data: Splits) -> Iterator[DataInput]:
+    name = config.data if isinstance(config.data, str) else config.name
+    for split in filter(None, (data.train, data.val, data.test)):
+        file = getattr(config.data, split.name) if isinstance(config.data, Data) else None
+        yield DataInput(
+            split=split.name,
+            name=f"{name} {split.name}",
+            digest=split.digest,
+            source=str(file or name),
+            pictures=len(split.pictures),
+            boxes=sum(len(picture.boxes) for picture in split.pictures),
+        )
+
+
+@cache
+def code_version() -> dict[str, str]:
+    """Tags that say which code runs: the version, and in a git checkout its commit."""
+    try:
+        tags = {"unfreeze.version": version("unfreeze")}
+    except PackageNotFoundError:  # run from its folder
+        tags = {"unfreeze.version": "not installed"}
+    root = Path(__file__).parents[1]
+    if (root / ".git").exists():
+        line = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        found = subprocess.run(line, capture_output=True, text=True, check=False)
+        if found.returncode == 0:
+            tags["mlflow.source.git.commit"] = found.stdout.strip()
+    return tags

@@ -172,30 +172,41 @@ def score(truth: Truth, results: list[dict[str, Any]]) -> Metrics:
     """The COCO figures of detections in COCO's result format, by hotcoco."""
     if not results:
         return _nothing_found(truth.split)
-    return _metrics(hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox"), truth.split)
+    run = hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox")
+    return _metrics(_evaluated(run), truth.split)
 
 
 def score_finally(split: Split, results: list[dict[str, Any]]) -> Metrics:
     """The same by pycocotools, whose figures are what others compare with."""
     if not results:  # its loadRes fails on an empty list
         return _nothing_found(split)
+    return _metrics(compare(split, results), split)
+
+
+def compare(split: Split, results: list[dict[str, Any]]) -> COCOeval:
+    """pycocotools' evaluation of detections (at least one), accumulated."""
     coco = COCO()
     coco.dataset = as_coco(split)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints unasked
         coco.createIndex()
         found = coco.loadRes([dict(result) for result in results])
-    return _metrics(COCOeval(coco, found, "bbox"), split)
+    return _evaluated(COCOeval(coco, found, "bbox"))
 
 
 def _nothing_found(split: Split) -> Metrics:
     return Metrics(dict.fromkeys(FIGURES, 0.0), {c.name: 0.0 for c in split.categories})
 
 
-def _metrics(run: Any, split: Split) -> Metrics:
-    """Evaluate with a `COCOeval` of either library: both have the same face."""
+def _evaluated(run: Any) -> Any:
+    """A `COCOeval` of either library, both of which have the same face."""
     with contextlib.redirect_stdout(io.StringIO()):
         run.evaluate()
         run.accumulate()
+    return run
+
+
+def _metrics(run: Any, split: Split) -> Metrics:
+    with contextlib.redirect_stdout(io.StringIO()):
         run.summarize()
     figures = {name: _or_none(value) for name, value in zip(FIGURES, run.stats, strict=True)}
     # precision: IoU thresholds x recalls x classes x areas (all first) x detections (100 last)

@@ -33,6 +33,7 @@ from .optim import GroupReport
 from .phase_cache import PhaseCache, digest
 from .phases import Phase, plan
 from .precision import device, resolve
+from .usage import Meter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class EpochReport:
     """Of training."""
     forked: bool
     """Whether the epoch was taken over from another trial instead of run."""
+    system: dict[str, float] = field(default_factory=dict)
+    """What its process took of its machine, see `trainer.usage`; empty in older studies."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def fit(
         for phase, key in zip(phases, keys, strict=True):
             _share(run, phase, key, folder, reuse)  # where a killed worker came no further
             for epoch in range(max(phase.first_epoch, run.epoch), phase.end):
-                started = time.monotonic()
+                started, meter = time.monotonic(), Meter()
                 on_step()
                 set_depth(
                     run.detector,
@@ -175,6 +178,7 @@ def fit(
                         seconds=ended - started,
                         images_per_second=len(data.train.pictures) / (trained - started),
                         forked=False,
+                        system=meter.read(),
                     )
                 )
                 _keep(run, phase, config, folder)

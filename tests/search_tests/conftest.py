@@ -1,24 +1,38 @@
 """What the tests of search share: made-up reports, a small search, a folder to stand in."""
 
+import contextlib
 import copy
 import io
-from collections.abc import Callable
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 from rich.console import Console
 
-from search.config import SearchConfig, resolve, write_yaml
+from search.config import SearchConfig, resolve, stored, write_yaml
 from search.progress import Lines
 from search.results import SearchResult
 from search.single import train
-from search.study import End, TrialRecord
+from search.space import read_space
+from search.study import End, Study, TrialRecord, open_study
 from trainer.config import Data, override
+from trainer.evaluate import FIGURES
 from trainer.fit import EpochReport
 from trainer.optim import GroupReport
+from trainer.review import CURVES, MISSES, PREDICTIONS, REVIEW
 
 SEARCH: dict[str, Any] = {
     "name": "tiny",
@@ -139,6 +153,123 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
     MlflowClient(uri)
     return uri
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A finished search that nothing was trained for: its folder looks as a real one does."""
+
+    config: SearchConfig
+    study: Study
+
+
+@pytest.fixture(scope="session")
+def made_up(
+    make_raw: Callable[..., dict[str, Any]],
+    make_reports: Callable[..., list[EpochReport]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> MadeUp:
+    """Ten trials, deeper ones better, with a confirmed winner, its export and its review; trials
+    stopped, diverged and failed. Do not write to it."""
+    place = tmp_path_factory.mktemp("made-up")
+    raw = make_raw({"name": "made-up", "space": SPACE, "storage": str(place), "tracking": "off"})
+    config = resolve(raw, place)
+    study = open_study(config.folder, config.name, seed=1, trials=10)
+    for key, value in {"id": "made up", "data": "d" * 64, "precision": "fp32"}.items():
+        study.set(key, value)
+    study.set("resources", {"cpus_per_trial": 1, "gpus_per_trial": 0})
+    written = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
+    study.enqueue({**written, "train.unfreeze.schedule": "gradual"}, "as written")
+    ends = [End.FINISHED, End.PRUNED, End.DIVERGED, End.ERROR, End.PRUNED] + [End.FINISHED] * 5
+    for number, end in enumerate(ends):
+        study.ask(read_space(SPACE), config)
+        depth = int(study.records[number].parameters["train.unfreeze.depth"])
+        epochs = 10 if end is End.FINISHED else 2
+        maps = [0.1 + epoch * (0.02 + depth / 300) for epoch in range(epochs)]
+        for report in make_reports(maps, forked=min(1, number)):
+            study.record(number, report)
+        text = "KeyError: <script>alert(1)</script> at http://me:canary@host/"
+        study.end(number, end, text if end is End.ERROR else "")
+    best = max(study.records.values(), key=lambda r: r.best.map if r.best else 0)
+    study.enqueue(best.parameters, f"confirms #{best.number}", confirms=best.number, seed=1)
+    study.ask(read_space(SPACE), config)
+    assert best.best is not None
+    for report in make_reports([best.best.map - 0.01 * k for k in range(9, -1, -1)]):
+        study.record(10, report)
+    study.end(10, End.FINISHED)
+    study.set("state", "done")
+    _write_export(config, best.number)
+    return MadeUp(config, study)
+
+
+def _write_export(config: SearchConfig, trial: int) -> None:
+    (config.folder / "search.yaml").write_text(write_yaml(stored(config)))
+    figures = dict.fromkeys(FIGURES, 0.5)
+    split = {"figures": figures, "per_class": {"red": 0.6, "</script><b>": None}}
+    test = {**split, "figures": figures | {"map": 0.47}, "looks": 1}
+    metrics = {"of": {"trial": trial, "epoch": 10}, "val": split, "test": test}
+    pictures = config.folder / "winner" / "pictures"
+    review = config.folder / "trials" / str(trial) / REVIEW
+    for place in (pictures, review):
+        place.mkdir(parents=True)
+    (config.folder / "winner" / "metrics.json").write_text(json.dumps(metrics))
+    for file in (pictures / "one.jpg", review / PREDICTIONS, review / MISSES, review / CURVES):
+        Image.new("RGB", (1400, 900), "teal").save(file)
+
+
+def free_port() -> int:
+    """A port of this machine's that nobody uses."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(line: list[str], url: str, environment: dict[str, str] | None = None) -> Iterator[None]:
+    """Run a server while the test lasts, from when it answers."""
+    every = os.environ | (environment or {})
+    server = subprocess.Popen(line, env=every, start_new_session=True)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), urllib.request.urlopen(url):
+                break
+            assert server.poll() is None, "the server died"
+            time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # its workers too, and without its leave
+        server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of an empty database in a PostgreSQL of the test's own."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("needs Debian's postgresql")
+    programs = found[-1].parent
+    # not below pytest's own folder, which only its user may enter
+    place = Path(tempfile.mkdtemp(prefix="unfreeze-postgresql-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # it refuses to run as root
+        shutil.chown(place, "postgres", "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    port = free_port()
+
+    def call(*line: object) -> None:
+        subprocess.run(
+            [*as_user, *map(str, line)], check=True, cwd=place, stdout=subprocess.DEVNULL
+        )
+
+    data = place / "data"
+    call(programs / "initdb", "-D", data, "-U", "unfreeze", "--auth=trust")
+    options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
+    call(programs / "pg_ctl", "-D", data, "-l", place / "log", "-w", "-o", options, "start")
+    try:
+        yield f"postgresql://unfreeze:any@127.0.0.1:{port}/postgres"
+    finally:
+        call(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(place)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,7 @@
 """The study in a database: the same search, and optuna-dashboard opens it."""
 
-import contextlib
 import json
-import os
-import shutil
-import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -22,39 +17,6 @@ from trainer.config import BadInput
 from .conftest import SPACE
 
 Make = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an empty database in a PostgreSQL of the test's own."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.skip("needs Debian's postgresql")
-    programs = found[-1].parent
-    place = tmp_path_factory.mktemp("postgresql")
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # it refuses to run as root
-        shutil.chown(place, "postgres", "postgres")
-        for parent in place.parents[:2]:
-            parent.chmod(0o755)
-        as_user = ["runuser", "-u", "postgres", "--"]
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def call(*line: object) -> None:
-        subprocess.run(
-            [*as_user, *map(str, line)], check=True, cwd=place, stdout=subprocess.DEVNULL
-        )
-
-    data = place / "data"
-    call(programs / "initdb", "-D", data, "-U", "unfreeze", "--auth=trust")
-    options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
-    call(programs / "pg_ctl", "-D", data, "-l", place / "log", "-w", "-o", options, "start")
-    try:
-        yield f"postgresql://unfreeze:any@127.0.0.1:{port}/postgres"
-    finally:
-        call(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])

@@ -18,13 +18,13 @@ from rich.console import Console
 from search.asha import stops
 from search.cli import main
 from search.config import Confirm, SearchConfig, resolve, write_yaml
+from search.description import flat_metrics
 from search.driver import run
 from search.exports import evaluate_model
 from search.progress import Lines
 from search.results import SearchResult
 from search.space import as_written
 from search.study import End, Study, TrialRecord, read_study
-from search.tracking import flat_metrics
 from trainer.checkpoint import load
 from trainer.config import BadInput, Data, TrainConfig, override
 from trainer.export import load_export
@@ -244,6 +244,21 @@ def test_trials_are_children_of_the_search_with_their_ends(searched: Searched) -
         assert child.data.tags["mlflow.parentRunId"] == searched.parent.info.run_id
         assert child.data.tags["unfreeze.end"] == record.end.value
         assert child.info.status == ENDS[record.end][1]
+
+
+def test_mlflow_has_the_report_and_every_finished_trials_review(searched: Searched) -> None:
+    client = MlflowClient(str(searched.config.tracking))
+    files = {f.path for f in client.list_artifacts(searched.parent.info.run_id)}
+    assert files == {"search.yaml", "table.md", "report.html", "data.png"}
+    assert (searched.config.folder / "report.html").is_file()
+    splits = {d.tags[0].value for d in searched.parent.inputs.dataset_inputs}
+    assert splits == {"train", "val"}
+    assert "unfreeze.best_map" in searched.parent.data.tags
+    assert "won" in searched.parent.data.tags["mlflow.note.content"]
+    for number, record in searched.study.records.items():
+        logged = {f.path for f in client.list_artifacts(searched.runs[number].info.run_id)}
+        assert ("predictions.jpg" in logged) == (record.end is End.FINISHED)
+        assert searched.runs[number].data.metrics["system/memory_gb"] > 0
 
 
 def test_the_sampled_values_arrived_in_the_optimizer(searched: Searched) -> None:

@@ -1,8 +1,10 @@
 """MLflow as a mirror of the study, against a real SQLite store."""
 
+import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,18 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from search import tracking
+from search.description import DataInput, Description, flat_metrics
 from search.space import read_space
 from search.study import End, Study, open_study
-from search.tracking import Description, MlflowTracking, NoTracking, flat_metrics, run_name
+from search.tracking import MlflowTracking, NoTracking
+from trainer.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW
 
 from .conftest import SPACE
 
 Make = Callable[..., Any]
 SECONDS = 60.0
+FOLDER = Path("kept")
+"""Of the search, in each test's own."""
 
 
 def described(status: str = "FINISHED") -> Description:
@@ -28,13 +34,16 @@ def described(status: str = "FINISHED") -> Description:
         tags={"unfreeze.state": "done"},
         metrics={"best_map": 0.5},
         texts={"table.md": "| a |\n"},
+        inputs=(
+            DataInput(split="val", name="d val", digest="ab" * 32, source="d", pictures=6, boxes=9),
+        ),
     )
 
 
 @pytest.fixture
 def study(make_search: Make, make_reports: Make) -> Study:
     """A trial of every end, and one that runs."""
-    study = open_study(Path("kept"), "tiny", trials=9)
+    study = open_study(FOLDER, "tiny", trials=9)
     study.set("id", "id of this search")
     study.set("state", "running")
     for number, end in enumerate((*End, None)):
@@ -47,7 +56,7 @@ def study(make_search: Make, make_reports: Make) -> Study:
 
 
 def mirror(store: str, study: Study, name: str, describe: Any = described) -> None:
-    tracker = MlflowTracking(store, study, name, describe)
+    tracker = MlflowTracking(store, study, name, FOLDER, describe)
     assert tracker.close(SECONDS)
 
 
@@ -138,7 +147,7 @@ def test_a_continued_trial_runs_again_in_its_old_run(
     mirror(store, study, "continued")
     _, before = runs_of(store, "continued")
     study.set("state", "running")
-    tracker = MlflowTracking(store, study, "continued", lambda: described("RUNNING"))
+    tracker = MlflowTracking(store, study, "continued", FOLDER, lambda: described("RUNNING"))
     study.record(6, make_reports([0.1, 0.2, 0.1, 0.4])[3])
     study.end(6, End.FINISHED)
     tracker.wake(6)
@@ -154,21 +163,21 @@ def test_a_replay_writes_no_row_of_a_trial_twice(store: str, study: Study) -> No
     study.end(6, End.LOST)
     mirror(store, study, "replay")
     before = {n: everything(store, run) for n, run in runs_of(store, "replay")[1].items()}
-    mirror(store, open_study(Path("kept"), "tiny", trials=9), "replay")
+    mirror(store, open_study(FOLDER, "tiny", trials=9), "replay")
     assert {n: everything(store, run) for n, run in runs_of(store, "replay")[1].items()} == before
 
 
 def test_a_replay_writes_no_row_of_the_search_twice(store: str, study: Study) -> None:
     mirror(store, study, "parent")
     before = everything(store, runs_of(store, "parent")[0])
-    mirror(store, open_study(Path("kept"), "tiny", trials=9), "parent")
+    mirror(store, open_study(FOLDER, "tiny", trials=9), "parent")
     assert everything(store, runs_of(store, "parent")[0]) == before
 
 
 def test_a_replay_into_an_empty_store_writes_the_same_rows(store: str, study: Study) -> None:
     study.end(6, End.PRUNED)
     mirror(store, study, "first place")
-    again = open_study(Path("kept"), "tiny", trials=9)
+    again = open_study(FOLDER, "tiny", trials=9)
     mirror(store, again, "second place")
     first, second = runs_of(store, "first place")[1], runs_of(store, "second place")[1]
     for number, run in first.items():
@@ -217,7 +226,7 @@ def test_a_dead_server_neither_raises_nor_blocks_and_is_told_once(
     monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.05)
     with caplog.at_level(logging.WARNING, logger="search.tracking"):
         started = time.monotonic()
-        tracker = MlflowTracking("http://127.0.0.1:1", study, "dead", described)
+        tracker = MlflowTracking("http://127.0.0.1:1", study, "dead", FOLDER, described)
         for number in study.records:
             tracker.wake(number)
         assert time.monotonic() - started < 5
@@ -230,7 +239,7 @@ def test_a_dead_server_neither_raises_nor_blocks_and_is_told_once(
 
 
 def test_a_database_that_cannot_be_opened_does_not_raise(study: Study) -> None:
-    tracker = MlflowTracking("sqlite:////proc/no/mlflow.db", study, "dead", described)
+    tracker = MlflowTracking("sqlite:////proc/no/mlflow.db", study, "dead", FOLDER, described)
     assert tracker.close(0.1) is False
 
 
@@ -241,30 +250,70 @@ def test_tracking_can_be_off() -> None:
     assert tracker.close(0)
 
 
-def test_metrics_group_by_what_they_are(make_reports: Make) -> None:
-    rows = flat_metrics(make_reports([0.1, 0.3, 0.2])[2])
-    assert rows == {
-        "val/map": 0.2,
-        "val/map_50": 0.4,
-        "val/map_75": 0.1,
-        "best_map": 0.3,
-        "phase/depth": 2,
-        "phase/unfreeze_epoch": 2,
-        "time/seconds": 2.0,
-        "time/images_per_second": 50.0,
-        "train/classification": pytest.approx(1 / 3),
-        "lr/stage5": 1e-4,
-        "lr/head": 1e-3,
-        "trainable/stage5": 15,
-        "trainable/head": 100,
-        "weight_decay/stage5": 1e-4,
-        "weight_decay/head": 1e-4,
-    }
-    assert all(type(value) is float for value in rows.values())
+# -- files ---------------------------------------------------------------------------------------
 
 
-def test_a_run_is_named_after_what_matters(make_record: Make) -> None:
-    lr = "train.unfreeze.lr (train.optimizer=sgd)"
-    parameters = {"train.unfreeze.depth": 3, lr: 0.0012345, "train.momentum": 0.9}
-    assert run_name(make_record(7, [], parameters=parameters)) == "#07 depth 3 lr 0.0012"
-    assert run_name(make_record(123, [])) == "#123"
+@pytest.fixture
+def reviewed(study: Study) -> Study:
+    """The same, whose finished trial left a review."""
+    place = FOLDER / "trials" / "0" / REVIEW
+    place.mkdir(parents=True)
+    for name in (PREDICTIONS, MISSES, CURVES):
+        (place / name).write_bytes(b"picture")
+    (place / ".part").write_bytes(b"half")
+    table = {"columns": ["class", "AP"], "data": [["red", 0.5], ["blue", None]]}
+    (place / CLASSES).write_text(json.dumps(table))
+    return study
+
+
+def test_a_finished_trials_review_is_logged_once(store: str, reviewed: Study) -> None:
+    for _ in range(2):
+        mirror(store, reviewed, "reviewed")
+    client, (_, trials) = MlflowClient(store), runs_of(store, "reviewed")
+    logged = {n: {f.path for f in client.list_artifacts(r.info.run_id)} for n, r in trials.items()}
+    assert logged.pop(0) == {PREDICTIONS, MISSES, CURVES, CLASSES}
+    assert not any(logged.values())
+    place = client.download_artifacts(trials[0].info.run_id, CLASSES)
+    table = json.loads(Path(place).read_text())
+    assert table == {"columns": ["class", "AP"], "data": [["red", 0.5], ["blue", None]]}
+    assert CLASSES in trials[0].data.tags["mlflow.loggedArtifacts"]
+
+
+def test_what_is_never_taken_holds_up_nothing_else(
+    store: str, reviewed: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("no artifacts here")
+
+    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
+    tracker = MlflowTracking(store, reviewed, "refused", FOLDER, described)
+    assert tracker.close(5) is False
+    parent, trials = runs_of(store, "refused")
+    assert parent.info.status == "FINISHED"
+    assert trials.keys() == reviewed.records.keys()
+    assert trials[5].info.status == "FAILED"
+
+
+def test_a_search_shows_its_data_and_files(store: str, study: Study, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("<p>")
+    mirror(store, study, "shown", lambda: replace(described(), files=(page,)))
+    parent, _ = runs_of(store, "shown")
+    files = MlflowClient(store).list_artifacts(parent.info.run_id)
+    assert {f.path for f in files} == {"table.md", "report.html"}
+    (given,) = parent.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("d val", "abababababab")
+    assert json.loads(given.dataset.profile) == {"num_rows": 6, "boxes": 9}
+    mirror(store, study, "shown")
+    assert len(runs_of(store, "shown")[0].inputs.dataset_inputs) == 1
+
+
+def test_a_password_in_an_error_is_not_told(
+    store: str, study: Study, caplog: pytest.LogCaptureFixture
+) -> None:
+    study.end(6, End.ERROR, "cannot reach http://me:canary@host/x")
+    with caplog.at_level(logging.WARNING, logger="search.tracking"):
+        mirror(store, study, "secret")
+    tags = runs_of(store, "secret")[1][6].data.tags
+    assert tags["unfreeze.text"] == "cannot reach http://me:***@host/x"

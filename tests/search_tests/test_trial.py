@@ -14,6 +14,7 @@ from search.study import End
 from search.trial import STACKS, resolve_precision, run_trial
 from trainer.config import Data, TrainConfig
 from trainer.data.dataset import Splits
+from trainer.review import PREDICTIONS, REVIEW
 
 Make = Callable[..., Any]
 HANG = """
@@ -72,6 +73,36 @@ def test_a_trial_that_diverges_says_so(tiny: Splits, tiny_config: Make) -> None:
     ended = run(tiny_config(wild | {"train.warmup_epochs": 0}), tiny)
     assert ended["end"] == End.DIVERGED
     assert ended["text"]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_finished_trial_is_reviewed_and_a_stopped_one_is_not(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    def report(_: dict[str, str]) -> None:
+        if stopped:
+            raise SystemExit  # as Tune does
+
+    monkeypatch.setattr("search.trial.tune.report", report)
+    config = tiny_config({"train.head.epochs": 0, "train.unfreeze.epochs": 1})
+    if stopped:
+        with pytest.raises(SystemExit):
+            run(config, tiny)
+    else:
+        assert run(config, tiny) == {"end": End.FINISHED}
+    assert Path("kept/trials/3", REVIEW, PREDICTIONS).is_file() is not stopped
+
+
+def test_a_review_that_fails_is_no_end_of_the_trial(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("search.trial.tune.report", lambda _: None)
+    monkeypatch.setattr("trainer.review.detect", fail)
+    config = tiny_config({"train.head.epochs": 0, "train.unfreeze.epochs": 1})
+    assert run(config, tiny) == {"end": End.FINISHED}
 
 
 def test_an_error_is_told_in_full(tiny: Splits, tiny_config: Make) -> None:

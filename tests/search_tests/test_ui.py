@@ -1,8 +1,12 @@
-"""`unfreeze ui`: what it refuses before it serves anything."""
+"""`unfreeze ui`: what it refuses before it serves anything, and what it tells."""
+
+import socket
+from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
-from search.ui import serve
+from search.ui import command, environment, serve, told
 from trainer.config import BadInput
 
 
@@ -14,3 +18,40 @@ def test_without_a_store_there_is_nothing_to_show() -> None:
 def test_a_store_behind_a_server_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert serve("http://127.0.0.1:1", 5000) == 0
     assert "http://127.0.0.1:1" in capsys.readouterr().out
+
+
+def test_a_server_is_named_without_its_password(capsys: pytest.CaptureFixture[str]) -> None:
+    serve("http://me:canary@127.0.0.1:1", 5000)
+    assert "http://me:***@127.0.0.1:1" in capsys.readouterr().out
+
+
+def test_a_port_that_is_taken_is_bad_input(store: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(BadInput, match=rf"--port {port}: Address already in use; choose"):
+            serve(store, port)
+
+
+def test_the_searches_pages_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    page = MlflowClient(uri).create_experiment("cells")
+    address, cells = told(uri, 5001)
+    assert address == "http://127.0.0.1:5001 (Ctrl+C ends it)"
+    assert cells.startswith(f"  cells: http://127.0.0.1:5001/#/experiments/{page}/runs")
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 50000 10.0.0.2 22")
+    assert " -L 5001:127.0.0.1:5001 " in told(uri, 5001)[-1]
+    assert told(uri, 5001)[-1].endswith("@10.0.0.2")
+
+
+def test_it_serves_this_machine_alone_and_shows_no_password() -> None:
+    line = command(5001)
+    assert line[line.index("--host") + 1] == "127.0.0.1"
+    assert line[line.index("--allowed-hosts") + 1] == "127.0.0.1:5001,localhost:5001"
+    uri = "postgresql://me:canary@host/mlflow"
+    assert not any("canary" in word for word in line)
+    settings = environment(uri)
+    assert settings["MLFLOW_BACKEND_STORE_URI"] == uri
+    assert settings["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

@@ -1,0 +1,91 @@
+"""Take README's pictures of a search's report and of its runs in MLflow: docs/*.png.
+
+    .venv/bin/python benchmarks/screenshots.py NAME        (needs Debian's chromium)
+
+Where the search was started: its folder is searches/NAME, its store mlflow.db.
+"""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from search.config import tracking_uri
+from search.ui import HOST, RUNS, command, environment
+
+DOCS = Path(__file__).parents[1] / "docs"
+PORT = 5099
+
+
+def main(name: str) -> None:
+    uri = tracking_uri(None)
+    experiment = MlflowClient(uri).get_experiment_by_name(name)
+    assert experiment is not None, f"no search {name} in {uri}"
+    address = f"http://{HOST}:{PORT}"
+    server = subprocess.Popen(
+        command(PORT), env=environment(uri), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+            )
+            page = browser.new_page(viewport={"width": 1100, "height": 1500})
+            page.goto(Path("searches", name, "report.html").resolve().as_uri())
+            keep(page, "report.png")
+            wait_for(f"{address}/health")
+            page.set_viewport_size({"width": 1240, "height": 660})
+            page.goto(f"{address}/#/experiments/{experiment.experiment_id}/{RUNS}")
+            show_runs(page)
+            keep(page, "mlflow.png")
+            browser.close()
+    finally:
+        server.terminate()
+    sizes = {file.name: file.stat().st_size for file in sorted(DOCS.glob("*.png"))}
+    print(json.dumps(sizes))
+
+
+def wait_for(url: str) -> None:
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(url)
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise SystemExit(f"{url} does not answer")
+
+
+def show_runs(page: Page) -> None:
+    """Sort by best_map, which shows it, close MLflow's assistant, and choose columns."""
+    page.get_by_role("button", name="Sort: Created").click()
+    page.get_by_text("best_map", exact=True).last.click()
+    page.get_by_role("button", name="Close").last.click()
+    page.get_by_role("button", name="Columns").click()
+    for name in ("Dataset", "Source", "Models", "val/map_50", "unfreeze.end"):
+        page.get_by_placeholder("Search columns").fill(name)
+        page.wait_for_timeout(500)
+        titles = page.locator("[class*=tree-title]")
+        titles.filter(has_text=re.compile(f"^{name}$")).last.click(timeout=3000)
+    page.keyboard.press("Escape")
+    page.mouse.move(0, 0)
+
+
+def keep(page: Page, name: str) -> None:
+    """A picture of what the window shows, in as many colours as it takes."""
+    page.wait_for_timeout(3000)
+    DOCS.mkdir(exist_ok=True)
+    with Image.open(io.BytesIO(page.screenshot())) as taken:
+        few = taken.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+        few.save(DOCS / name, optimize=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,61 @@
+"""The figures of a report, over a search that was made up."""
+
+import pytest
+
+from search import charts
+from search.report import read_result
+from search.results import SearchResult
+from search.study import End
+
+from .conftest import MadeUp
+
+
+@pytest.fixture(scope="module")
+def result(made_up: MadeUp) -> SearchResult:
+    return read_result(made_up.config, made_up.study)
+
+
+def test_curves_are_drawn_over_unfreeze_epochs_with_rungs(result: SearchResult) -> None:
+    figure = charts.learning_curves(result)
+    assert len(figure.data) == 11
+    assert all(min(trace.x) == 0 for trace in figure.data)  # a head phase of one epoch
+    assert {trace.line.dash for trace in figure.data} == {"solid", "dot"}
+    assert sorted(s.x0 for s in figure.layout.shapes if s.type == "line") == [1, 3]
+    names = [trace.name for trace in figure.data if trace.showlegend]
+    assert len(names) == 3 and names[-1].endswith("winner")
+    texts = [note.text for note in figure.layout.annotations]
+    assert "head phase" in texts and "depth 2" in texts
+
+
+def test_depth_is_what_was_reached(result: SearchResult) -> None:
+    assert charts.depth_against_ap(result) == "No two trials differ in depth."  # all reports say 2
+
+
+def test_trials_are_compared_at_the_first_rung(made_up: MadeUp, result: SearchResult) -> None:
+    study, height = charts.compared(result, made_up.study)
+    assert height == 1
+    assert len(study.trials) == 10  # not the one that confirms
+    for trial, record in zip(study.trials, made_up.study.searched(), strict=True):
+        assert trial.value == record.best_until(1)
+        assert set(trial.params) <= {"lr", "depth", "schedule"}
+
+
+def test_optunas_plots_are_drawn(made_up: MadeUp, result: SearchResult) -> None:
+    study, _ = charts.compared(result, made_up.study)
+    for draw in (charts.importances, charts.slices, charts.parallel_coordinates):
+        assert draw(study).data
+    assert sum(len(trace.y) for trace in charts.timeline(made_up.study).data) == 11
+
+
+def test_epochs_add_up(result: SearchResult) -> None:
+    figure = charts.epochs(result.costs)
+    counts = [trace.x[0] for trace in figure.data]
+    assert counts == [result.costs.run, result.costs.forked, result.costs.stopped]
+    stopped = sum(row.record.end is End.PRUNED for row in result.rows)
+    assert counts[2] == 8 * stopped
+
+
+def test_seeds_show_every_run_and_their_mean(result: SearchResult) -> None:
+    runs, mean = charts.seeds(result).data
+    assert len(runs.y) == 2
+    assert mean.y[0] == pytest.approx(sum(runs.y) / 2)

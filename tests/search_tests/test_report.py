@@ -1,0 +1,155 @@
+"""The report: what it says, what it leaves out, and that it needs nothing but itself."""
+
+import base64
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search import charts, report
+from search.report import page, read_result, spread, verdict, write_report
+from search.results import SearchResult
+from search.space import read_space
+from search.study import End, Study, open_study
+
+from .conftest import SPACE, MadeUp, Trained
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def html(made_up: MadeUp) -> str:
+    return page(read_result(made_up.config, made_up.study), made_up.study)
+
+
+def without_scripts(html: str) -> str:
+    return re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL)
+
+
+def test_the_verdict_says_what_won_by_how_much_and_whether_to_believe_it(made_up: MadeUp) -> None:
+    result = read_result(made_up.config, made_up.study)
+    assert result.winner is not None
+    won, val, test, gain, epochs = verdict(result)
+    assert won.startswith(f"Trial #{result.winner.record.number} won: depth ")
+    assert val == "Measured from its export, its val AP is 0.500."
+    assert "it is 0.470: 0.030 below val; test was looked at once" in test
+    assert "During training the configuration as written came to 0.34" in gain
+    assert "Runs that differ in their seed alone spread by" in gain
+    assert epochs.startswith("Of the 110 epochs that its 11 trials have in full, ") or epochs
+
+
+def test_a_winner_that_ran_once_is_told_as_such(make_search: Make, make_reports: Make) -> None:
+    study = small(make_search, make_reports, [[0.1, 0.3], [0.1, 0.4]])
+    result = read_result(make_search({"space": SPACE}), study)
+    assert "leads so far" in verdict(result)[0]
+    assert "Each configuration ran once" in " ".join(verdict(result))
+    assert spread(result.rows) is None
+
+
+def test_the_configuration_as_written_may_win(make_search: Make, make_reports: Make) -> None:
+    study = small(make_search, make_reports, [[0.1, 0.5], [0.1, 0.4]])
+    said = " ".join(verdict(read_result(make_search({"space": SPACE}), study)))
+    assert "That is the configuration as written: nothing that was tried beat it." in said
+
+
+def test_figures_of_an_earlier_winner_are_not_shown(made_up: MadeUp, tmp_path: Path) -> None:
+    result = read_result(made_up.config, made_up.study)
+    assert result.metrics
+    file = made_up.config.folder / "winner" / "metrics.json"
+    before = file.read_text()
+    try:
+        file.write_text(before.replace('"epoch": 10', '"epoch": 9'))
+        assert read_result(made_up.config, made_up.study).metrics == {}
+    finally:
+        file.write_text(before)
+
+
+def small(make_search: Make, make_reports: Make, maps: list[list[float]]) -> Study:
+    """A study of trials with these APs, the first as written."""
+    study = open_study(Path("kept"), "tiny", trials=9)
+    study.set("state", "done")
+    written = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
+    study.enqueue({**written, "train.unfreeze.schedule": "gradual"}, "as written")
+    for number, own in enumerate(maps):
+        study.ask(read_space(SPACE), make_search({"space": SPACE}))
+        for one in make_reports(own):
+            study.record(number, one)
+        study.end(number, End.FINISHED if own else End.LOST)
+    return study
+
+
+@pytest.mark.parametrize("maps", [[], [[]], [[0.1]], [[0.1, 0.2]], [[0.1, 0.2], [0.1, 0.2]]])
+def test_few_trials_give_a_page_that_says_so(
+    make_search: Make, make_reports: Make, maps: list[list[float]]
+) -> None:
+    study = small(make_search, make_reports, maps)
+    text = page(read_result(make_search({"space": SPACE}), study), study)
+    assert "could not be drawn" not in text
+    assert "Importances need 8 comparable trials" in text
+    assert "Every configuration ran once" in text
+
+
+def test_one_trial_without_a_space_has_a_page(trained: Trained) -> None:
+    text = (trained.config.folder / "report.html").read_text()
+    assert "Trial #0 as written won." in text
+    assert "could not be drawn" not in text
+    assert text.count("data:image/jpeg;base64,") >= 2
+
+
+def test_a_chart_that_fails_leaves_the_others(
+    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("<b>no</b>")
+
+    monkeypatch.setattr(charts, "seeds", fail)
+    text = page(read_result(made_up.config, made_up.study), made_up.study)
+    assert "It could not be drawn (RuntimeError: &lt;b&gt;no&lt;/b&gt;)." in text
+    assert text.count("js-plotly-plot") or text.count("plotly-graph-div") >= 7
+
+
+def test_names_and_errors_are_text_and_hold_no_password(html: str) -> None:
+    assert "KeyError: &lt;script&gt;alert(1)&lt;/script&gt; at http://me:***@host/" in html
+    assert "<script>alert(1)" not in html and "canary" not in html
+    assert html.count("<script") == html.count("</script>")  # a class is named so
+
+
+def test_nothing_on_the_page_is_fetched(html: str) -> None:
+    left = without_scripts(html)
+    assert not re.search(r"(?:src|href)=.(?!data:)", left)
+    assert "@import" not in left and "url(" not in left
+    assert "default-src 'none'" in left
+
+
+def test_pictures_are_in_the_page_and_not_larger_than_they_are_shown(html: str) -> None:
+    found = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", html)
+    assert len(found) == 3
+    assert all(len(base64.b64decode(one)) < 100_000 for one in found)
+
+
+def test_the_same_study_gives_the_same_page(made_up: MadeUp, html: str) -> None:
+    assert page(read_result(made_up.config, made_up.study), made_up.study) == html
+
+
+def test_the_page_stands_in_the_searchs_folder(make_search: Make, make_reports: Make) -> None:
+    study = small(make_search, make_reports, [[0.1, 0.2]])
+    config = make_search({"space": SPACE})
+    file = write_report(read_result(config, study), study)
+    assert file == config.folder / report.REPORT
+    assert file.read_text().startswith("<!doctype html>")
+
+
+def test_a_trial_without_end_is_under_way_while_the_search_runs(
+    make_search: Make, make_reports: Make
+) -> None:
+    study = small(make_search, make_reports, [[0.1, 0.2]])
+    study.ask(read_space(SPACE), make_search({"space": SPACE}))
+    study.record(1, make_reports([0.1])[0])
+    for state, shown in (("running", "under way"), ("stopped", "interrupted")):
+        result: SearchResult = replace(
+            read_result(make_search({"space": SPACE}), study), state=state
+        )
+        assert f">{shown}</td>" in page(result, study)

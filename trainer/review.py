@@ -1,0 +1,223 @@
+"""What a person looks at to judge a finished trial: pictures, misses, precision against recall.
+
+Made once, from its best checkpoint, by a pass over val: about the evaluation of one epoch.
+"""
+
+import io
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from .checkpoint import BEST, load, load_trained_state, write_whole
+from .config import TrainConfig
+from .data.canvas import cache_folder, open_picture, open_store
+from .data.dataset import Picture, Split
+from .evaluate import BATCH_SIZE, compare, detect
+from .model.detectors import build
+from .precision import device, resolve
+from .predict import Box, draw
+
+log = logging.getLogger(__name__)
+
+REVIEW = "review"
+"""Folder of all this within a trial's own."""
+PREDICTIONS, MISSES, CURVES, CLASSES = (
+    "predictions.jpg",
+    "misses.jpg",
+    "precision_recall.png",
+    "classes.json",
+)
+THRESHOLD = 0.4
+"""Score from which on a detection is drawn, and counts as right or wrong."""
+PICTURES, WORST, ACROSS = 16, 8, 2
+"""Pairs of pictures on either sheet, and in a row."""
+TILE, GAP, TITLE = 320, 12, 26
+"""Pixels: a picture's longer side, between pairs, and above them."""
+
+
+def review(
+    config: TrainConfig, val: Split, folder: Path, on_step: Callable[[], None] = lambda: None
+) -> None:
+    """Write `folder/review` from `folder/best.pt` and val: PREDICTIONS, truth and prediction side
+    by side for the same pictures in every trial; MISSES, the pictures with the most wrong and
+    missing boxes; CURVES, precision against recall a class; CLASSES, figures a class.
+
+    Raises nothing, for the trial has finished well: what fails is logged. Does nothing where it was
+    begun before: what killed a worker once must not do so again. `on_step` is called before each
+    batch.
+    """
+    try:
+        (folder / REVIEW).mkdir()
+        _review(config, val, folder, on_step)
+    except FileExistsError:
+        return
+    except Exception:
+        log.warning("%s: its review could not be written", folder, exc_info=True)
+
+
+def _review(config: TrainConfig, split: Split, folder: Path, on_step: Callable[[], None]) -> None:
+    place = folder / REVIEW
+    found = _detections(config, split, folder, on_step)
+    _write_classes(split, found, place)
+    certain = [result for result in found if result["score"] >= THRESHOLD]
+    boxes = _boxes(split, certain)
+    every = max(1, len(split.pictures) // PICTURES)
+    _write_sheet(split, split.pictures[::every][:PICTURES], boxes, {}, place / PREDICTIONS)
+    wrong = mistakes(split, certain)
+    worst = sorted(split.pictures, key=lambda p: -sum(wrong[p.id]))[:WORST]
+    captions = {
+        picture.id: f"{missed} missed, {false} wrong"
+        for picture in worst
+        for missed, false in [wrong[picture.id]]
+        if missed or false
+    }
+    _write_sheet(split, [p for p in worst if p.id in captions], boxes, captions, place / MISSES)
+
+
+def _detections(
+    config: TrainConfig, split: Split, folder: Path, on_step: Callable[[], None]
+) -> list[dict[str, Any]]:
+    torch.manual_seed(config.train.seed)  # of a backbone without pretrained weights
+    detector = build(config.model, len(split.categories))
+    load_trained_state(detector, load(folder / BEST)["model"])
+    where = device()
+    return detect(
+        detector.to(where),
+        split,
+        open_store(split, config.model.image_size, cache_folder() / "canvases"),
+        precision=resolve(config.train.precision),
+        batch_size=BATCH_SIZE[where.type],
+        on_step=on_step,
+    )
+
+
+def mistakes(split: Split, certain: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
+    """Boxes missed and detections wrong, by picture id, at IoU .50."""
+    found = {picture.id: (0, 0) for picture in split.pictures}
+    if not certain:
+        return {p.id: (int((~p.crowd).sum()), 0) for p in split.pictures}
+    for one in compare(split, certain).evalImgs:  # a class, a range of areas and a picture each
+        if one is None or one["aRng"][0] > 0 or one["aRng"][1] < 1e9:
+            continue
+        missed = (one["gtMatches"][0] == 0) & ~one["gtIgnore"].astype(bool)
+        false = (one["dtMatches"][0] == 0) & ~one["dtIgnore"][0].astype(bool)
+        before = found[one["image_id"]]
+        found[one["image_id"]] = (before[0] + int(missed.sum()), before[1] + int(false.sum()))
+    return found
+
+
+def _boxes(split: Split, results: list[dict[str, Any]]) -> dict[int, list[Box]]:
+    """Detections by picture id."""
+    names = {category.id: category for category in split.categories}
+    found: dict[int, list[Box]] = {}
+    for result in results:
+        box = Box(names[result["category_id"]], result["score"], tuple(result["bbox"]))
+        found.setdefault(result["image_id"], []).append(box)
+    return found
+
+
+# -- figures a class ----------------------------------------------------------------------------
+
+
+def _write_classes(split: Split, results: list[dict[str, Any]], place: Path) -> None:
+    names = [category.name for category in split.categories]
+    boxes = np.zeros(len(names), dtype=int)
+    for picture in split.pictures:
+        np.add.at(boxes, picture.labels[~picture.crowd] - 1, 1)
+    # IoU thresholds x recalls x classes; -1 where a class has no boxes
+    precision = np.zeros((10, 101, len(names)))
+    if results:
+        precision = compare(split, results).eval["precision"][:, :, :, 0, -1]
+    rows = [
+        [name, int(count), _rounded(own), _rounded(own[0])]
+        for name, count, own in zip(names, boxes, np.moveaxis(precision, 2, 0), strict=True)
+    ]
+    table = {"columns": ["class", "boxes in val", "AP", "AP50"], "data": rows}
+    write_whole(json.dumps(table).encode(), place / CLASSES)
+    write_whole(_draw_curves(names, precision[0]), place / CURVES)
+
+
+def _rounded(precision: NDArray[np.float64]) -> float | None:
+    return round(float(precision.mean()), 4) if (precision > -1).all() else None
+
+
+def _draw_curves(names: list[str], precision: NDArray[np.float64]) -> bytes:
+    """Precision (recalls x classes) against recall, as a PNG."""
+    from matplotlib.figure import Figure  # half a second, which others need not spend
+
+    figure = Figure(figsize=(7, 5), dpi=110, layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="IoU .50, val"
+    )
+    for number, (name, own) in enumerate(zip(names, precision.T, strict=True)):
+        if (own > -1).all():
+            style = ("-", "--", ":")[number // 10 % 3]  # matplotlib has ten colours
+            axes.plot(np.linspace(0, 1, len(own)), own, style, label=f"{name} {own.mean():.2f}")
+    axes.grid(alpha=0.3)
+    if len(names) <= 30:  # more are in the table
+        axes.legend(loc="lower left", fontsize="small", ncols=1 + len(names) // 11, title="AP50")
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+# -- sheets of pictures -------------------------------------------------------------------------
+
+
+def _write_sheet(
+    split: Split,
+    pictures: tuple[Picture, ...] | list[Picture],
+    boxes: dict[int, list[Box]],
+    captions: dict[int, str],
+    file: Path,
+) -> None:
+    """Truth at the left and prediction at the right, for each picture; none, no sheet."""
+    if not pictures:
+        return
+    cells = [_pair(split, picture, boxes, captions.get(picture.id, "")) for picture in pictures]
+    width = max(cell.width for cell in cells)
+    rows = [cells[i : i + ACROSS] for i in range(0, len(cells), ACROSS)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    across = min(ACROSS, len(cells))
+    size = across * width + (across - 1) * GAP, sum(heights) + (len(rows) - 1) * GAP
+    sheet = Image.new("RGB", size, "white")
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (column * (width + GAP), top))
+        top += height + GAP
+    content = io.BytesIO()
+    sheet.save(content, format="JPEG", quality=80)
+    write_whole(content.getvalue(), file)
+
+
+def _pair(split: Split, picture: Picture, boxes: dict[int, list[Box]], caption: str) -> Image.Image:
+    opened = open_picture(picture.file)
+    scale = TILE / max(opened.size)
+    size = max(1, round(opened.width * scale)), max(1, round(opened.height * scale))
+    small = opened.resize(size, Image.Resampling.BILINEAR)
+    truth = [
+        Box(split.categories[label - 1], 1.0, (box[0], box[1], box[2], box[3]))
+        for box, label in zip(picture.boxes.tolist(), picture.labels.tolist(), strict=True)
+    ]
+    pair = Image.new("RGB", (2 * small.width + 2, small.height + TITLE), "white")
+    pair.paste(draw(small, [_scaled(box, scale) for box in truth]), (0, TITLE))
+    found = [_scaled(box, scale) for box in boxes.get(picture.id, [])]
+    pair.paste(draw(small, found), (small.width + 2, TITLE))
+    pen, font = ImageDraw.Draw(pair), ImageFont.load_default(size=15)
+    pen.text((2, 4), f"{picture.file.name}: truth", fill="black", font=font)
+    heading = f"found, score {THRESHOLD} or more" if not caption else f"found: {caption}"
+    pen.text((small.width + 4, 4), heading, fill="black", font=font)
+    return pair
+
+
+def _scaled(box: Box, scale: float) -> Box:
+    x, y, width, height = box.xywh
+    return Box(box.category, box.score, (x * scale, y * scale, width * scale, height * scale))
