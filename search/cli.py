@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     if strange := _strangers():
         print(strange, file=sys.stderr)
         return 1
+    from clusters.definitions import CannotConnect
     from trainer.config import BadInput
 
     try:
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         for line in error.errors:
             print(line, file=sys.stderr)
         return 2
+    except CannotConnect as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
@@ -85,7 +89,10 @@ def parser() -> argparse.ArgumentParser:
     )
     _settings(search)
     search.add_argument("--trials", type=int, metavar="T", help="trials in all")
-    search.add_argument("--cluster", metavar="X", help="local, auto, or a head's address")
+    search.add_argument(
+        "--cluster", metavar="X", help="local, auto, a head's address, or a definition's name"
+    )
+    search.add_argument("--detach", action="store_true", help="as a Ray job, without this terminal")
     search.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
 
     train = _command(commands, "train", _train, "train one trial, without Ray")
@@ -124,6 +131,10 @@ def parser() -> argparse.ArgumentParser:
     ui.add_argument(
         "--tracking", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db"
     )
+    for command in (lister, status, stop):
+        command.add_argument(
+            "--cluster", metavar="X", help="of a search sent with --detach: asked there, as a job"
+        )
     for command in (lister, status, stop, clean, export, evaluate, predict):
         command.add_argument("--storage", type=Path, default=Path("searches"), metavar="DIR")
     return top
@@ -153,7 +164,9 @@ def _allowances(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _config(options: argparse.Namespace, sets: list[str]) -> "SearchConfig":
+def _config(
+    options: argparse.Namespace, sets: list[str], elsewhere: bool = False
+) -> "SearchConfig":
     from trainer.config import BadInput
 
     from .check import data_errors
@@ -164,8 +177,10 @@ def _config(options: argparse.Namespace, sets: list[str]) -> "SearchConfig":
     if options.allow and isinstance(raw.get("data"), dict):
         raw["data"]["allow"] = [*(raw["data"].get("allow") or []), *options.allow]
     try:
-        return resolve(raw, beside)
+        return resolve(raw, beside, elsewhere)
     except BadInput as error:
+        if elsewhere:
+            raise
         raise BadInput([*error.errors, *data_errors(raw.get("data"), beside)]) from None
 
 
@@ -194,13 +209,16 @@ def _models(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     sets = [f"search.trials={options.trials}"] if options.trials is not None else []
     sets += [f"cluster={options.cluster}"] if options.cluster else []
-    config = _config(options, sets)
+    config = _config(options, sets, elsewhere=options.detach)
     from . import summary
 
     if options.dry_run:
         summary.print_plan(config)
         return 0
-    from clusters.connect import CannotConnect
+    if options.detach:
+        from .detached import send
+
+        return send(config, print)
 
     from .disk import is_full
     from .driver import run
@@ -208,7 +226,7 @@ def _search(options: argparse.Namespace) -> int:
 
     try:
         result = run(config, summary.progress())
-    except (CannotConnect, Busy) as error:
+    except Busy as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
@@ -236,6 +254,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from .detached import ask
+
+        return ask(None, ["list"], options.storage, print)
     from . import summary
 
     summary.print_list(options.storage)
@@ -243,6 +265,12 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from .detached import ask, watch
+
+        if options.watch:
+            return watch(options.name, print)
+        return ask(options.name, ["status", options.name], options.storage, print)
     from . import summary
 
     show = summary.watch_status if options.watch else summary.print_status
@@ -251,6 +279,10 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from .detached import ask
+
+        return ask(options.name, ["stop", options.name], options.storage, print)
     from trainer.config import BadInput
 
     from .exports import read_search

@@ -64,11 +64,17 @@ class StudySearcher(Searcher):
         self._held: Handed | None = None
         self._again: list[Handed] = []
         """Trials whose workers died: they come before all others, which may wait for their head."""
+        self._waits = False
+        """Whether the cluster holds no trial now."""
         self._deaths: Counter[int] = Counter()
         """Workers that died, by trial number."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if len(self._live) >= self._slots():
+        slots = self._slots()
+        if not slots and not self._waits:
+            log.warning("no node is there that could hold a trial; waiting for one")
+        self._waits = not slots
+        if len(self._live) >= slots:
             return None  # asked later, the sampler knows more
         if self._again:
             return self._hand_out(trial_id, self._again.pop(0))
@@ -98,6 +104,11 @@ class StudySearcher(Searcher):
         handed = self._live.pop(trial_id)
         number = handed.number
         if not error or self._study.records[number].end is not None:
+            return
+        if number in self._study.node_lost:
+            self._study.node_lost.discard(number)
+            log.warning("trial %d: its node went; it goes on from its last checkpoint", number)
+            self._again.append(handed)
             return
         self._deaths[number] += 1
         if self._deaths[number] <= MAX_RETRIES:

@@ -1,6 +1,8 @@
-"""Why a search stops before its trials are done: asked to, the same bug again, a full disk."""
+"""Why a search stops before its trials are done: asked to, the same bug again, a full disk, a
+dead Ray."""
 
 from collections import Counter
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,18 @@ def withdraw_request(folder: Path) -> None:
 class Stopping(Stopper):
     """Stops the search for a reason, which stays in `state` and `reason`."""
 
-    def __init__(self, study: Study, folder: Path, max_failed: int | None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        max_failed: int | None,
+        nodes: Callable[[], Sized] | None = None,
+    ) -> None:
         self._study = study
         self._folder = folder
         self._max_failed = max_failed
+        self._nodes = nodes
+        """Of a Ray that gets no new ones; None where a search may wait for nodes."""
         self._before = {record.number for record in study.ended()}
         self.state: str | None = None
         """What the search's state becomes; None while nothing speaks against going on."""
@@ -68,6 +78,9 @@ class Stopping(Stopper):
                 f"{len(failed)} trials failed; search.max_failed_trials is {self._max_failed}. "
                 f"The last one:\n{failed[-1].text.strip()}"
             )
+        elif self._nodes is not None and not self._nodes():
+            self.state = "interrupted"
+            self.reason = "Ray's own processes on this machine died."
         elif is_requested(self._folder):
             withdraw_request(self._folder)
             self.state = "stopped"
