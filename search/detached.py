@@ -53,7 +53,10 @@ def send(config: SearchConfig, say: Say) -> int:
     say(f"{config.name} goes on as job {id}, without this terminal. Next:")
     for words in ("status --watch", "stop"):
         command, *options = words.split()
-        say("  " + " ".join(["unfreeze", command, config.name, *options, "--cluster", "auto"]))
+        say(
+            "  "
+            + " ".join(["unfreeze", command, config.name, *options, "--cluster", config.cluster])
+        )
     return 0
 
 

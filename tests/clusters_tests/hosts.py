@@ -35,6 +35,31 @@ ENVIRONMENT = {
 }
 
 
+SLURM = """\
+ClusterName=one
+SlurmctldHost={name}({address})
+SlurmUser=root
+AuthType=auth/munge
+# a job that is requeued waits until no node takes its old credential any more
+AuthInfo=socket={place}/munge.socket,cred_expire=5
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=10
+StateSaveLocation={place}/state
+SlurmdSpoolDir={place}/spool
+SlurmctldPidFile={place}/slurmctld.pid
+SlurmdPidFile={place}/slurmd.pid
+SlurmctldLogFile={place}/slurmctld.log
+SlurmdLogFile={place}/slurmd.log
+NodeName={name} NodeAddr={address} CPUs=2 State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
 @dataclass
 class Host:
     """One of them; its first process, a sleep, is what holds its namespaces."""
@@ -54,6 +79,8 @@ class Host:
             flags=re.MULTILINE,
         )
         (self.place / "passwd").write_text(users)
+        names = "".join(f"{NETWORK}.{n} host{n}\n" for n in range(11, 31))
+        (self.place / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
         token = self.home / ".ray" / "auth_token"
         token.write_text(TOKEN)
         token.chmod(0o600)
@@ -63,6 +90,7 @@ class Host:
              f"hostname {self.name}; mkdir -p /tmp/ray;"
              f" mount --bind {self.place / 'ray'} /tmp/ray;"
              f" mount --bind {self.place / 'passwd'} /etc/passwd;"
+             f" mount --bind {self.place / 'hosts'} /etc/hosts;"
              f" touch {self.home / 'up'}; exec sleep infinity"],
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -94,12 +122,22 @@ class Host:
         """Of its first process, as the machine counts."""
         return str(psutil.Process(self.init.pid).children()[0].pid)
 
+    @property
+    def enter(self) -> list[str]:
+        """What to put before a command that is to run there."""
+        return ["nsenter", "-t", self.pid, "--net", "--uts", "--mount", "--pid"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / ".cache")}
+        return {**ENVIRONMENT, **own, "PATH": f"{BIN}:{os.environ['PATH']}"}
+
     def start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command there; what it says goes to `out`."""
         with self.out.open("ab") as out:
             return subprocess.Popen(
-                ["nsenter", "-t", self.pid, "--net", "--uts", "--mount", "--pid", *words],
-                env={**os.environ, **ENVIRONMENT, "HOME": str(self.home), **environment},
+                [*self.enter, *words],
+                env={**os.environ, **self.environment, **environment},
                 cwd=self.place,
                 stdout=out,
                 stderr=out,
@@ -129,6 +167,54 @@ class Host:
             f"--num-cpus={cpus}", "--object-store-memory=100000000", "--disable-usage-stats",
             **environment,
         )  # fmt: skip
+
+    def sshd(self, key: str) -> None:
+        """Let whoever has this key in, as root."""
+        (self.home / ".ssh").mkdir()
+        (self.home / ".ssh" / "authorized_keys").write_text(key)
+        for folder in (self.home, self.home / ".ssh"):
+            folder.chmod(0o700)
+        own = self.place / "host_key"
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(own))
+        self.run("mkdir", "-p", "/run/sshd")
+        options = ["PermitRootLogin=yes", "StrictModes=no", "UsePAM=no", "PidFile=none"]
+        settings = [word for option in options for word in ("-o", option)]
+        self.run("/usr/sbin/sshd", "-h", str(own), *settings)
+
+    def slurm(self) -> dict[str, str]:
+        """Make it a Slurm of one machine; returns the environment that its commands want."""
+        place = self.place / "slurm"
+        place.mkdir()
+        key = place / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        socket = place / "munge.socket"
+        files = {"socket": socket, "key-file": key, "pid-file": place / "munge.pid"}
+        files |= {"log-file": place / "munge.log", "seed-file": place / "munge.seed"}
+        self.run(
+            "/usr/sbin/munged", "--force", *(f"--{name}={file}" for name, file in files.items())
+        )
+        conf = place / "slurm.conf"
+        conf.write_text(SLURM.format(name=self.name, address=self.address, place=place))
+        environment = {"SLURM_CONF": str(conf)}
+        for daemon in ("slurmctld", "slurmd"):
+            self.run(f"/usr/sbin/{daemon}", **environment)
+        return environment
+
+    def processes(self) -> list[str]:
+        """The command lines of what runs there."""
+        with suppress(psutil.NoSuchProcess, IndexError):
+            first = psutil.Process(int(self.pid))
+            namespace = os.readlink(f"/proc/{first.pid}/ns/pid")
+            return [
+                " ".join(process.cmdline())
+                for process in psutil.process_iter()
+                if _namespace(process.pid) == namespace
+            ]
+        return []
+
+    def has(self, name: str) -> bool:
+        return any(name in line for line in self.processes())
 
     def link(self, state: str) -> None:
         """`up` or `down`."""
@@ -162,6 +248,12 @@ class Hosts:
         for host in self.all:
             host.kill()
         run("ip", "link", "del", BRIDGE)
+
+
+def _namespace(pid: int) -> str:
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    return ""
 
 
 def run(*words: str) -> None:

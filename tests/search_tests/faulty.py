@@ -151,7 +151,7 @@ class Faulty:
     def out(self) -> str:
         return (self.place / "out").read_text()
 
-    def until_epoch(self, epochs: int) -> None:
+    def until_epoch(self, epochs: int, seconds: float = 60) -> None:
         """Wait until some trial that runs has so many epochs."""
 
         def reached() -> bool:
@@ -160,7 +160,7 @@ class Faulty:
                 return any(r.end is None and len(r.reports) >= epochs for r in records)
             return False
 
-        until(reached, 60)
+        until(reached, seconds)
 
     def kill(self) -> None:
         """Kill the driver as the kernel would, and see its Ray off."""

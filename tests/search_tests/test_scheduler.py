@@ -177,3 +177,22 @@ def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
     for _ in range(2):
         assert scheduler.choose_trial_to_run(tune) is None
     assert tune.told == ["id 0"]
+
+
+@pytest.mark.parametrize(
+    ("last", "lost"),
+    [
+        ("ActorDiedError: The actor died because its node has died.", True),
+        ("ActorDiedError: The actor died unexpectedly: killed by SIGKILL", False),
+    ],
+)
+def test_a_node_that_went_is_told_from_a_worker_that_died(
+    make_search: Make, tmp_path: Path, last: str, lost: bool
+) -> None:
+    study = opened(1)
+    asked(study, make_search, 1)
+    file = tmp_path / "error.txt"
+    file.write_text(f"Failure # 1\nits node has died.\nFailure # 2\n{last}\n")
+    StudyScheduler(study, None, 9).on_trial_error(None, RayTrial(0, error_file=str(file)))
+    assert (0 in study.node_lost) is lost
+    assert study.records[0].end is None

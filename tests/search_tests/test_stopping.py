@@ -69,3 +69,12 @@ def test_a_full_disk_stops_the_search(study: Study, tmp_path: Path) -> None:
     study.full_disk = "No space left on device"
     assert stopping.stop_all()
     assert (stopping.state, stopping.reason) == ("disk full", "No space left on device")
+
+
+def test_a_ray_that_died_ends_the_search_to_be_continued(study: Study, tmp_path: Path) -> None:
+    nodes = ["this machine"]
+    stopping = Stopping(study, tmp_path, None, lambda: nodes)
+    assert not stopping.stop_all()
+    nodes.clear()
+    assert stopping.stop_all() and stopping.state == "interrupted"
+    assert not Stopping(study, tmp_path, None).stop_all()
