@@ -13,8 +13,9 @@ from .config import Asha
 from .disk import is_full
 from .study import End, Study, from_json
 
-NODE_LOST = ("node has died", "node was terminated", "node is dead", "preempted", "raylet")
-"""Words of Ray's in the error of a worker that went with its node."""
+NODE_LOST = ("node has died", "node was terminated", "owner has died", "unavailable", "preempted")
+"""Ray's words for a worker that went with its node; for one that died alone they are `its worker
+process has died`."""
 ENDED = (Trial.TERMINATED, Trial.ERROR)
 
 

@@ -182,8 +182,11 @@ def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
 @pytest.mark.parametrize(
     ("last", "lost"),
     [
-        ("ActorDiedError: The actor died because its node has died.", True),
-        ("ActorDiedError: The actor died unexpectedly: killed by SIGKILL", False),
+        ("The actor is dead because its node has died.", True),
+        ("The actor is dead because its owner has died.", True),
+        ("The actor 1a is unavailable: RPC error: Socket closed.", True),
+        ("The actor is dead because its worker process has died.", False),
+        ("RuntimeEnvSetupError: Failed to set up runtime environment.", False),
     ],
 )
 def test_a_node_that_went_is_told_from_a_worker_that_died(
