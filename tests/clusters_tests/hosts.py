@@ -62,7 +62,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 @dataclass
 class Host:
-    """One of them; its first process, a sleep, is what holds its namespaces."""
+    """One of them; its first process, a shell, holds its namespaces and takes in orphans."""
 
     place: Path
     number: int
@@ -91,7 +91,7 @@ class Host:
              f" mount --bind {self.place / 'ray'} /tmp/ray;"
              f" mount --bind {self.place / 'passwd'} /etc/passwd;"
              f" mount --bind {self.place / 'hosts'} /etc/hosts;"
-             f" touch {self.home / 'up'}; exec sleep infinity"],
+             f" touch {self.home / 'up'}; while :; do sleep 9; done"],
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         until((self.home / "up").exists, 10)
