@@ -95,7 +95,7 @@ def test_all_run_one_python_and_the_pinned_ray() -> None:
     assert f"\nray=={version('ray')}\n" in pins
     assert "FROM python:3.11-slim" in (HERE / "Dockerfile").read_text()
     assert "--constraint src/clusters/constraints.txt" in (HERE / "Dockerfile").read_text()
-    (setup,) = read(HERE / "onprem.yaml")["setup_commands"]
+    setup, _ = read(HERE / "onprem.yaml")["setup_commands"]
     assert setup.endswith("PYTHON=python3.11")
 
 
