@@ -16,6 +16,7 @@ from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
 from ray._private.services import find_node_ids
+from ray.exceptions import AuthenticationError
 
 from .definitions import CannotConnect, Node, find, growth, head_address
 
@@ -56,7 +57,13 @@ def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
     with staged(packages) as code:
         try:
             _connect(address, code)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        except (
+            AuthenticationError,
+            ConnectionError,
+            TimeoutError,
+            RuntimeError,
+            ValueError,
+        ) as error:
             raise CannotConnect(f"cluster: {cluster}: {_reason(error)}") from error
         try:
             yield
@@ -95,8 +102,7 @@ def use_token() -> None:
 
 
 def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error.__context__ or error
-    if isinstance(cause, ray.exceptions.AuthenticationError):
+    if any(isinstance(e, AuthenticationError) for e in (error, error.__cause__)):
         return REFUSED
     return f"no Ray cluster answers ({(str(error).splitlines() or [type(error).__name__])[0]})"
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from .connect import REFUSED, staged, use_token
@@ -20,13 +21,12 @@ def client() -> JobSubmissionClient:
     address = jobs_address()
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise CannotConnect(f"{address}: {REFUSED}") from error
     except (ConnectionError, RuntimeError) as error:
-        text = str(error)
-        if "Authentication" in text:
-            reason = REFUSED
-        else:
-            reason = "no Jobs API answers; open the tunnel that clusters/README.md shows"
-        raise CannotConnect(f"{address}: {reason}") from error
+        raise CannotConnect(
+            f"{address}: no Jobs API answers; open the tunnel that clusters/README.md shows"
+        ) from error
 
 
 def send(
