@@ -179,9 +179,8 @@ def _config(
     try:
         return resolve(raw, beside, elsewhere)
     except BadInput as error:
-        if elsewhere:
-            raise
-        raise BadInput([*error.errors, *data_errors(raw.get("data"), beside)]) from None
+        found = [] if elsewhere else data_errors(raw.get("data"), beside)
+        raise BadInput([*error.errors, *found]) from None
 
 
 def _init(options: argparse.Namespace) -> int:

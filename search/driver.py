@@ -20,7 +20,7 @@ from trainer.checkpoint import load_last
 from trainer.config import BadInput
 from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
-from trainer.data.formats import load
+from trainer.data.formats import given, load
 from trainer.fit import read_report
 from trainer.model.detectors import count_stages
 
@@ -68,8 +68,8 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     progress = progress or Quiet()
     space = read_space(config.space)
     # what is made here, the nodes of a cluster must find too
-    made = cache_folder() if config.cluster == "local" else config.storage
-    data = load(config.data, made, config.folder)
+    pictures = given(config.data, cache_folder() if config.cluster == "local" else config.storage)
+    data = load(pictures, cache_folder(), config.folder)
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)
