@@ -191,9 +191,10 @@ def test_its_time_is_over(faulty: Make, tiny_data: Data) -> None:
 def test_a_node_goes(faulty: Make, tiny_data: Data) -> None:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    loopback = {"node_ip_address": "127.0.0.1"}  # elsewhere a token would be asked for
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **loopback})
     try:
-        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        nodes = [cluster.add_node(num_cpus=1, **loopback) for _ in range(2)]
         search = faulty("time.sleep(0.5)", cluster=cluster.address)
         search.start()
         search.until_epoch(2)
