@@ -253,11 +253,15 @@ def test_a_slurm_job_is_requeued_and_goes_on(
     search = prepare(make_raw, tmp_path, SLOW, tracking=tracking)
     (tmp_path / "faulty.yaml").write_text(write_yaml(search.raw))
     log = tmp_path / "job.log"
+    command = tmp_path / "bin" / "unfreeze"  # of this interpreter, wherever that was installed
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m search.cli "$@"\n')
+    command.chmod(0o755)
     host.run(
         "sbatch", "--nodes=1", "--cpus-per-task=1", "--gpus-per-node=0", "--time=20",
         f"--chdir={tmp_path}", f"--output={log}",
         str(ROOT / "clusters" / "slurm" / "search.sbatch"), "faulty.yaml",
-        PYTHONPATH=str(search.code), UNFREEZE_BIN=str(BIN), **slurm,
+        PYTHONPATH=str(search.code), UNFREEZE_BIN=str(command.parent), **slurm,
     )  # fmt: skip
     (tmp_path / "out").symlink_to(log)
     search.until_epoch(2, 150)

@@ -19,6 +19,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
+from clusters.connect import use_token
 from search.config import trial_folder
 from search.study import End
 from search.trial import STACKS
@@ -188,13 +189,15 @@ def test_its_time_is_over(faulty: Make, tiny_data: Data) -> None:
     check(search, tiny_data, repeats=2)
 
 
-def test_a_node_goes(faulty: Make, tiny_data: Data) -> None:
+def test_a_node_goes(faulty: Make, tiny_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.cluster_utils import Cluster
 
-    loopback = {"node_ip_address": "127.0.0.1"}  # elsewhere a token would be asked for
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **loopback})
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    use_token()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
-        nodes = [cluster.add_node(num_cpus=1, **loopback) for _ in range(2)]
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         search = faulty("time.sleep(0.5)", cluster=cluster.address)
         search.start()
         search.until_epoch(2)
