@@ -11,13 +11,20 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from .connect import REFUSED, staged, use_token
 from .definitions import CannotConnect, jobs_address
 
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Ray's own, each with a level of its own."""
 RUNNING = (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 def client() -> JobSubmissionClient:
     """Of the cluster whose Jobs API is reached from here. Raises CannotConnect."""
     use_token()
-    logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
+    for talkative in TALKATIVE:
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     address = jobs_address()
     try:
         return JobSubmissionClient(address)
