@@ -176,8 +176,13 @@ def run_trials(
     study.set("resources", share.model_dump())
     tracking = start_tracking(config, space, study)
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
-    alone = connect.nodes if config.cluster == "local" else None
-    stopping = Stopping(study, config.folder, config.search.max_failed_trials, alone)
+    stopping = Stopping(
+        study,
+        config.folder,
+        config.search.max_failed_trials,
+        partial(slots, share, config.cluster),
+        grows=config.cluster != "local",
+    )
     asha = None if config.search.asha == "off" else config.search.asha
     scheduler = StudyScheduler(study, asha, config.train.unfreeze.epochs)
     watchers = Watchers(tracking, progress, partial(tidy, config, study))

@@ -64,17 +64,11 @@ class StudySearcher(Searcher):
         self._held: Handed | None = None
         self._again: list[Handed] = []
         """Trials whose workers died: they come before all others, which may wait for their head."""
-        self._waits = False
-        """Whether the cluster holds no trial now."""
         self._deaths: Counter[int] = Counter()
         """Workers that died, by trial number."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        slots = self._slots()
-        if not slots and not self._waits:
-            log.warning("no node is there that could hold a trial; waiting for one")
-        self._waits = not slots
-        if len(self._live) >= slots:
+        if len(self._live) >= self._slots():
             return None  # asked later, the sampler knows more
         if self._again:
             return self._hand_out(trial_id, self._again.pop(0))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ray.tune.search import Searcher
 
 from search.searcher import StudySearcher
@@ -223,11 +222,3 @@ def test_a_node_that_went_costs_no_retry(make_search: Make) -> None:
         out.on_trial_complete(str(again - 1), error=True)
         assert out.suggest(str(again)) == first
     assert not study.node_lost and study.records[0].end is None
-
-
-def test_it_is_said_once_that_a_node_is_waited_for(
-    make_search: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    out = searcher(opened(), make_search({"space": SPACE}), slots=0)
-    assert out.suggest("a") is None and out.suggest("a") is None
-    assert caplog.text.count("waiting for one") == 1
