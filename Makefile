@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test lint venv slow-tests browser-tests faults
+.PHONY: search test lint venv slow-tests browser-tests faults cluster-tests
 
 search: venv
 	$(BIN)/unfreeze search
@@ -17,6 +17,9 @@ browser-tests: venv
 
 faults: venv
 	$(BIN)/python -m pytest -m faults
+
+cluster-tests: venv
+	$(BIN)/python -m pytest -m cluster
 
 lint: venv
 	$(BIN)/ruff check .

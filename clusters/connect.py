@@ -1,4 +1,5 @@
-"""Joining a Ray: one made for this process, the one this machine belongs to, or an address."""
+"""Joining a Ray: one made for this process, the one this machine belongs to, or another by its
+address or definition."""
 
 import contextlib
 import logging
@@ -6,12 +7,18 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import ray
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
+from ray._private.services import find_node_ids
+from ray.exceptions import AuthenticationError
+
+from .definitions import CannotConnect, Node, find, growth, head_address
 
 WORKER_ENVIRONMENT = {
     # keep freed memory in the process: training frees and takes the same large tensors each step,
@@ -26,55 +33,81 @@ WORKER_ENVIRONMENT = {
 }
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray of our own: only annotations and reports pass through it."""
-
-
 PROBE_SECONDS = 5.0
-
-
-class CannotConnect(Exception):
-    """No Ray cluster answers there."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """What one machine of the cluster offers."""
-
-    cpus: float
-    gpus: float
+REFUSED = (
+    "it refuses our token, or we have none; put the cluster's into ~/.ray/auth_token, or name its "
+    "file in RAY_AUTH_TOKEN_PATH"
+)
 
 
 @contextlib.contextmanager
 def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
     """Be connected to a cluster, with these packages on every worker, ahead of all others.
 
-    `cluster` is `local`, `auto` or the address of a head. Raises CannotConnect.
+    `cluster` is `local`, `auto`, the address of a head, or a definition. Raises CannotConnect.
     """
     # set before Ray starts: it would otherwise report usage to its makers over the network
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    _probe(cluster)
-    with _staged(packages) as code:
+    # a Ray job has a working_dir of its own, which Ray would not let us replace by ours
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+    address = _address(cluster)
+    _probe(cluster, address)
+    if cluster != "local":
+        use_token()
+    with staged(packages) as code:
         try:
-            _connect(cluster, code)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CannotConnect(f"cluster: {cluster}: no Ray cluster answers ({reason})") from error
+            _connect(address, code)
+        except (
+            AuthenticationError,
+            ConnectionError,
+            TimeoutError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            raise CannotConnect(f"cluster: {cluster}: {_reason(error)}") from error
         try:
             yield
         finally:
             ray.shutdown()
 
 
-def _probe(cluster: str) -> None:
-    """Raise CannotConnect where nobody listens at an address: Ray itself would try for minutes."""
-    host, colon, port = cluster.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
-        except OSError as error:
-            raise CannotConnect(f"cluster: {cluster}: nothing answers there ({error})") from error
+def _address(cluster: str) -> str:
+    """As Ray wants it. Raises CannotConnect."""
+    file = find(cluster)
+    if file is None or cluster == "auto":
+        return cluster
+    return "auto" if "RAY_ADDRESS" in os.environ else head_address(file)  # a job is there already
 
 
-def _connect(cluster: str, code: Path) -> None:
+def _probe(cluster: str, address: str) -> None:
+    """Raise CannotConnect where nobody listens, or no node is here: Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        raise CannotConnect(f"cluster: {cluster}: nothing answers there ({error})") from error
+    if not address.startswith("ray://") and not find_node_ids():  # type: ignore[no-untyped-call]
+        raise CannotConnect(
+            f"cluster: {cluster}: this machine is none of its nodes; add --detach, or run the same "
+            "line on one"
+        )
+
+
+def use_token() -> None:
+    """Show clusters the token of this machine, if it has one: to an address, Ray itself does not
+    unless RAY_AUTH_MODE says so."""
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _reason(error: Exception) -> str:
+    if any(isinstance(e, AuthenticationError) for e in (error, error.__cause__)):
+        return REFUSED
+    return f"no Ray cluster answers ({(str(error).splitlines() or [type(error).__name__])[0]})"
+
+
+def _connect(address: str, code: Path) -> None:
     environment = {
         "working_dir": str(code),
         "env_vars": {**WORKER_ENVIRONMENT, "PYTHONPATH": ""},
@@ -82,14 +115,14 @@ def _connect(cluster: str, code: Path) -> None:
     init = partial(
         ray.init, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR
     )
-    if cluster == "local":
+    if address == "local":
         init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
     else:
-        init(address=cluster)
+        init(address=address)
 
 
 @contextlib.contextmanager
-def _staged(packages: list[Path]) -> Iterator[Path]:
+def staged(packages: list[Path]) -> Iterator[Path]:
     """A folder with copies of exactly these packages: what a worker imports."""
     with tempfile.TemporaryDirectory(prefix="unfreeze-code-") as folder:
         for package in packages:
@@ -102,21 +135,37 @@ def _staged(packages: list[Path]) -> Iterator[Path]:
 def nodes() -> list[Node]:
     """The machines that are alive now."""
     return [
-        Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
+        _node(node["Resources"])
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
 
 
-def slots(machines: list[Node], cpus: float, gpus: float) -> int:
+def _node(resources: dict[str, float]) -> Node:
+    own = ("CPU", "GPU", "memory", "object_store_memory")
+    others = {n: v for n, v in resources.items() if n not in own and not n.startswith("node:")}
+    return Node(resources.get("CPU", 0), resources.get("GPU", 0), others)
+
+
+def may_have(cluster: str) -> list[Node]:
+    """The machines that autoscaling may make of this cluster; empty where it has none."""
+    file = find(cluster)
+    return growth(file) if file else []
+
+
+def slots(
+    machines: list[Node], cpus: float, gpus: float, others: Mapping[str, float] | None = None
+) -> int:
     """How many trials of this size these machines hold at once."""
-    return sum(_fit(node, cpus, gpus) for node in machines)
+    return sum(_fit(node, cpus, gpus, others or {}) for node in machines)
 
 
-def _fit(node: Node, cpus: float, gpus: float) -> int:
-    by_cpu = int(node.cpus / cpus + 1e-6) if cpus else 10**6
-    if not gpus:
-        return by_cpu
-    # a fraction stays on one device: three trials of 0.4 need two GPUs
-    by_gpu = int(node.gpus) * int(1 / gpus + 1e-6) if gpus < 1 else int(node.gpus / gpus + 1e-6)
-    return min(by_cpu, by_gpu)
+def _fit(node: Node, cpus: float, gpus: float, others: Mapping[str, float]) -> int:
+    fits = [int(node.others.get(name, 0) / n + 1e-6) for name, n in others.items()]
+    if cpus:
+        fits.append(int(node.cpus / cpus + 1e-6))
+    if gpus:
+        # a fraction stays on one device: three trials of 0.4 need two GPUs
+        a_gpu = int(1 / gpus + 1e-6)
+        fits.append(int(node.gpus) * a_gpu if gpus < 1 else int(node.gpus / gpus + 1e-6))
+    return min(fits, default=10**6)

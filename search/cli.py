@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     if strange := _strangers():
         print(strange, file=sys.stderr)
         return 1
+    from clusters.definitions import CannotConnect
     from trainer.config import BadInput
 
     try:
@@ -35,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         for line in error.errors:
             print(line, file=sys.stderr)
         return 2
+    except CannotConnect as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
@@ -86,7 +90,10 @@ def parser() -> argparse.ArgumentParser:
     )
     _settings(search)
     search.add_argument("--trials", type=int, metavar="T", help="trials in all")
-    search.add_argument("--cluster", metavar="X", help="local, auto, or a head's address")
+    search.add_argument(
+        "--cluster", metavar="X", help="local, auto, a head's address, or a definition's name"
+    )
+    search.add_argument("--detach", action="store_true", help="as a Ray job, without this terminal")
     search.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
 
     train = _command(commands, "train", _train, "train one trial, without Ray")
@@ -136,6 +143,10 @@ def parser() -> argparse.ArgumentParser:
     ui.add_argument(
         "--tracking", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db"
     )
+    for command in (lister, status, stop):
+        command.add_argument(
+            "--cluster", metavar="X", help="of a search sent with --detach: asked there, as a job"
+        )
     for command in (lister, status, stop, report, clean, export, evaluate, predict):
         command.add_argument("--storage", type=Path, default=Path("searches"), metavar="DIR")
     return top
@@ -165,7 +176,9 @@ def _allowances(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _config(options: argparse.Namespace, sets: list[str]) -> "SearchConfig":
+def _config(
+    options: argparse.Namespace, sets: list[str], elsewhere: bool = False
+) -> "SearchConfig":
     from trainer.config import BadInput
 
     from .check import data_errors
@@ -176,9 +189,10 @@ def _config(options: argparse.Namespace, sets: list[str]) -> "SearchConfig":
     if options.allow and isinstance(raw.get("data"), dict):
         raw["data"]["allow"] = [*(raw["data"].get("allow") or []), *options.allow]
     try:
-        return resolve(raw, beside)
+        return resolve(raw, beside, elsewhere)
     except BadInput as error:
-        raise BadInput([*error.errors, *data_errors(raw.get("data"), beside)]) from None
+        found = [] if elsewhere else data_errors(raw.get("data"), beside)
+        raise BadInput([*error.errors, *found]) from None
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -206,13 +220,16 @@ def _models(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     sets = [f"search.trials={options.trials}"] if options.trials is not None else []
     sets += [f"cluster={options.cluster}"] if options.cluster else []
-    config = _config(options, sets)
+    config = _config(options, sets, elsewhere=options.detach)
     from . import summary
 
     if options.dry_run:
         summary.print_plan(config)
         return 0
-    from clusters.connect import CannotConnect
+    if options.detach:
+        from .detached import send
+
+        return send(config, print)
 
     from .disk import is_full
     from .driver import run
@@ -220,7 +237,7 @@ def _search(options: argparse.Namespace) -> int:
 
     try:
         result = run(config, summary.progress())
-    except (CannotConnect, Busy) as error:
+    except Busy as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
@@ -248,6 +265,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from .detached import ask
+
+        return ask(None, ["list"], options.storage, print)
     from . import summary
 
     summary.print_list(options.storage)
@@ -255,6 +276,12 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from .detached import ask, watch
+
+        if options.watch:
+            return watch(options.name, print)
+        return ask(options.name, ["status", options.name], options.storage, print)
     from . import summary
 
     show = summary.watch_status if options.watch else summary.print_status
@@ -263,6 +290,10 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from .detached import ask
+
+        return ask(options.name, ["stop", options.name], options.storage, print)
     from trainer.config import BadInput
 
     from .exports import read_search

@@ -99,13 +99,31 @@ class Search(Config):
     """Configurations to try first, each as dotted fields over the one as written."""
 
 
+def _one_gpu(value: Any) -> Any:
+    if isinstance(value, int | float) and value > 1:
+        raise ValueError(
+            "a trial trains on one GPU for now; more GPUs run more trials at once (legal: 0 to 1)"
+        )
+    return value
+
+
 class Resources(Config):
     """What one trial takes of the cluster."""
 
     cpus_per_trial: Annotated[float, Field(gt=0, le=4096), Number] = 1
     """CPU cores; also the trial's threads."""
-    gpus_per_trial: Annotated[float, Field(ge=0, le=1), Number] = 0
-    """GPUs, or a fraction of one."""
+    gpus_per_trial: Annotated[float, Field(ge=0, le=1), Number, BeforeValidator(_one_gpu)] = 0
+    """A GPU, or a fraction of one."""
+    accelerator_type: str | None = None
+    """The kind of GPU, as Ray names it: A100, H100, L4; `ray status -v` says what there is."""
+    custom_per_trial: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Custom resources that nodes were started with (`ray start --resources`), by name."""
+
+    @property
+    def others(self) -> dict[str, float]:
+        """What is neither CPU nor GPU, under Ray's names."""
+        kind = {f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+        return kind | self.custom_per_trial
 
 
 class SearchConfig(TrainConfig):
@@ -121,7 +139,8 @@ class SearchConfig(TrainConfig):
     resources: Resources | Literal["auto"] = "auto"
     """Of a trial; `auto` is a GPU where the cluster has one, else a share of the cores."""
     cluster: str = "local"
-    """`local`, `auto` (the cluster this machine belongs to), or a head's address."""
+    """`local`, `auto` (the cluster this machine belongs to), a head's address, or a definition:
+    the name of one in clusters/, or a file like those."""
     study: str | None = None
     """URL of a database for the study, as SQLAlchemy writes them; without it UNFREEZE_STUDY, else a
     journal file in the search's folder."""
@@ -249,16 +268,18 @@ def write_yaml(raw: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def resolve(raw: dict[str, Any], beside: Path) -> SearchConfig:
+def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> SearchConfig:
     """Check raw values whole and make every path absolute, see `absolute`.
 
-    Raises BadInput with every error found.
+    `elsewhere` leaves it to another machine whether the files are there. Raises BadInput with every
+    error found.
     """
     config, errors = parse_what_can_be(SearchConfig, raw)
     if config is None:
         raise BadInput(errors)
     config = absolute(config, beside)
-    errors += [line for line in check(config) if line not in errors]
+    missing = _file_errors(config) if elsewhere else []
+    errors += [line for line in check(config) if line not in errors and line not in missing]
     if errors:
         raise BadInput(errors)
     return config
@@ -379,7 +400,14 @@ def _resource_errors(config: SearchConfig) -> list[str]:
     """What a trial wants and this machine lacks, where no other is asked; of clusters the driver
     learns when it has joined one."""
     share = config.resources
-    if config.cluster != "local" or share == "auto":
+    if share == "auto":
+        return []
+    if share.accelerator_type and not share.gpus_per_trial:
+        return [
+            f"resources.accelerator_type: {share.accelerator_type} has no effect while "
+            "gpus_per_trial is 0"
+        ]
+    if config.cluster != "local":
         return []
     offered = {"cpus_per_trial": os.cpu_count() or 1, "gpus_per_trial": torch.cuda.device_count()}
     return [

@@ -15,16 +15,16 @@ import ray
 from ray import tune
 from ray.tune.error import TuneError
 
-from clusters import connect
+from clusters import connect, preflight
 from trainer.checkpoint import load_last
 from trainer.config import BadInput
 from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
-from trainer.data.formats import load
+from trainer.data.formats import given, load
 from trainer.fit import read_report
 from trainer.model.detectors import count_stages
 
-from . import confirm
+from . import checks, confirm
 from .config import (
     Resources,
     SearchConfig,
@@ -68,7 +68,9 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
         raise BadInput(errors)
     progress = progress or Quiet()
     space = read_space(config.space)
-    data = load(config.data, cache_folder(), config.folder)
+    # what is made here, the nodes of a cluster must find too
+    pictures = given(config.data, cache_folder() if config.cluster == "local" else config.storage)
+    data = load(pictures, cache_folder(), config.folder)
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)
@@ -87,8 +89,10 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
                 return conclude(config, space, data, study, progress)
         configure_tune()
         with connect.connected(config.cluster, PACKAGES):
+            if config.cluster != "local":
+                _preflight(config, data, begun=study is not None)
             share = share_of_a_trial(config)
-            progress.say(describe_slots(share))
+            progress.say(describe_slots(share, config.cluster))
             if study is None:
                 held.enter_context(locked(config.folder))  # makes the folder, the first thing there
                 study = open_search(config, space, data)
@@ -107,12 +111,37 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
 # -- before -------------------------------------------------------------------------------------
 
 
+def _preflight(config: SearchConfig, data: Splits, begun: bool) -> None:
+    """Ask every node whether it could run a trial. Raises BadInput with what could not be."""
+    token = checks.write_token(config.storage)
+    try:
+        wanted = checks.node_checks(config.storage, token, _files(config, data))
+        errors = preflight.failures(wanted)
+    finally:
+        (config.storage / token).unlink(missing_ok=True)
+    tracking = checks.tracking_failure(tracking_uri(config.tracking))
+    if tracking and begun:  # a search that went on at night is not ended for its rows
+        log.warning("%s", tracking)
+    elif tracking:
+        errors.append(tracking)
+    if errors:
+        raise BadInput(errors)
+
+
+def _files(config: SearchConfig, data: Splits) -> list[Path]:
+    """One picture of each folder, and the weights, where they are a file."""
+    pictures = [p.file for split in (data.train, data.val) for p in split.pictures]
+    files = list({file.parent: file for file in pictures}.values())
+    weights = Path(config.model.weights)
+    return [*files, *([weights] if weights.is_file() else [])]
+
+
 def _precision(config: SearchConfig, share: Resources) -> str:
     """`auto` as what a trial's machine has: asked there, for the driver may be another kind."""
     if config.train.precision != "auto":
         return config.train.precision
     ask = ray.remote(resolve_precision).options(
-        num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial
+        num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, resources=share.others
     )
     return str(ray.get(ask.remote(config.train.precision)))
 
@@ -148,11 +177,17 @@ def run_trials(
     study.set("resources", share.model_dump())
     tracking = start_tracking(config, data, study)
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
-    stopping = Stopping(study, config.folder, config.search.max_failed_trials)
+    stopping = Stopping(
+        study,
+        config.folder,
+        config.search.max_failed_trials,
+        partial(slots, share, config.cluster),
+        grows=config.cluster != "local",
+    )
     asha = None if config.search.asha == "off" else config.search.asha
     scheduler = StudyScheduler(study, asha, config.train.unfreeze.epochs)
     watchers = Watchers(tracking, progress, partial(tidy, config, study))
-    progress.start(config, study, partial(slots, share))
+    progress.start(config, study, partial(slots, share, config.cluster))
     with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch, _sigterm_as_sigint():
         tuner = tune.Tuner(
             _trainable(config, data, share),
@@ -207,7 +242,7 @@ def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
             hang_timeout=config.search.hang_timeout,
             disk_cap=config.search.disk_cap,
         ),
-        {"cpu": share.cpus_per_trial, "gpu": share.gpus_per_trial},
+        {"cpu": share.cpus_per_trial, "gpu": share.gpus_per_trial, **share.others},
     )
 
 
@@ -218,7 +253,7 @@ def _searcher(config: SearchConfig, space: Space, share: Resources, study: Study
         apply(config, {"train.precision": study.get("precision")}),
         trials=config.search.trials,
         stages=count_stages,
-        slots=partial(slots, share),
+        slots=partial(slots, share, config.cluster),
         confirm=partial(confirm.enqueue, config, study),
     )
 

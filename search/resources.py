@@ -6,6 +6,7 @@ import os
 import torch
 
 from clusters import connect
+from clusters.definitions import Node
 from trainer.config import BadInput
 
 from .config import Resources, SearchConfig
@@ -15,35 +16,43 @@ log = logging.getLogger(__name__)
 
 def share_of_a_trial(config: SearchConfig) -> Resources:
     """What one trial gets on the cluster that is connected. Raises BadInput when it never could."""
-    machines = connect.nodes()
+    machines = connect.nodes() + connect.may_have(config.cluster)
     share = config.resources
     if share == "auto":
         share = _share(machines, config.search.trials)
     elif not share.gpus_per_trial and any(node.gpus for node in machines):
         log.warning("resources.gpus_per_trial is 0: the cluster's GPUs stay unused")
-    if not connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial):
-        largest = max(machines, key=lambda node: (node.gpus, node.cpus))
-        raise BadInput(
-            [
-                f"resources: a trial wants {share.cpus_per_trial:g} CPUs and "
-                f"{share.gpus_per_trial:g} GPUs, more than any node has (legal: at most "
-                f"{largest.cpus:g} and {largest.gpus:g})"
-            ]
-        )
+    if not _at_once(machines, share):
+        raise BadInput([f"resources: {_refusal(share, machines)}"])
     return share
+
+
+def _refusal(share: Resources, machines: list[Node]) -> str:
+    offered = sorted({name for node in machines for name in node.others})
+    for name in share.others:
+        if name not in offered:
+            there = ", ".join(offered) or "none"
+            return f"a trial wants {name}, which no node has or will have (there: {there})"
+    wanted = [f"{n:g} {name}" for name, n in share.custom_per_trial.items()]
+    largest = max(machines, key=lambda node: (node.gpus, node.cpus), default=Node(0, 0))
+    return (
+        f"a trial wants {share.cpus_per_trial:g} CPUs and {share.gpus_per_trial:g} GPUs"
+        f"{''.join(f', {w}' for w in wanted)}, more than any node has or will have (legal: at most "
+        f"{largest.cpus:g} and {largest.gpus:g})"
+    )
 
 
 def here(config: SearchConfig) -> tuple[Resources, int]:
     """What a trial would get on this machine alone, and how many would run at once."""
     gpus = torch.cuda.device_count()
-    machine = connect.Node(float(len(os.sched_getaffinity(0))), float(gpus))
+    machine = Node(float(len(os.sched_getaffinity(0))), float(gpus))
     share = config.resources
     if share == "auto":
         share = _share([machine], config.search.trials)
     return share, max(1, connect.slots([machine], share.cpus_per_trial, share.gpus_per_trial))
 
 
-def _share(machines: list[connect.Node], trials: int) -> Resources:
+def _share(machines: list[Node], trials: int) -> Resources:
     with_gpus = [node for node in machines if node.gpus >= 1]
     if with_gpus:
         cpus = min(node.cpus // node.gpus for node in with_gpus)
@@ -56,16 +65,22 @@ def _share(machines: list[connect.Node], trials: int) -> Resources:
     return Resources(cpus_per_trial=max(1, min(max(cores), sum(cores) // at_once)))
 
 
-def describe_slots(share: Resources) -> str:
+AT_ONCE = " at once, "
+"""In the line with which a search begins."""
+
+
+def describe_slots(share: Resources, cluster: str = "local") -> str:
     """`8 trials at once, 1 GPU each (4 nodes)`."""
-    machines = connect.nodes()
-    count = connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial)
+    machines, later = connect.nodes(), connect.may_have(cluster)
+    count = _at_once(machines, share)
     unit, amount = (
         ("GPU", share.gpus_per_trial) if share.gpus_per_trial else ("CPU", share.cpus_per_trial)
     )
+    more = _at_once(later, share)
+    growing = f"; up to {more} when the cluster has grown" if more > count else ""
     return (
-        f"{_count(count, 'trial')} at once, {amount:g} {unit}{'s' if amount > 1 else ''} each "
-        f"({_count(len(machines), 'node')})"
+        f"{_count(count, 'trial')}{AT_ONCE}{amount:g} {unit}{'s' if amount > 1 else ''} each "
+        f"({_count(len(machines), 'node')}{growing})"
     )
 
 
@@ -73,6 +88,11 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def slots(share: Resources) -> int:
-    """How many trials of this size the cluster holds now."""
-    return connect.slots(connect.nodes(), share.cpus_per_trial, share.gpus_per_trial)
+def slots(share: Resources, cluster: str = "local") -> int:
+    """How many trials of this size may be handed out now: what the cluster holds, or what it grows
+    to, for it grows only while some wait."""
+    return max(_at_once(connect.nodes(), share), _at_once(connect.may_have(cluster), share))
+
+
+def _at_once(machines: list[Node], share: Resources) -> int:
+    return connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial, share.others)

@@ -13,6 +13,9 @@ from .config import Asha
 from .disk import is_full
 from .study import End, Study, from_json
 
+NODE_LOST = ("node has died", "node was terminated", "owner has died", "unavailable", "preempted")
+"""Ray's words for a worker that went with its node; for one that died alone they are `its worker
+process has died`."""
 ENDED = (Trial.TERMINATED, Trial.ERROR)
 
 
@@ -44,11 +47,14 @@ class StudyScheduler(FIFOScheduler):
         return next((trial for trial in self._live if trial.status == Trial.PENDING), None)
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
-        """A worker died. Memory would be as short the next time."""
+        """A worker died. Memory would be as short the next time; a node is another's fault."""
         self._live = [other for other in self._live if other is not trial]
-        if _killed_for_memory(trial):
+        number, error = int(trial.config["number"]), _last_error(trial)
+        if "running low on memory" in error or "memory pressure" in error:
             text = "Ray ended its worker: the node was running out of memory"
-            self._study.end(int(trial.config["number"]), End.OUT_OF_MEMORY, text)
+            self._study.end(number, End.OUT_OF_MEMORY, text)
+        elif any(words in error for words in NODE_LOST):
+            self._study.node_lost.add(number)
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, str]) -> str:
         number = int(trial.config["number"])
@@ -85,8 +91,7 @@ class StudyScheduler(FIFOScheduler):
         return True
 
 
-def _killed_for_memory(trial: Trial) -> bool:
+def _last_error(trial: Trial) -> str:
     file = trial.error_file
     text = Path(file).read_text() if file and Path(file).is_file() else ""
-    last = text.rpartition("Failure # ")[2]
-    return "running low on memory" in last or "memory pressure" in last
+    return text.rpartition("Failure # ")[2]

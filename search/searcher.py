@@ -99,6 +99,11 @@ class StudySearcher(Searcher):
         number = handed.number
         if not error or self._study.records[number].end is not None:
             return
+        if number in self._study.node_lost:
+            self._study.node_lost.discard(number)
+            log.warning("trial %d: its node went; it goes on from its last checkpoint", number)
+            self._again.append(handed)
+            return
         self._deaths[number] += 1
         if self._deaths[number] <= MAX_RETRIES:
             log.warning(

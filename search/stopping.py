@@ -1,12 +1,17 @@
-"""Why a search stops before its trials are done: asked to, the same bug again, a full disk."""
+"""Why a search stops before its trials are done: asked to, the same bug again, a full disk, a
+dead Ray."""
 
+import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Stopper
 
 from .study import End, Study, TrialRecord
+
+log = logging.getLogger(__name__)
 
 REQUEST = "stop"
 """A file of this name in a search's folder asks its driver to stop."""
@@ -32,10 +37,21 @@ def withdraw_request(folder: Path) -> None:
 class Stopping(Stopper):
     """Stops the search for a reason, which stays in `state` and `reason`."""
 
-    def __init__(self, study: Study, folder: Path, max_failed: int | None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        max_failed: int | None,
+        slots: Callable[[], int] = lambda: 1,
+        grows: bool = True,
+    ) -> None:
         self._study = study
         self._folder = folder
         self._max_failed = max_failed
+        self._slots = slots
+        self._grows = grows
+        """Whether nodes may come, so that a search without any waits."""
+        self._waits = False
         self._before = {record.number for record in study.ended()}
         self.state: str | None = None
         """What the search's state becomes; None while nothing speaks against going on."""
@@ -71,6 +87,17 @@ class Stopping(Stopper):
         elif is_requested(self._folder):
             withdraw_request(self._folder)
             self.state = "stopped"
+        else:
+            self._look_for_nodes()
+
+    def _look_for_nodes(self) -> None:
+        empty = not self._slots()
+        if empty and not self._grows:
+            self.state = "interrupted"
+            self.reason = "Ray's own processes on this machine died."
+        elif empty and not self._waits:
+            log.warning("no node is there that could hold a trial; waiting for one")
+        self._waits = empty
 
 
 def _signature(record: TrialRecord) -> str:

@@ -128,6 +128,8 @@ class Study:
         """Trials sampled at random before TPE begins."""
         self.full_disk = ""
         """What a worker said that found the disk full."""
+        self.node_lost: set[int] = set()
+        """Trials whose node went: no fault of theirs."""
         self.optuna = (
             optuna.load_study(study_name=name, storage=storage)
             if read_only

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from clusters.connect import CannotConnect, Node, _staged, connected, nodes, slots
+from clusters.connect import connected, nodes, slots, staged
+from clusters.definitions import CannotConnect, Node
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,8 @@ def dead_port() -> int:
 def test_a_dead_address_is_told_quickly(dead_port: int, scheme: str) -> None:
     address = f"{scheme}127.0.0.1:{dead_port}"
     code = (
-        "from clusters.connect import CannotConnect, connected\n"
+        "from clusters.connect import connected\n"
+        "from clusters.definitions import CannotConnect\n"
         "try:\n"
         f"    with connected({address!r}, []): pass\n"
         "except CannotConnect as error: print(error)\n"
@@ -86,14 +88,14 @@ def test_what_is_no_address_is_told_in_one_line() -> None:
     assert not ray.is_initialized()
 
 
-def test_exactly_the_packages_are_staged_without_caches(tmp_path: Path) -> None:
+def test_exactly_the_packages_arestaged_without_caches(tmp_path: Path) -> None:
     package = tmp_path / "mine"
     (package / "__pycache__").mkdir(parents=True)
     (package / "__pycache__" / "a.pyc").write_bytes(b"")
     (package / "inner").mkdir()
     (package / "inner" / "a.py").write_text("A = 1\n")
     (tmp_path / "other.py").write_text("")
-    with _staged([package]) as folder:
+    with staged([package]) as folder:
         files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
         assert files == ["mine/inner/a.py"]
     assert not folder.exists()

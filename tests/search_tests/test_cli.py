@@ -40,6 +40,7 @@ BAD = {
     "an unknown setting": "search tiny.yaml --set train.sead=1",
     "a bad name": "search tiny.yaml --name a/b",
     "a bad dry run": "search tiny.yaml --dry-run --set model.image_size=100",
+    "a job without a cluster": "search tiny.yaml --detach",
     "a bad training": "train tiny.yaml --set train.unfreeze.depth=9",
     "no such training": "train no.yaml",
     "no such search": "status nope",

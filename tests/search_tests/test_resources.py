@@ -15,10 +15,10 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let Ray say that its nodes are these, each (CPUs, GPUs)."""
+    """Let Ray say that its nodes are these, each (CPUs, GPUs) and what all have besides."""
 
-    def make(*machines: tuple[float, float]) -> None:
-        nodes = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in machines]
+    def make(*machines: tuple[float, float], **others: float) -> None:
+        nodes = [{"Alive": True, "Resources": {"CPU": c, "GPU": g, **others}} for c, g in machines]
         monkeypatch.setattr(ray, "nodes", lambda: nodes)
 
     return make
@@ -97,3 +97,60 @@ def test_the_first_line_says_what_a_trial_gets(
 ) -> None:
     cluster(*machines)
     assert describe_slots(Resources(cpus_per_trial=share[0], gpus_per_trial=share[1])) == line
+
+
+def test_what_is_neither_cpu_nor_gpu_is_asked_for_under_rays_names(
+    cluster: Callable[..., None], make_search: Make
+) -> None:
+    cluster((8, 2), (8, 2), **{"accelerator_type:L4": 1.0, "licence": 3.0})
+    wanted: dict[str, Any] = {
+        "cpus_per_trial": 2,
+        "gpus_per_trial": 0.5,
+        "accelerator_type": "L4",
+        "custom_per_trial": {"licence": 1},
+    }
+    share = share_of_a_trial(make_search({"resources": wanted, "cluster": "auto"}))
+    assert share.others == {"accelerator_type:L4": 0.001, "licence": 1}
+    assert slots(share) == 6  # of 8 by their GPUs; the licences decide
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"gpus_per_trial": 1, "accelerator_type": "H100"}, "accelerator_type:H100, which no node"),
+        ({"custom_per_trial": {"licence": 1}}, "licence, which no node"),
+    ],
+)
+def test_what_no_node_is_called_is_refused_with_what_there_is(
+    cluster: Callable[..., None], make_search: Make, wanted: dict[str, Any], told: str
+) -> None:
+    cluster((8, 2), **{"accelerator_type:L4": 1.0})
+    with pytest.raises(BadInput, match=told) as raised:
+        share_of_a_trial(make_search({"resources": wanted, "cluster": "auto"}))
+    assert "there: accelerator_type:L4" in str(raised.value)
+
+
+def test_more_of_a_custom_resource_than_a_node_has_is_refused(
+    cluster: Callable[..., None], make_search: Make
+) -> None:
+    cluster((8, 0), licence=1.0)
+    with pytest.raises(BadInput, match="1 CPUs and 0 GPUs, 2 licence, more than any node"):
+        wanted = {"custom_per_trial": {"licence": 2}}
+        share_of_a_trial(make_search({"resources": wanted, "cluster": "auto"}))
+
+
+def test_a_gpu_that_autoscaling_may_bring_counts(
+    cluster: Callable[..., None], make_search: Make
+) -> None:
+    cluster((0, 0))  # a head alone
+    share = share_of_a_trial(make_search({"cluster": "aws"}))
+    assert share == Resources(cpus_per_trial=8, gpus_per_trial=1)
+    assert slots(share, "aws") == 4 and slots(share) == 0
+    assert describe_slots(share, "aws") == (
+        "0 trials at once, 1 GPU each (1 node; up to 4 when the cluster has grown)"
+    )
+
+
+def test_a_cpu_node_never_gets_a_gpu_trial(cluster: Callable[..., None], make_search: Make) -> None:
+    cluster((64, 0), (8, 1))
+    assert slots(Resources(cpus_per_trial=1, gpus_per_trial=0.5)) == 2

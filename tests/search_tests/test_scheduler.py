@@ -177,3 +177,25 @@ def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
     for _ in range(2):
         assert scheduler.choose_trial_to_run(tune) is None
     assert tune.told == ["id 0"]
+
+
+@pytest.mark.parametrize(
+    ("last", "lost"),
+    [
+        ("The actor is dead because its node has died.", True),
+        ("The actor is dead because its owner has died.", True),
+        ("The actor 1a is unavailable: RPC error: Socket closed.", True),
+        ("The actor is dead because its worker process has died.", False),
+        ("RuntimeEnvSetupError: Failed to set up runtime environment.", False),
+    ],
+)
+def test_a_node_that_went_is_told_from_a_worker_that_died(
+    make_search: Make, tmp_path: Path, last: str, lost: bool
+) -> None:
+    study = opened(1)
+    asked(study, make_search, 1)
+    file = tmp_path / "error.txt"
+    file.write_text(f"Failure # 1\nits node has died.\nFailure # 2\n{last}\n")
+    StudyScheduler(study, None, 9).on_trial_error(None, RayTrial(0, error_file=str(file)))
+    assert (0 in study.node_lost) is lost
+    assert study.records[0].end is None

@@ -211,3 +211,14 @@ def test_an_end_that_is_known_outlives_the_worker(make_search: Make) -> None:
     study.end(0, End.DIVERGED)
     out.on_trial_complete("a", error=True)
     assert study.records[0].end is End.DIVERGED and not study.waiting
+
+
+def test_a_node_that_went_costs_no_retry(make_search: Make) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": HEAD_SPACE}))
+    first = out.suggest("0")
+    for again in range(1, 9):
+        study.node_lost.add(0)
+        out.on_trial_complete(str(again - 1), error=True)
+        assert out.suggest(str(again)) == first
+    assert not study.node_lost and study.records[0].end is None

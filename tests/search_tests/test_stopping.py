@@ -69,3 +69,25 @@ def test_a_full_disk_stops_the_search(study: Study, tmp_path: Path) -> None:
     study.full_disk = "No space left on device"
     assert stopping.stop_all()
     assert (stopping.state, stopping.reason) == ("disk full", "No space left on device")
+
+
+def test_a_ray_that_died_ends_the_search_to_be_continued(study: Study, tmp_path: Path) -> None:
+    slots = [2]
+    stopping = Stopping(study, tmp_path, None, lambda: slots[0], grows=False)
+    assert not stopping.stop_all()
+    slots[0] = 0
+    assert stopping.stop_all() and stopping.state == "interrupted"
+
+
+def test_a_cluster_without_nodes_is_waited_for_and_that_is_said_once(
+    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slots = [0]
+    stopping = Stopping(study, tmp_path, None, lambda: slots[0])
+    assert not stopping.stop_all() and not stopping.stop_all()
+    assert caplog.text.count("waiting for one") == 1
+    slots[0] = 1
+    assert not stopping.stop_all()
+    slots[0] = 0
+    assert not stopping.stop_all()
+    assert caplog.text.count("waiting for one") == 2

@@ -1,0 +1,167 @@
+"""The definitions: read as Ray reads them, agreeing with each other, and found by name."""
+
+import re
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from clusters.definitions import HERE, CannotConnect, Node, find, growth, head_address, read
+
+LAUNCHERS = ["onprem.yaml", "aws.yaml"]
+KUBERAY = ["raycluster.yaml", "rayjob.yaml"]
+SCRIPT = HERE / "slurm" / "search.sbatch"
+
+
+def kuberay_spec(name: str) -> Any:
+    raw = yaml.safe_load((HERE / "kuberay" / name).read_text())
+    assert raw["apiVersion"] == "ray.io/v1"
+    return raw["spec"].get("rayClusterSpec", raw["spec"])
+
+
+def starts(name: str) -> list[str]:
+    """The lines with which a definition starts Ray."""
+    if name.endswith(".sbatch"):
+        return re.findall(r"ray start (?:[^\n]*\\\n)*[^\n]*", SCRIPT.read_text())
+    raw = read(HERE / name)
+    lines = raw["head_start_ray_commands"] + raw["worker_start_ray_commands"]
+    return [line for line in lines if "ray start" in line]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_rays_own_schema_takes_the_launchers_files(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate_config(prepare_config(yaml.safe_load((HERE / name).read_text())))
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_a_pod_has_what_kuberay_and_the_autoscaler_look_for(name: str) -> None:
+    spec = kuberay_spec(name)
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    for group in groups:
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        assert pod["securityContext"]["runAsNonRoot"]
+    assert all(group["minReplicas"] == 0 for group in groups[1:])
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_reads_the_slurm_script() -> None:
+    assert subprocess.run(["bash", "-n", SCRIPT]).returncode == 0
+    options = re.findall(r"^#SBATCH --(\S+)$", SCRIPT.read_text(), re.MULTILINE)
+    assert {"requeue", "open-mode=append", "signal=B:TERM@120", "exclusive"} <= set(options)
+
+
+@pytest.mark.parametrize("name", [*LAUNCHERS, "slurm/search.sbatch"])
+def test_all_start_ray_at_one_port_with_a_token_and_the_dashboard_on_loopback(name: str) -> None:
+    text = (HERE / name).read_text()
+    head, worker = starts(name)
+    assert "--head --port=6379" in head and "--dashboard-host=127.0.0.1" in head
+    assert "--address=" in worker
+    if name.endswith("sbatch"):
+        assert "export RAY_AUTH_MODE=token" in text and ":6379" in text
+        assert "RAY_AUTH_TOKEN_PATH" in text and "umask 077" in text
+    else:
+        assert all("RAY_AUTH_MODE=token" in line for line in (head, worker))
+        assert "--address=$RAY_HEAD_IP:6379" in worker
+        assert "~/.ray/auth_token" in read(HERE / name)["file_mounts"]
+    assert "dashboard-host=0.0.0.0" not in text
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_kuberays_agree_with_them(name: str) -> None:
+    spec = kuberay_spec(name)
+    assert spec["rayVersion"] == version("ray")
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["headGroupSpec"]["rayStartParams"]["port"] == "6379"
+
+
+def test_a_cluster_that_stays_keeps_its_dashboard_on_loopback() -> None:
+    head = kuberay_spec("raycluster.yaml")["headGroupSpec"]
+    assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+
+
+def test_all_run_one_python_and_the_pinned_ray() -> None:
+    pins = (HERE / "constraints.txt").read_text()
+    assert f"\nray=={version('ray')}\n" in pins
+    assert "FROM python:3.11-slim" in (HERE / "Dockerfile").read_text()
+    assert "--constraint src/clusters/constraints.txt" in (HERE / "Dockerfile").read_text()
+    setup, _ = read(HERE / "onprem.yaml")["setup_commands"]
+    assert setup.endswith("PYTHON=python3.11")
+
+
+def test_one_image_for_aws_and_kubernetes() -> None:
+    specs = [kuberay_spec(name) for name in KUBERAY]
+    images = {
+        group["template"]["spec"]["containers"][0]["image"]
+        for spec in specs
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])
+    }
+    assert images == {read(HERE / "aws.yaml")["docker"]["image"]}
+
+
+@pytest.mark.parametrize("cluster", ["local", "10.0.0.1:6379", "ray://10.0.0.1:10001"])
+def test_an_address_has_no_file(cluster: str) -> None:
+    assert find(cluster) is None
+
+
+def test_auto_on_a_head_is_what_ray_up_left_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find("auto") is None
+    left = tmp_path / "ray_bootstrap_config.yaml"
+    shutil.copy(HERE / "aws.yaml", left)
+    assert find("auto") == left
+
+
+def test_a_name_or_a_file_is_found(tmp_path: Path) -> None:
+    assert find("onprem") == HERE / "onprem.yaml"
+    own = tmp_path / "mine.yaml"
+    own.write_text("provider: {type: local, head_ip: 10.0.0.7, worker_ips: []}\n")
+    assert find(str(own)) == own
+    assert head_address(own) == "10.0.0.7:6379"
+    assert growth(own) == []
+
+
+@pytest.mark.parametrize(
+    ("cluster", "told"),
+    [
+        ("onprm", "legal: local, auto, a head's address HOST:6379, onprem, aws, kuberay"),
+        ("slurm", "sbatch "),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_legal_ones(cluster: str, told: str) -> None:
+    with pytest.raises(CannotConnect, match=f"^cluster: {cluster}: ") as raised:
+        find(cluster)
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: 1\n", "- 1\n"])
+def test_a_file_that_defines_nothing_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(CannotConnect, match=r"mine\.yaml: "):
+        growth(file)
+
+
+def test_kuberays_head_is_a_service() -> None:
+    assert head_address(HERE / "kuberay" / "raycluster.yaml") == (
+        "unfreeze-head-svc.default.svc:6379"
+    )
+
+
+def test_what_a_cluster_may_grow_to() -> None:
+    gpu = Node(8, 1, {"accelerator_type:A10G": 1})
+    assert growth(HERE / "aws.yaml") == [Node(0, 0), *[gpu] * 4]
+    assert growth(HERE / "kuberay" / "raycluster.yaml") == [Node(8, 1)] * 4
+    assert growth(HERE / "onprem.yaml") == []

@@ -1,0 +1,98 @@
+"""What must hold on a cluster: each failure names what is wrong and the mend."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray._private.authentication import authentication_utils
+
+from search import checks
+from search.checks import PACKAGES, node_checks, tracking_failure, versions, write_token
+
+
+def asked(storage: Path, token: str, *files: Path) -> dict[str, str]:
+    return {check.name: check.ask() for check in node_checks(storage, token, files)}
+
+
+@pytest.fixture
+def node_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def make(address: str, token: bool = False) -> None:
+        monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: address)
+        monkeypatch.setattr(authentication_utils, "is_token_auth_enabled", lambda: token)
+
+    return make
+
+
+def test_all_is_well_here(tmp_path: Path, node_at: Callable[..., None]) -> None:
+    node_at("127.0.0.1")
+    token = write_token(tmp_path / "searches")
+    assert set(asked(tmp_path / "searches", token, Path(__file__)).values()) == {""}
+    assert [file.name for file in (tmp_path / "searches").iterdir()] == [token]
+
+
+def test_all_that_computes_is_compared() -> None:
+    found = versions()
+    assert set(found) == {"python", *PACKAGES}
+    assert "none" not in found.values()
+
+
+def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = node_checks(tmp_path, write_token(tmp_path), [])
+    monkeypatch.setattr(checks, "version", lambda name: "0.1" if name == "torch" else "none")
+    told = {check.name: check.ask() for check in wanted}["versions"]
+    assert "torch 0.1, not " in told and "timm none, not " in told
+    assert told.endswith("install what clusters/constraints.txt says")
+
+
+def test_a_storage_of_ones_own_is_none(tmp_path: Path) -> None:
+    token = write_token(tmp_path / "shared")
+    assert "mount one folder there" in asked(tmp_path / "other", token)["storage"]
+    (tmp_path / "other").mkdir()
+    assert "is not the driver's" in asked(tmp_path / "other", token)["storage"]
+
+
+def test_a_storage_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = write_token(tmp_path)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert "cannot be written (Permission denied)" in asked(tmp_path, token)["storage"]
+
+
+def test_data_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "images" / "a.png"
+    told = asked(tmp_path, write_token(tmp_path), Path(__file__), missing)["data"]
+    assert told.startswith(f"{missing} cannot be read (No such file or directory)")
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "open_to_all"),
+    [("127.0.0.1", False, False), ("10.0.0.2", True, False), ("10.0.0.2", False, True)],
+)
+def test_a_node_in_a_network_wants_a_token(
+    tmp_path: Path,
+    node_at: Callable[..., None],
+    address: str,
+    token: bool,
+    open_to_all: bool,
+) -> None:
+    node_at(address, token)
+    told = asked(tmp_path, write_token(tmp_path))["token"]
+    assert ("RAY_AUTH_MODE=token" in told) is open_to_all
+
+
+def test_mlflow_is_looked_for(tmp_path: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert tracking_failure(uri) == ""
+    assert "does not answer" in tracking_failure(uri)
+    assert tracking_failure("off") == ""
+    assert tracking_failure(f"sqlite:///{tmp_path}/mlflow.db") == ""
+    assert "cannot be written" in tracking_failure(f"sqlite:///{tmp_path}/none/mlflow.db")
