@@ -38,14 +38,11 @@ def train_one_epoch(
     where = detector.mean.device
     sums: dict[str, float] = {}
     steps = 0
-    for step, (pictures, targets) in enumerate(batches):
+    for step, batch in enumerate(batches):
         seed_step(seed, epoch, step)
         set_step(step)
-        pictures = pictures.to(where, non_blocking=True)
-        targets = [{k: v.to(where, non_blocking=True) for k, v in t.items()} for t in targets]
-
         with autocast(where, precision):
-            losses = detector(pictures, targets)
+            losses = detector(*batch.to(where))
         total = torch.stack(list(losses.values())).sum()
         _require_finite(total, losses, epoch, step)
 
