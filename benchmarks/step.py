@@ -1,6 +1,6 @@
 """What a training step costs a picture: plain, as trials run it, and with the trunk's outputs kept.
 
-    python benchmarks/step.py [--backbones resnet50 ...] [--runs 3] [--batch 4] [--size 320]
+    python benchmarks/step.py [--backbones resnet50 ...] [--runs 3] [--batch 2] [--size 320]
 
 Plain is fp32 in PyTorch's default memory format; trials run channels_last in the precision that
 the hardware has. Weights are random, which costs the same. The three take turns; shown is the
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

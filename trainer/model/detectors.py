@@ -24,6 +24,7 @@ from . import backbones, coco
 from . import weights as files
 from .backbones import Backbone, Pixels
 from .chain import FrozenOutputs
+from .depthwise import train_in_fp32
 from .heads import (
     Detections,
     FasterRCNNFromPyramid,
@@ -113,6 +114,7 @@ def build(model: Model, classes: int) -> Detector:
         raise BadInput(found)
     detector = Detector(*_parts(model, classes))
     detector.to(memory_format=torch.channels_last)
+    train_in_fp32(detector)
     if Path(model.weights).is_dir():
         _go_on_from(detector, model)
     return detector
