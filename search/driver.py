@@ -17,7 +17,7 @@ from ray.tune.error import TuneError
 
 from clusters import connect, preflight
 from trainer.checkpoint import load_last
-from trainer.config import BadInput
+from trainer.config import BadInput, TrainConfig
 from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
 from trainer.data.formats import given, load
@@ -38,14 +38,15 @@ from .lock import locked
 from .opening import open_search, refuse_changes
 from .progress import Progress, Quiet
 from .registry import register
-from .resources import describe_slots, share_of_a_trial, slots
+from .resources import describe_slots, share_of_a_trial, slots, threads_of
 from .results import SearchResult, costs, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
-from .space import Space, apply, read_space
+from .settled import is_settled, record_settled, settle, settled_config
+from .space import Space, read_space
 from .stopping import Stopping, withdraw_request
 from .study import Study
-from .trial import resolve_precision, run_trial
+from .trial import run_trial
 from .watchers import Watchers, draw_data, start_tracking, try_report
 from .winner import export_winner
 
@@ -96,8 +97,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             if study is None:
                 held.enter_context(locked(config.folder))  # makes the folder, the first thing there
                 study = open_search(config, space, data)
-            if study.get("precision") is None:
-                study.set("precision", _precision(config, share))
+            _settle(config, data, share, study, progress)
             if (begun := len(study.searched())) > config.search.trials:
                 progress.say(f"search.trials is {config.search.trials}: the {begun} begun go on")
             draw_data(config, data)
@@ -136,14 +136,18 @@ def _files(config: SearchConfig, data: Splits) -> list[Path]:
     return [*files, *([weights] if weights.is_file() else [])]
 
 
-def _precision(config: SearchConfig, share: Resources) -> str:
-    """`auto` as what a trial's machine has: asked there, for the driver may be another kind."""
-    if config.train.precision != "auto":
-        return config.train.precision
-    ask = ray.remote(resolve_precision).options(
+def _settle(
+    config: SearchConfig, data: Splits, share: Resources, study: Study, progress: Progress
+) -> None:
+    """Record, once, what `auto` comes to: asked where a trial will run, for the driver may be on
+    another kind of machine."""
+    if is_settled(study):
+        return
+    ask = ray.remote(settle).options(
         num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, resources=share.others
     )
-    return str(ray.get(ask.remote(config.train.precision)))
+    written = TrainConfig(model=config.model, train=config.train)
+    record_settled(study, ray.get(ask.remote(written, data, threads_of(share))), progress)
 
 
 # -- the trials ---------------------------------------------------------------------------------
@@ -238,7 +242,7 @@ def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
             run_trial,
             data=data,
             folder=config.folder,
-            threads=int(max(1, share.cpus_per_trial)),
+            threads=threads_of(share),
             hang_timeout=config.search.hang_timeout,
             disk_cap=config.search.disk_cap,
         ),
@@ -250,7 +254,7 @@ def _searcher(config: SearchConfig, space: Space, share: Resources, study: Study
     return StudySearcher(
         study,
         space,
-        apply(config, {"train.precision": study.get("precision")}),
+        settled_config(config, study),
         trials=config.search.trials,
         stages=count_stages,
         slots=partial(slots, share, config.cluster),

@@ -52,6 +52,11 @@ def here(config: SearchConfig) -> tuple[Resources, int]:
     return share, max(1, connect.slots([machine], share.cpus_per_trial, share.gpus_per_trial))
 
 
+def threads_of(share: Resources) -> int:
+    """Threads that a trial computes with."""
+    return int(max(1, share.cpus_per_trial))
+
+
 def _share(machines: list[Node], trials: int) -> Resources:
     with_gpus = [node for node in machines if node.gpus >= 1]
     if with_gpus:

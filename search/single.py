@@ -1,10 +1,11 @@
 """One trial in this process, without Ray: `unfreeze train`."""
 
+import torch
+
 from trainer.data.canvas import cache_folder
 from trainer.data.formats import load
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, fit
-from trainer.precision import resolve
 from trainer.review import review
 
 from .config import SearchConfig, trial_folder
@@ -13,7 +14,7 @@ from .lock import locked
 from .opening import open_search, refuse_changes
 from .progress import Lines
 from .results import SearchResult
-from .space import apply
+from .settled import is_settled, record_settled, settle, settled_config
 from .stopping import is_requested, withdraw_request
 from .study import End
 from .trial import phase_cache
@@ -33,8 +34,8 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
     with locked(config.folder):
         withdraw_request(config.folder)
         study = open_search(config, [], data)
-        if study.get("precision") is None:
-            study.set("precision", resolve(config.train.precision))
+        if not is_settled(study):
+            record_settled(study, settle(config, data, torch.get_num_threads()), progress)
         study.set("state", "running")
         draw_data(config, data)
         tracking = start_tracking(config, data, study)
@@ -47,7 +48,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
             return not is_requested(config.folder)
 
         if study.waiting:
-            _, written = study.ask([], apply(config, {"train.precision": study.get("precision")}))
+            _, written = study.ask([], settled_config(config, study))
             folder = trial_folder(config.folder, 0)
             phases = phase_cache(config.folder, config.search.disk_cap)
             try:

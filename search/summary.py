@@ -15,7 +15,7 @@ from .exports import begun_study, read_search
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress
 from .report import REPORT
-from .resources import here
+from .resources import here, threads_of
 from .results import (
     Costs,
     Row,
@@ -28,7 +28,7 @@ from .results import (
     trial_name,
     winner,
 )
-from .space import Space, flat, read_space
+from .space import Space, apply, flat, read_space
 
 HEAD_DEPENDS_ON = (
     "model.",
@@ -214,7 +214,7 @@ def print_plan(config: SearchConfig) -> None:
     share, slots = here(config)
     about = min(expected_epochs(config, slots) + max(0, heads - 1) * train.head.epochs, most)
     console.print(f"epochs: at most {most}, about {about}")
-    _print_timing(console, config, about, int(max(1, share.cpus_per_trial)), slots)
+    _print_timing(console, config, about, threads_of(share), slots)
 
 
 def _print_timing(
@@ -224,7 +224,14 @@ def _print_timing(
     from trainer.data.formats import load
     from trainer.timing import time_epochs
 
-    timing = time_epochs(config, load(config.data, cache_folder()), threads)
+    from .settled import settle
+
+    data = load(config.data, cache_folder())
+    settled = settle(config, data, threads)
+    if settled.text:
+        console.print(settled.text)
+    values = {"train.precision": settled.precision, "train.trunk_cache": settled.trunk_cache}
+    timing = time_epochs(apply(config, values), data, threads)
     head = config.train.head.epochs
     seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / slots
     console.print(

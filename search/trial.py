@@ -13,7 +13,6 @@ from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, fit
 from trainer.phase_cache import PhaseCache
-from trainer.precision import resolve
 from trainer.review import review
 
 from .config import trial_folder
@@ -77,8 +76,3 @@ def phase_cache(folder: Path, cap: float) -> PhaseCache:
     own = folder / "phases"
     others = tuple(sorted(place for place in folder.parent.glob("*/phases") if place != own))
     return PhaseCache(own, others, cap)
-
-
-def resolve_precision(wanted: str) -> str:
-    """`trainer.precision.resolve` where a trial will run."""
-    return resolve(wanted)

@@ -27,6 +27,7 @@ TINY = {
     "model": {"weights": "none", "image_size": 96},
     "train": {
         "precision": "fp32",
+        "trunk_cache": "off",
         "head": {"epochs": 2, "batch_size": 4, "lr": 5e-4},
         "unfreeze": {"epochs": 3, "batch_size": 4, "lr": 5e-4, "open_epochs": 2},
     },

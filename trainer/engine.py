@@ -36,38 +36,43 @@ def train_one_epoch(
     step that would spoil the weights.
     """
     where = detector.mean.device
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor | float] = {}
     steps = 0
-    for step, (pictures, targets) in enumerate(batches):
+    for step, batch in enumerate(batches):
         seed_step(seed, epoch, step)
         set_step(step)
-        pictures = pictures.to(where, non_blocking=True)
-        targets = [{k: v.to(where, non_blocking=True) for k, v in t.items()} for t in targets]
-
         with autocast(where, precision):
-            losses = detector(pictures, targets)
+            losses = detector(*batch.to(where))
         total = torch.stack(list(losses.values())).sum()
-        _require_finite(total, losses, epoch, step)
 
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(detector.parameters(), clip_norm)
-        if not scaler.is_enabled() and not torch.isfinite(norm):
-            raise Diverged(f"the gradient is {norm.item()} at epoch {epoch}, step {step}")
+        _require_finite(losses, total, norm, scaler, f"at epoch {epoch}, step {step}")
         scaler.step(optimizer)  # with fp16 it skips steps of infinite gradient and scales down
         scaler.update()
 
         for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + loss.item()
+            # on the device: to ask for each number is to wait for all that came before
+            sums[name] = sums.get(name, 0.0) + loss.detach().double()
         steps += 1
-    return {name: value / steps for name, value in sums.items()}
+    return {name: float(value) / steps for name, value in sums.items()}
 
 
-def _require_finite(total: Tensor, losses: dict[str, Tensor], epoch: int, step: int) -> None:
-    if not torch.isfinite(total):
-        parts = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
-        raise Diverged(f"the loss is not finite at epoch {epoch}, step {step}: {parts}")
+def _require_finite(
+    losses: dict[str, Tensor], total: Tensor, norm: Tensor, scaler: torch.amp.GradScaler, place: str
+) -> None:
+    """The one place of a step where the host waits for the device."""
+    sound = torch.isfinite(total)
+    if not scaler.is_enabled():
+        sound = sound & torch.isfinite(norm)
+    if sound:
+        return
+    if torch.isfinite(total):
+        raise Diverged(f"the gradient is {norm.item()} {place}")
+    parts = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+    raise Diverged(f"the loss is not finite {place}: {parts}")
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from .data.batches import Outputs
 from .data.canvas import letterbox, scales
 from .data.dataset import Split
 from .model.detectors import Detector
@@ -96,6 +97,7 @@ def evaluate(
     *,
     precision: str = "fp32",
     batch_size: int = 1,
+    outputs: Outputs | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Metrics:
     """Detect on every picture of a split and score against its truth; see `detect`."""
@@ -105,6 +107,7 @@ def evaluate(
         canvases,
         precision=precision,
         batch_size=batch_size,
+        outputs=outputs,
         on_step=on_step,
     )
     return score(truth, found)
@@ -118,11 +121,12 @@ def detect(
     *,
     precision: str = "fp32",
     batch_size: int = 1,
+    outputs: Outputs | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Detections in COCO's result format: the data set's ids, original pixels, x, y, w, h.
 
-    `on_step` is called before each batch.
+    `outputs` are the frozen stages', where kept; `on_step` is called before each batch.
     """
     detector.eval()
     where = detector.mean.device
@@ -131,8 +135,10 @@ def detect(
         on_step()
         pictures = split.pictures[start : start + batch_size]
         batch = torch.from_numpy(np.array(canvases[start : start + batch_size])).permute(0, 3, 1, 2)
+        places = range(start, start + len(pictures))
+        frozen = outputs(places, [False] * len(places)).to(where) if outputs else None
         with autocast(where, precision):
-            detections = detector(batch.to(where))
+            detections = detector(batch.to(where), frozen=frozen)
         for picture, own in zip(pictures, detections, strict=True):
             boxes = own["boxes"].cpu().numpy().astype(np.float64)
             across, down = scales(picture.width, picture.height, canvases.shape[1])

@@ -33,6 +33,7 @@ from .optim import GroupReport
 from .phase_cache import PhaseCache, digest
 from .phases import Phase, plan
 from .precision import device, resolve
+from .trunk_cache import KeptOutputs, keep_outputs, outputs_folder
 from .usage import Meter
 
 
@@ -145,6 +146,7 @@ def fit(
             for epoch in range(max(phase.first_epoch, run.epoch), phase.end):
                 started, meter = time.monotonic(), Meter()
                 on_step()
+                kept = scene.keep(run.detector, phase, on_step)
                 set_depth(
                     run.detector,
                     run.detector.stages,
@@ -152,7 +154,7 @@ def fit(
                     adapt_statistics=phase.adapt_statistics,
                     drop_path=phase.drop_path,
                 )
-                losses = _train(run, config, scene, phase, epoch, on_step)
+                losses = _train(run, config, scene, phase, epoch, kept.get("train"), on_step)
                 trained = time.monotonic()
                 metrics = evaluate(
                     run.detector,
@@ -160,6 +162,7 @@ def fit(
                     scene.val,
                     precision=train.precision,
                     batch_size=BATCH_SIZE[where.type],
+                    outputs=kept.get("val"),
                     on_step=on_step,
                 )
                 ended = time.monotonic()
@@ -190,23 +193,42 @@ def fit(
 
 @dataclass(frozen=True)
 class _Scene:
-    """Canvases and truth, opened once a trial."""
+    """Canvases, kept outputs and truth, opened once a trial."""
 
+    config: TrainConfig
     data: Splits
     train: NDArray[np.uint8]
     val: NDArray[np.uint8]
     truth: Truth
+    kept: dict[int, dict[str, KeptOutputs]] = field(default_factory=dict)
+    """By depth and split."""
 
     @classmethod
     def open(cls, config: TrainConfig, data: Splits) -> "_Scene":
         folder = cache_folder() / "canvases"
         size = config.model.image_size
         return cls(
+            config,
             data,
             open_store(data.train, size, folder),
             open_store(data.val, size, folder),
             Truth(data.val),
         )
+
+    def keep(
+        self, detector: Detector, phase: Phase, on_step: Callable[[], None]
+    ) -> dict[str, KeptOutputs]:
+        """Kept outputs of the stages that a phase has frozen, by split, see `keep_outputs`."""
+        if phase.keep_outputs and phase.depth not in self.kept:
+            self.kept[phase.depth] = keep_outputs(
+                detector,
+                phase.depth,
+                self.config,
+                [(self.data.train, self.train), (self.data.val, self.val)],
+                outputs_folder(),
+                on_step,
+            )
+        return self.kept.get(phase.depth, {}) if phase.keep_outputs else {}
 
 
 def _with_precision(config: TrainConfig) -> TrainConfig:
@@ -248,6 +270,7 @@ def _train(
     scene: _Scene,
     phase: Phase,
     epoch: int,
+    outputs: KeptOutputs | None,
     on_step: Callable[[], None],
 ) -> dict[str, float]:
     train = config.train
@@ -269,6 +292,7 @@ def _train(
             augment=train.augment,
             seed=train.seed,
             epoch=epoch,
+            outputs=outputs,
         ),
         set_step=set_step,
         precision=train.precision,

@@ -45,12 +45,19 @@ def digest(config: TrainConfig, phases: list[Phase], data: str, where: torch.dev
         phase_key(config, phases),
         data,
         _weights_digest(config.model.weights),
+        *environment(where),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def environment(where: torch.device) -> list[str]:
+    """What the bits of a result depend on besides its inputs: hardware, threads, code."""
+    return [
         _hardware(where),
         str(torch.get_num_threads()),
         _sources(),
         *(version(name) for name in ("torch", "torchvision", "timm")),
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _weights_digest(weights: str) -> str:

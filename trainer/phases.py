@@ -28,6 +28,8 @@ class Phase:
     """Stochastic depth of the open stages, see `freezing.set_depth`."""
     adapt_statistics: bool = False
     """Whether BatchNorm statistics of the open stages follow the batches."""
+    keep_outputs: bool = False
+    """Whether the outputs of the frozen stages are computed once and kept, see `trunk_cache`."""
 
     @property
     def end(self) -> int:
@@ -54,6 +56,7 @@ def plan(train: Train, stages: int) -> list[Phase]:
                 lr=head.lr,
                 backbone_lr_ratio=0.0,
                 weight_decay=head.weight_decay,
+                keep_outputs=_keeps(train, 0, stages),
             )
         )
     start = head.epochs
@@ -73,6 +76,7 @@ def plan(train: Train, stages: int) -> list[Phase]:
                 stage_lr_decay=unfreeze.stage_lr_decay if open_depth > 1 else 1.0,
                 drop_path=unfreeze.drop_path if open_depth else 0.0,
                 adapt_statistics=unfreeze.batch_norm == "adapt" and open_depth > 0,
+                keep_outputs=_keeps(train, open_depth, stages),
             )
         )
         start += epochs
@@ -86,6 +90,12 @@ def resolve_depth(depth: Depth, stages: int) -> int:
     if not 0 <= depth <= stages:
         raise BadInput([f"train.unfreeze.depth: {depth} (legal: 0 to {stages}, or all)"])
     return depth
+
+
+def _keeps(train: Train, depth: int, stages: int) -> bool:
+    """Whether a phase of that depth keeps outputs; `auto` is settled before, or keeps none."""
+    limit = train.trunk_cache
+    return isinstance(limit, int) and depth <= limit and depth < stages
 
 
 def _depths(train: Train, depth: int) -> list[int]:

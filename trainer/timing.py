@@ -1,7 +1,12 @@
-"""How long epochs will take: a few steps, timed."""
+"""How long epochs will take, and whether keeping the frozen stages' outputs pays: a few steps."""
 
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +22,16 @@ from .model.detectors import build
 from .model.freezing import set_depth
 from .phases import Phase, plan
 from .precision import device, resolve
+from .trunk_cache import KINDS, Bytes, KeptOutputs, keep_outputs, no_room, outputs_folder
 
 TIMED = 2
 """Steps that are timed, after one that warms up."""
+GAIN = 1.2
+"""How many times as fast kept outputs must make a phase, to be kept for it."""
+ROUNDS = 2
+"""Times that a phase is timed with kept outputs and without, in turn."""
+FEW = 4
+"""Pictures a step while that is compared, and of val."""
 
 
 @dataclass(frozen=True)
@@ -30,71 +42,185 @@ class Timing:
     unfrozen: float
 
 
+@dataclass(frozen=True)
+class TrunkCacheChoice:
+    """What `train.trunk_cache: auto` comes to on this machine."""
+
+    setting: int | Literal["off"]
+    text: str
+    """A line that says why."""
+
+
 def time_epochs(config: TrainConfig, data: Splits, threads: int) -> Timing:
     """Time a few steps of the head phase and of the deepest phase, on pictures of the data.
 
-    Writes nothing. Raises what `fit` raises.
+    Leaves nothing behind. Raises what `fit` raises.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return _time_epochs(config, data)
-    finally:
-        torch.set_num_threads(before)
+    with _threads(threads), tempfile.TemporaryDirectory() as folder:
+        probe = _Probe(config, data, Path(folder))
+        phases = plan(probe.config.train, len(probe.detector.stages))
+        head, unfrozen = (
+            probe.seconds(phase, probe.keep(phase.depth) if phase.keep_outputs else {})
+            for phase in (phases[0], phases[-1])
+        )
+    return Timing(head, unfrozen)
 
 
-def _time_epochs(config: TrainConfig, data: Splits) -> Timing:
-    train = config.train.model_copy(update={"precision": resolve(config.train.precision)})
-    config = config.model_copy(update={"train": train})
-    where = device()
-    torch.manual_seed(train.seed)
-    detector = build(config.model, len(data.categories)).to(where)
-    optimizer = optim.build(detector, train)
-    scaler = torch.amp.GradScaler(where.type, enabled=train.precision == "fp16")
+def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> TrunkCacheChoice:
+    """Settle `train.trunk_cache`: up to the depth at which keeping outputs still makes a phase GAIN
+    times as fast and the disk has room. Raises what `fit` raises."""
+    if config.train.trunk_cache != "auto":
+        return TrunkCacheChoice(config.train.trunk_cache, "")
+    with _threads(threads), tempfile.TemporaryDirectory() as folder:
+        return _choose(_Probe(config, data, Path(folder)))
 
-    def epoch(phase: Phase) -> float:
-        set_depth(detector, detector.stages, phase.depth, adapt_statistics=phase.adapt_statistics)
-        few = _first(data.train, phase.batch_size * (TIMED + 1))
-        canvases = _canvases(few, config.model.image_size)
+
+def _choose(probe: "_Probe") -> TrunkCacheChoice:
+    deepest = plan(probe.config.train, len(probe.detector.stages))[-1]
+    gains: list[float] = []
+    sizes: dict[int, int] = {}
+    taken, why = 0, ""
+    for depth in range(len(probe.detector.stages)):
+        kept = probe.keep(depth)
+        if not kept:
+            why = "this backbone is no chain of modules"
+            break
+        sizes |= probe.sizes(kept["val"])
+        if problem := no_room(outputs_folder(), sum(sizes.values())):
+            why = problem
+            break
+        gain = probe.gain(replace(deepest, depth=depth, batch_size=FEW), kept)
+        if gain < GAIN:
+            why = f"they would make a phase of depth {depth} {gain:.2f} times as fast"
+            break
+        gains.append(gain)
+        taken = sum(sizes.values())
+    if not gains:
+        return TrunkCacheChoice("off", f"outputs of the frozen stages are not kept: {why}")
+    size = f"{taken / 1e9:.1f} GB" if taken > 1e9 else f"{taken / 1e6:.0f} MB"
+    text = (
+        f"outputs of the frozen stages are kept to depth {len(gains) - 1} ({size}): phases are "
+        f"{', '.join(f'{gain:.1f}' for gain in gains)} times as fast"
+    )
+    return TrunkCacheChoice(len(gains) - 1, text + (f"; not deeper: {why}" if why else ""))
+
+
+class _Probe:
+    """A detector, a few pictures of a data set, and steps of any phase on them."""
+
+    def __init__(self, config: TrainConfig, data: Splits, folder: Path) -> None:
+        train = config.train.model_copy(update={"precision": resolve(config.train.precision)})
+        self.config = config.model_copy(update={"train": train})
+        self.data = data
+        self.folder = folder
+        torch.manual_seed(train.seed)
+        self.detector = build(config.model, len(data.categories)).to(device())
+        self.optimizer = optim.build(self.detector, train)
+        enabled = train.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.detector.mean.device.type, enabled=enabled)
+        largest = max(FEW, train.head.batch_size, train.unfreeze.batch_size)
+        self.train = self._few(data.train, (TIMED + 1) * largest)
+        self.val = self._few(data.val, 2 * FEW)
+
+    def _few(self, split: Split, count: int) -> tuple[Split, Bytes]:
+        few = Split(split.name, split.pictures[:count], split.categories)
+        size = self.config.model.image_size
+        return few, np.stack([letterbox(picture, size) for picture in few.pictures])
+
+    def keep(self, depth: int) -> dict[str, KeptOutputs]:
+        """Outputs of the stages frozen at a depth, for these pictures."""
+        return keep_outputs(self.detector, depth, self.config, [self.train, self.val], self.folder)
+
+    def sizes(self, kept: KeptOutputs) -> dict[int, int]:
+        """Bytes of the whole data set's files, by the position of their unit."""
+        kinds = len(KINDS.get(self.config.train.augment, ()))
+        pictures = kinds * len(self.data.train.pictures) + len(self.data.val.pictures)
+        tensors = kept([0], [False]).tensors
+        return {
+            position: tensor.nbytes * pictures
+            for position, tensor in zip(kept.cut.kept, tensors, strict=True)
+        }
+
+    def gain(self, phase: Phase, kept: dict[str, KeptOutputs]) -> float:
+        """How many times as fast kept outputs make a phase: on a CPU of its time alone, which other
+        programs disturb least."""
+        clock = time.monotonic if self.detector.mean.is_cuda else time.process_time
+        pairs = [
+            (self.seconds(phase, {}, clock), self.seconds(phase, kept, clock))
+            for _ in range(ROUNDS)
+        ]
+        # the least disturbed of each
+        without, with_them = (min(times) for times in zip(*pairs, strict=True))
+        return float(without / with_them)
+
+    def seconds(
+        self,
+        phase: Phase,
+        kept: dict[str, KeptOutputs],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> float:
+        """What an epoch of a phase takes."""
+
+        def now() -> float:
+            if where.type == "cuda":
+                torch.cuda.synchronize(where)
+            return clock()
+
+        where, train = self.detector.mean.device, self.config.train
+        set_depth(
+            self.detector,
+            self.detector.stages,
+            phase.depth,
+            adapt_statistics=phase.adapt_statistics,
+            drop_path=phase.drop_path,
+        )
+        split, canvases = self.train
+        few = Split(split.name, split.pictures[: phase.batch_size * (TIMED + 1)], split.categories)
         started: list[float] = []
 
         def set_step(step: int) -> None:
-            started.append(time.monotonic())
-            optim.set_step(optimizer, phase, 0, 0, 1)
+            started.append(now())
+            optim.set_step(self.optimizer, phase, 0, 0, 1)
 
-        made = batches(
-            few, canvases, batch_size=phase.batch_size, augment=train.augment, seed=0, epoch=0
-        )
         train_one_epoch(
-            detector,
-            optimizer,
-            scaler,
-            made,
+            self.detector,
+            self.optimizer,
+            self.scaler,
+            batches(
+                few,
+                canvases,
+                batch_size=phase.batch_size,
+                augment=train.augment,
+                seed=0,
+                epoch=0,
+                outputs=kept.get("train"),
+            ),
             set_step=set_step,
             precision=train.precision,
             clip_norm=train.clip_norm,
             seed=0,
             epoch=0,
         )
-        ended = time.monotonic()
+        ended = now()
         warm = started[1:] or started  # the first step also warms up
         a_step = (ended - warm[0]) / len(warm)
-        return a_step * steps(len(data.train.pictures), phase.batch_size)
-
-    phases = plan(train, len(detector.stages))
-    head, unfrozen = epoch(phases[0]), epoch(phases[-1])
-    few = _first(data.val, 8)
-    canvases = _canvases(few, config.model.image_size)
-    started = time.monotonic()
-    size = BATCH_SIZE[where.type]
-    detect(detector, few, canvases, precision=train.precision, batch_size=size)
-    evaluation = (time.monotonic() - started) * len(data.val.pictures) / len(few.pictures)
-    return Timing(head + evaluation, unfrozen + evaluation)
-
-
-def _first(split: Split, count: int) -> Split:
-    return Split(split.name, split.pictures[:count], split.categories)
+        detect(
+            self.detector,
+            *self.val,
+            precision=train.precision,
+            batch_size=BATCH_SIZE[where.type],
+            outputs=kept.get("val"),
+        )
+        a_picture = (now() - ended) / len(self.val[0].pictures)
+        epoch = steps(len(self.data.train.pictures), phase.batch_size)
+        return a_step * epoch + a_picture * len(self.data.val.pictures)
 
 
-def _canvases(split: Split, size: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    return np.stack([letterbox(picture, size) for picture in split.pictures])
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

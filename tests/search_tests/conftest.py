@@ -39,6 +39,7 @@ SEARCH: dict[str, Any] = {
     "model": {"weights": "none", "image_size": 96},
     "train": {
         "precision": "fp32",
+        "trunk_cache": "off",
         "head": {"epochs": 1, "batch_size": 4},
         "unfreeze": {"epochs": 9, "batch_size": 4, "depth": 2, "open_epochs": 1},
     },

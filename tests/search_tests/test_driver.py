@@ -38,6 +38,7 @@ def run_trials(
         space = read_space(config.space)
         study = open_search(config, space, tiny)
         study.set("precision", "fp32")
+        study.set("trunk_cache", "off")
 
         class Tuner:
             def __init__(self, trainable: Any, *, tune_config: Any, run_config: Any) -> None:

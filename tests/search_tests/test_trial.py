@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from search.study import End
-from search.trial import STACKS, resolve_precision, run_trial
+from search.trial import STACKS, run_trial
 from trainer.config import Data, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.review import PREDICTIONS, REVIEW
@@ -110,8 +110,3 @@ def test_an_error_is_told_in_full(tiny: Splits, tiny_config: Make) -> None:
     assert ended["end"] == End.ERROR
     assert ended["text"].startswith("Traceback")
     assert "train.unfreeze.depth: 99" in ended["text"]
-
-
-def test_precision_is_resolved_where_it_runs() -> None:
-    assert resolve_precision("fp32") == "fp32"
-    assert resolve_precision("auto") in {"fp32", "bf16", "fp16"}

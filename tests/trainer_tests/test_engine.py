@@ -26,17 +26,18 @@ class Toy(nn.Module):
         self.register_buffer("mean", torch.zeros(1))
         self.losses = losses
 
-    def forward(self, pictures: Tensor, targets: Any) -> dict[str, Tensor]:
+    def forward(self, pictures: Tensor, targets: Any, frozen: None) -> dict[str, Tensor]:
         return self.losses(self.weight, pictures.float())
 
 
 def batch(value: int = 0) -> Batch:
-    return torch.full((1, 3, 2, 2), value, dtype=torch.uint8), [{"boxes": torch.zeros(0, 4)}]
+    pictures = torch.full((1, 3, 2, 2), value, dtype=torch.uint8)
+    return Batch(pictures, [{"boxes": torch.zeros(0, 4)}])
 
 
 def empty_batch() -> Batch:
     targets = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * 2
-    return torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8), targets
+    return Batch(torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8), targets)
 
 
 def epoch(detector: Any, batches: list[Batch], **changes: Any) -> dict[str, float]:
@@ -162,7 +163,7 @@ def test_a_real_detectors_samples_depend_on_the_place_alone() -> None:
     losses = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        losses.append(epoch(detector, [(pictures, [boxes])], optimizer=still, epoch=5))
+        losses.append(epoch(detector, [Batch(pictures, [boxes])], optimizer=still, epoch=5))
     assert losses[0] == losses[1]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import EpochReport, Result, fit
 from trainer.phase_cache import PhaseCache
+from trainer.trunk_cache import outputs_folder
 
 EPOCHS = 5
 DEPTHS = [0, 0, 3, 5, 5]
@@ -249,6 +251,32 @@ def test_a_damaged_head_is_thrown_away_and_trained_again(
     assert [r.forked for r in reports] == [False, False]
     assert_same(tmp_path / "trial", unbroken.after(2))
     assert_same(cache.folder / entry.name, unbroken.after(2))
+
+
+@pytest.mark.parametrize("until", [1, 3])
+def test_with_kept_outputs_a_stopped_trial_is_the_same_bits(
+    tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path, until: int
+) -> None:
+    changes = {"model.image_size": 64, "train.trunk_cache": 2, "train.unfreeze.depth": 2}
+    config = tiny_config(changes)
+    run(config, few, tmp_path / "unbroken", 4)
+    run(config, few, tmp_path / "stopped", until)
+    if until == 3:  # files that are gone are made again
+        shutil.rmtree(outputs_folder())
+    run(config, few, tmp_path / "stopped", 4)
+    assert_same(tmp_path / "stopped", tmp_path / "unbroken")
+
+
+def test_with_kept_outputs_a_trial_is_what_it_is_without(
+    unbroken: Unbroken, tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path
+) -> None:
+    deep = {"train.unfreeze.depth": "all", "train.unfreeze.batch_norm": "adapt"}
+    config = tiny_config({"model.image_size": 64, "train.trunk_cache": 4, **deep})
+    reports: list[EpochReport] = []
+    run(config, few, tmp_path / "kept", 3, reports, unbroken.cache)
+    assert not any(report.forked for report in reports)  # other bits are another phase
+    for report, plain in zip(reports, unbroken.reports, strict=False):
+        assert report.losses == pytest.approx(plain.losses, rel=1e-4)
 
 
 def allocate_too_much() -> None:

@@ -52,6 +52,7 @@ def cache(tmp_path: Path) -> PhaseCache:
         {"train.unfreeze.schedule": "at_once"},
         {"train.unfreeze.weight_decay": 0.5},
         {"train.unfreeze.batch_norm": "adapt"},
+        {"train.trunk_cache": "auto"},
     ],
 )
 def test_trials_that_differ_only_later_share_a_head(
@@ -69,6 +70,7 @@ def test_trials_that_differ_only_later_share_a_head(
         {"model.weights": "imagenet"},
         {"model.image_size": 128},
         {"train.seed": 1},
+        {"train.trunk_cache": 0},
         {"train.precision": "bf16"},
         {"train.optimizer": "sgd"},
         {"train.augment": "none"},

@@ -125,3 +125,26 @@ def test_each_phase_has_its_own_settings() -> None:
     for phase in unfreeze:
         assert (phase.lr, phase.batch_size, phase.weight_decay) == (0.1, 7, 0.125)
         assert phase.backbone_lr_ratio == 0.2
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        ("auto", [False] * 4),  # not settled: a measurement is the search's
+        ("off", [False] * 4),
+        (0, [True, False, False, False]),
+        (3, [True, True, False, False]),
+        (9, [True, True, True, False]),  # with all stages open nothing is frozen
+    ],
+)
+def test_outputs_are_kept_to_a_depth(limit: int | str, kept: list[bool]) -> None:
+    train = Train.model_validate(
+        {
+            "trunk_cache": limit,
+            "head": {"epochs": 1},
+            "unfreeze": {"epochs": 3, "depth": "all", "open_epochs": 3},
+        }
+    )
+    phases = plan(train, 5)
+    assert [phase.depth for phase in phases] == [0, 2, 4, 5]
+    assert [phase.keep_outputs for phase in phases] == kept

@@ -1,24 +1,93 @@
-"""How long epochs will take."""
+"""How long epochs will take, and whether keeping outputs pays."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from trainer import timing, trunk_cache
 from trainer.data.dataset import Splits
-from trainer.timing import time_epochs
+from trainer.timing import choose_trunk_cache, time_epochs
+from trainer.trunk_cache import outputs_folder
+
+Make = Callable[..., Any]
+AUTO = {"train.trunk_cache": "auto", "train.unfreeze.depth": 2}
 
 
-def test_an_epoch_takes_longer_the_more_steps_it_has(
-    tiny: Splits, tiny_config: Callable[..., Any]
-) -> None:
+def test_an_epoch_takes_longer_the_more_steps_it_has(tiny: Splits, tiny_config: Make) -> None:
     threads = torch.get_num_threads()
-    timing = time_epochs(tiny_config({"train.unfreeze.depth": "all"}), tiny, threads=1)
-    assert 0 < timing.head < 60 and 0 < timing.unfrozen < 60
+    found = time_epochs(tiny_config({"train.unfreeze.depth": "all"}), tiny, threads=1)
+    assert 0 < found.head < 60 and 0 < found.unfrozen < 60
     assert torch.get_num_threads() == threads
 
 
-def test_without_a_head_phase_the_first_phase_is_timed(
-    tiny: Splits, tiny_config: Callable[..., Any]
-) -> None:
+def test_without_a_head_phase_the_first_phase_is_timed(tiny: Splits, tiny_config: Make) -> None:
     assert time_epochs(tiny_config({"train.head": {"epochs": 0}}), tiny, 1).head > 0
+
+
+def test_kept_outputs_are_timed_where_they_are_used(tiny: Splits, tiny_config: Make) -> None:
+    assert time_epochs(tiny_config({"train.trunk_cache": 2}), tiny, 1).head > 0
+
+
+@pytest.mark.parametrize(
+    ("gains", "setting"), [([1.9, 1.2, 1.1], 1), ([1.1], "off"), ([2.0] * 5, 4)]
+)
+def test_outputs_are_kept_as_deep_as_it_pays(
+    tiny: Splits,
+    tiny_config: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    gains: list[float],
+    setting: int | str,
+) -> None:
+    measured = iter(gains)
+    monkeypatch.setattr(timing._Probe, "gain", lambda self, phase, kept: next(measured))
+    choice = choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    assert choice.setting == setting
+    for gain in gains:
+        assert f"{gain:.1f}" in choice.text
+
+
+def test_a_measurement_decides(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(outputs_folder().glob("*"))
+    monkeypatch.setattr(timing, "GAIN", 0.0)
+    assert choose_trunk_cache(tiny_config(AUTO), tiny, 1).setting == 4
+    monkeypatch.setattr(timing, "GAIN", 1000.0)
+    choice = choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    assert choice.setting == "off"
+    assert "not kept: they would make a phase of depth 0" in choice.text
+    assert sorted(outputs_folder().glob("*")) == before
+
+
+def test_a_small_disk_turns_it_off_with_one_line(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "no_room", lambda folder, wanted: f"{wanted} bytes are too many")
+    choice = choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    assert choice.setting == "off"
+    # three levels in fp32, twice 12 pictures of train and 6 of val
+    wanted = 4 * (40 * 12**2 + 112 * 6**2 + 320 * 3**2) * (2 * 12 + 6)
+    assert choice.text.endswith(f"not kept: {wanted} bytes are too many")
+    assert "\n" not in choice.text
+
+
+def test_room_is_under_a_cap_and_half_of_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "not" / "there"
+    assert trunk_cache.no_room(missing, 1000) == ""
+    assert "of at most 20" in trunk_cache.no_room(missing, 10**11)
+    monkeypatch.setattr(trunk_cache, "SHARE", 0.0)
+    assert "free, of which" in trunk_cache.no_room(missing, 1000)
+
+
+@pytest.mark.parametrize("written", [3, "off"])
+def test_what_is_written_is_not_measured(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch, written: int | str
+) -> None:
+    monkeypatch.setattr(timing, "_Probe", None)
+    choice = choose_trunk_cache(tiny_config({"train.trunk_cache": written}), tiny, 1)
+    assert (choice.setting, choice.text) == (written, "")

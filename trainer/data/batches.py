@@ -1,18 +1,40 @@
 """Batches of an epoch: a pure function of (seed, epoch, index)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..model.chain import FrozenOutputs
 from .augment import FLIPPING, LIGHT, flip, light
 from .canvas import scales
 from .dataset import Picture, Split
 
-Batch = tuple[Tensor, list[dict[str, Tensor]]]
+
+class Batch(NamedTuple):
+    """What a step trains on."""
+
+    pictures: Tensor
+    """(n, 3, S, S) uint8, channels last."""
+    targets: list[dict[str, Tensor]]
+    frozen: FrozenOutputs | None = None
+    """What the frozen stages gave for these pictures, where that is kept."""
+
+    def to(self, where: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(
+            self.pictures.to(where, non_blocking=True),
+            [{k: v.to(where, non_blocking=True) for k, v in t.items()} for t in self.targets],
+            self.frozen and self.frozen.to(where),
+        )
+
+
+Outputs = Callable[[Iterable[int], Sequence[bool]], FrozenOutputs]
+"""Gives what the frozen stages gave, by positions in the split and whether each is mirrored."""
 
 
 def batches(
@@ -23,8 +45,9 @@ def batches(
     augment: str,
     seed: int,
     epoch: int,
+    outputs: Outputs | None = None,
 ) -> Iterator[Batch]:
-    """Shuffled batches of an epoch: uint8 pictures (n, 3, S, S), channels last, and targets.
+    """Shuffled batches of an epoch, with `outputs` of the frozen stages where they are kept.
 
     Every picture comes once; batch sizes differ by at most one, so that no BatchNorm ever sees a
     leftover of one picture.
@@ -34,15 +57,15 @@ def batches(
         pictures = torch.from_numpy(canvases[indices]).permute(0, 3, 1, 2)
         targets = [target(split.pictures[i], canvases.shape[1]) for i in indices]
         random = [generator(seed, epoch, 1 + i) for i in indices]
-        if augment in FLIPPING:
-            flips = [bool(own.integers(2)) for own in random]
+        flips = [augment in FLIPPING and bool(own.integers(2)) for own in random]
+        if any(flips):
             pictures, targets = flip(pictures, targets, flips)
         if augment in LIGHT:
             changed = [light(*one) for one in zip(pictures, targets, random, strict=True)]
             pictures = torch.stack([picture for picture, _ in changed])
             pictures = pictures.contiguous(memory_format=torch.channels_last)
             targets = [target for _, target in changed]
-        yield pictures, targets
+        yield Batch(pictures, targets, outputs(indices, flips) if outputs else None)
 
 
 def steps(pictures: int, batch_size: int) -> int:

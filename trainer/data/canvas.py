@@ -71,8 +71,7 @@ def open_store(split: Split, size: int, folder: Path) -> NDArray[np.uint8]:
 
     Safe for many processes at once: one makes the file, whole or not at all, the others wait.
     """
-    identity = f"{VERSION} {size} " + " ".join(picture.sha256 for picture in split.pictures)
-    file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+    file = folder / f"{store_digest(split, size)}.npy"
     if not file.is_file():
         from filelock import FileLock  # slow to import, and no part of a check
 
@@ -82,6 +81,12 @@ def open_store(split: Split, size: int, folder: Path) -> NDArray[np.uint8]:
                 _make_store(split, size, file)
     store: NDArray[np.uint8] = np.load(file, mmap_mode="r")
     return store
+
+
+def store_digest(split: Split, size: int) -> str:
+    """Identity of a split's canvases."""
+    identity = f"{VERSION} {size} " + " ".join(picture.sha256 for picture in split.pictures)
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 def _make_store(split: Split, size: int, file: Path) -> None:

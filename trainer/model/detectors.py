@@ -23,6 +23,8 @@ from ..config import NAMED_WEIGHTS, BadInput, CocoDetector, Model, TrainConfig
 from . import backbones, coco
 from . import weights as files
 from .backbones import Backbone, Pixels
+from .chain import FrozenOutputs
+from .depthwise import train_in_fp32
 from .heads import (
     Detections,
     FasterRCNNFromPyramid,
@@ -58,7 +60,8 @@ class Detector(nn.Module):
 
     Called with uint8 pictures (N, 3, S, S) and, in training, targets: per picture `boxes` (n, 4)
     as x1, y1, x2, y2 in canvas pixels and `labels` (n,) from 1. Returns a dict of losses in
-    training; else per picture `boxes`, `labels` and `scores`, best first.
+    training; else per picture `boxes`, `labels` and `scores`, best first. Where `frozen` holds what
+    the frozen stages gave for the pictures, these are not looked at again.
     """
 
     mean: Tensor
@@ -78,18 +81,25 @@ class Detector(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
-    def features(self, pictures: Tensor) -> Features:
-        """The feature pyramid of uint8 pictures, finest level first."""
+    def normalize(self, pictures: Tensor) -> Tensor:
+        """Uint8 pictures as the backbone wants them."""
         pixels = (pictures.to(self.mean.dtype) - self.mean) / self.std
-        maps = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def features(self, pictures: Tensor, frozen: FrozenOutputs | None = None) -> Features:
+        """The feature pyramid of uint8 pictures, finest level first."""
+        maps = frozen.maps() if frozen else self.backbone(self.normalize(pictures))
         maps = [_at_stride(m, pictures, s) for m, s in zip(maps, self.strides, strict=True)]
         pyramid: Features = self.neck(OrderedDict((str(i), m) for i, m in enumerate(maps)))
         return pyramid
 
     def forward(
-        self, pictures: Tensor, targets: Targets | None = None
+        self,
+        pictures: Tensor,
+        targets: Targets | None = None,
+        frozen: FrozenOutputs | None = None,
     ) -> dict[str, Tensor] | Detections:
-        features = self.features(pictures)
+        features = self.features(pictures, frozen)
         outcome: dict[str, Tensor] | Detections = self.head(features, pictures, targets)
         return outcome
 
@@ -104,6 +114,7 @@ def build(model: Model, classes: int) -> Detector:
         raise BadInput(found)
     detector = Detector(*_parts(model, classes))
     detector.to(memory_format=torch.channels_last)
+    train_in_fp32(detector)
     if Path(model.weights).is_dir():
         _go_on_from(detector, model)
     return detector

@@ -25,11 +25,11 @@ def epoch_of(split: Split, batch_size: int = 4, **changes: Any) -> list[Batch]:
 
 
 def order(found: list[Batch]) -> list[int]:
-    return [int(picture.min()) for pictures, _ in found for picture in pictures]
+    return [int(picture.min()) for batch in found for picture in batch.pictures]
 
 
 def flipped(found: list[Batch]) -> list[bool]:
-    return [int(picture[0, 0, 0]) == 200 for pictures, _ in found for picture in pictures]
+    return [int(picture[0, 0, 0]) == 200 for batch in found for picture in batch.pictures]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_every_picture_comes_once_in_batches_of_nearly_one_size(
 ) -> None:
     found = epoch_of(split, batch_size)
     assert sorted(order(found)) == list(range(13))
-    sizes = [len(pictures) for pictures, _ in found]
+    sizes = [len(batch.pictures) for batch in found]
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) <= batch_size
     assert len(found) == steps(13, batch_size)
@@ -58,7 +58,7 @@ def test_an_epoch_follows_from_seed_and_epoch_alone(split: Split) -> None:
     torch.manual_seed(1)
     np.random.seed(1)
     again = epoch_of(split, seed=3, epoch=5)
-    for (pictures, targets), (others, other_targets) in zip(first, again, strict=True):
+    for (pictures, targets, _), (others, other_targets, _) in zip(first, again, strict=True):
         assert torch.equal(pictures, others)
         for one, other in zip(targets, other_targets, strict=True):
             assert torch.equal(one["boxes"], other["boxes"])
@@ -99,9 +99,9 @@ def test_without_augmentation_nothing_is_flipped(split: Split) -> None:
 def test_light_is_a_function_of_seed_epoch_and_picture_alone(split: Split) -> None:
     def by_picture(batch_size: int, **changes: Any) -> dict[int, Any]:
         found = epoch_of(split, batch_size, augment="light", **changes)
-        targets = [own["boxes"].tolist() for _, batch in found for own in batch]
+        targets = [own["boxes"].tolist() for batch in found for own in batch.targets]
         plain = order(epoch_of(split, batch_size, augment="none", **changes))
-        pictures = [picture for pictures, _ in found for picture in pictures]
+        pictures = [picture for batch in found for picture in batch.pictures]
         return {
             i: (own, picture.tolist())
             for i, own, picture in zip(plain, targets, pictures, strict=True)
@@ -114,17 +114,17 @@ def test_light_is_a_function_of_seed_epoch_and_picture_alone(split: Split) -> No
 def test_light_flip_does_both(split: Split) -> None:
     for name, flips in (("light", False), ("light_flip", True)):
         found = epoch_of(split, augment=name)
-        shapes = {tuple(pictures.shape[1:]) for pictures, _ in found}
+        shapes = {tuple(batch.pictures.shape[1:]) for batch in found}
         assert shapes == {(3, SIZE, SIZE)}
-        assert all(p.is_contiguous(memory_format=torch.channels_last) for p, _ in found)
-        mirrored = [int(p[0, 4, 0]) > int(p[0, 4, -1]) for batch, _ in found for p in batch]
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p, *_ in found)
+        mirrored = [int(p[0, 4, 0]) > int(p[0, 4, -1]) for batch in found for p in batch.pictures]
         assert any(mirrored) == flips
 
 
 def test_a_flip_moves_the_boxes_of_its_picture(split: Split) -> None:
     found = epoch_of(split)
     plain = {i: target(split.pictures[i], SIZE)["boxes"] for i in range(13)}
-    targets = [own for _, batch in found for own in batch]
+    targets = [own for batch in found for own in batch.targets]
     assert any(flipped(found)) and not all(flipped(found))
     for i, own, mirrored in zip(order(found), targets, flipped(found), strict=True):
         x1, y1, x2, y2 = plain[i][0].tolist()
@@ -133,7 +133,7 @@ def test_a_flip_moves_the_boxes_of_its_picture(split: Split) -> None:
 
 
 def test_pictures_are_bytes_with_their_channels_first(split: Split) -> None:
-    pictures, _ = epoch_of(split, 13)[0]
+    pictures = epoch_of(split, 13)[0].pictures
     assert pictures.dtype is torch.uint8
     assert pictures.shape == (13, 3, SIZE, SIZE)
 

@@ -39,7 +39,7 @@ def batches() -> list[Batch]:
     draw = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=draw)
     target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
-    return [(pictures, [target, target])]
+    return [Batch(pictures, [target, target])]
 
 
 def train(detector: Detector, config: TrainConfig, phase: Phase, optimizer: object = None) -> None:
