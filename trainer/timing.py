@@ -28,7 +28,7 @@ TIMED = 2
 """Steps that are timed, after one that warms up."""
 GAIN = 1.2
 """How many times as fast kept outputs must make a phase, to be kept for it."""
-ROUNDS = 2
+ROUNDS = 3
 """Times that a phase is timed with kept outputs and without, in turn."""
 FEW = 4
 """Pictures a step while that is compared, and of val."""

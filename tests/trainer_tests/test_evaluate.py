@@ -32,7 +32,7 @@ class Oracle(nn.Module):
         self.register_buffer("mean", torch.zeros(1))
         self.answers = answers
 
-    def forward(self, pictures: Tensor) -> list[dict[str, Tensor]]:
+    def forward(self, pictures: Tensor, frozen: None = None) -> list[dict[str, Tensor]]:
         own, self.answers = self.answers[: len(pictures)], self.answers[len(pictures) :]
         return [{**a, "scores": torch.full((len(a["labels"]),), 0.9)} for a in own]
 
