@@ -116,9 +116,33 @@ def _connect(address: str, code: Path) -> None:
         ray.init, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR
     )
     if address == "local":
-        init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+        with _groups_of_their_own():
+            init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
     else:
         init(address=address)
+
+
+_starting_ray = False
+
+
+@contextlib.contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Have the processes that Ray starts meanwhile lead process groups. A SIGTERM to ours, as batch
+    systems send it, is then the driver's alone, which still needs Ray to end in order."""
+    global _starting_ray
+    _starting_ray = True
+    try:
+        yield
+    finally:
+        _starting_ray = False
+
+
+def _lead_a_group() -> None:
+    if _starting_ray:
+        os.setpgid(0, 0)
+
+
+os.register_at_fork(after_in_child=_lead_a_group)  # Ray has no setting for it
 
 
 @contextlib.contextmanager

@@ -137,6 +137,7 @@ class Faulty:
                 },
                 stdout=out,
                 stderr=out,
+                process_group=0,
             )
 
     def wait(self, seconds: float = 85) -> int:

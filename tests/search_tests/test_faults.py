@@ -145,13 +145,14 @@ def test_two_drivers_on_one_search(faulty: Make, tiny_data: Data) -> None:
     check(search, tiny_data)
 
 
+# a terminal sends Ctrl+C to all processes of a command, a batch system its SIGTERM
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_orderly(faulty: Make, tiny_data: Data, number: signal.Signals) -> None:
     search = faulty("time.sleep(0.5)")
     search.start()
     search.until_epoch(2)
     assert search.process is not None
-    search.process.send_signal(number)
+    os.killpg(search.process.pid, number)
     assert search.wait(30) == 1, search.out
     assert "The same line again continues." in search.out
     assert search.study.get("state") == "interrupted"
