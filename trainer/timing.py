@@ -16,7 +16,7 @@ from .config import TrainConfig
 from .data.batches import batches, steps
 from .data.canvas import letterbox
 from .data.dataset import Split, Splits
-from .engine import train_one_epoch
+from .engine import Diverged, train_one_epoch
 from .evaluate import BATCH_SIZE, detect
 from .model.detectors import build
 from .model.freezing import set_depth
@@ -57,7 +57,8 @@ def time_epochs(config: TrainConfig, data: Splits, threads: int) -> Timing:
     Leaves nothing behind. Raises what `fit` raises.
     """
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
-        probe = _Probe(config, data, Path(folder))
+        largest = max(config.train.head.batch_size, config.train.unfreeze.batch_size)
+        probe = _Probe(config, data, Path(folder), largest)
         phases = plan(probe.config.train, len(probe.detector.stages))
         head, unfrozen = (
             probe.seconds(phase, probe.keep(phase.depth) if phase.keep_outputs else {})
@@ -68,11 +69,15 @@ def time_epochs(config: TrainConfig, data: Splits, threads: int) -> Timing:
 
 def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> TrunkCacheChoice:
     """Settle `train.trunk_cache`: up to the depth at which keeping outputs still makes a phase GAIN
-    times as fast and the disk has room. Raises what `fit` raises."""
+    times as fast and the disk has room. Raises BadInput as `fit` does."""
     if config.train.trunk_cache != "auto":
         return TrunkCacheChoice(config.train.trunk_cache, "")
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
-        return _choose(_Probe(config, data, Path(folder)))
+        try:
+            return _choose(_Probe(config, data, Path(folder), FEW))
+        except (Diverged, MemoryError, RuntimeError) as error:  # what trials will tell better
+            why = (str(error).splitlines() or ["no memory"])[0]
+            return TrunkCacheChoice("off", f"outputs of the frozen stages are not kept: {why}")
 
 
 def _choose(probe: "_Probe") -> TrunkCacheChoice:
@@ -108,7 +113,7 @@ def _choose(probe: "_Probe") -> TrunkCacheChoice:
 class _Probe:
     """A detector, a few pictures of a data set, and steps of any phase on them."""
 
-    def __init__(self, config: TrainConfig, data: Splits, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, data: Splits, folder: Path, batch_size: int) -> None:
         train = config.train.model_copy(update={"precision": resolve(config.train.precision)})
         self.config = config.model_copy(update={"train": train})
         self.data = data
@@ -118,8 +123,7 @@ class _Probe:
         self.optimizer = optim.build(self.detector, train)
         enabled = train.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.detector.mean.device.type, enabled=enabled)
-        largest = max(FEW, train.head.batch_size, train.unfreeze.batch_size)
-        self.train = self._few(data.train, (TIMED + 1) * largest)
+        self.train = self._few(data.train, (TIMED + 1) * batch_size)
         self.val = self._few(data.val, 2 * FEW)
 
     def _few(self, split: Split, count: int) -> tuple[Split, Bytes]:

@@ -9,6 +9,7 @@ import torch
 
 from trainer import timing, trunk_cache
 from trainer.data.dataset import Splits
+from trainer.engine import Diverged
 from trainer.timing import choose_trunk_cache, time_epochs
 from trainer.trunk_cache import outputs_folder
 
@@ -82,6 +83,19 @@ def test_room_is_under_a_cap_and_half_of_what_is_free(
     assert "of at most 20" in trunk_cache.no_room(missing, 10**11)
     monkeypatch.setattr(trunk_cache, "SHARE", 0.0)
     assert "free, of which" in trunk_cache.no_room(missing, 1000)
+
+
+@pytest.mark.parametrize("error", [Diverged("the loss"), torch.OutOfMemoryError("no room\nmore")])
+def test_a_measurement_that_fails_ends_no_search(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(self: object, phase: object, kept: object) -> float:
+        raise error
+
+    monkeypatch.setattr(timing._Probe, "gain", fail)
+    choice = choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    assert choice.setting == "off"
+    assert choice.text.endswith(str(error).splitlines()[0])
 
 
 @pytest.mark.parametrize("written", [3, "off"])
