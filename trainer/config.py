@@ -312,7 +312,7 @@ def _is_branch(part: int | str) -> bool:
     if not isinstance(part, str):
         return False
     classes = {config.__name__ for config in _configs(Config)}
-    return part in {"int", "path", "float", "str", *classes} or "[" in part
+    return part in {"int", "constrained-int", "path", "float", "str", *classes} or "[" in part
 
 
 def _configs(base: type[Config]) -> Iterator[type[Config]]:
@@ -329,6 +329,8 @@ def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> st
         return "is required"
     if path[-1:] == ["depth"]:
         return f"{_short(value)}: is no depth (legal: a whole number from 0 on, or all)"
+    if path[-1:] == ["trunk_cache"]:
+        return f"{_short(value)}: is no depth (legal: auto, off, or a whole number from 0 on)"
     if kind == "literal_error":
         return f"{value!r} is none of {context['expected']}" + nearest(
             str(value), context["expected"].replace("'", "").replace(" or ", ", ").split(", ")

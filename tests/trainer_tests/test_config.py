@@ -290,3 +290,12 @@ def test_get_reads_every_leaf() -> None:
     for path in leaves(TrainConfig):
         get(TrainConfig(), path)
     assert get(TrainConfig(), "train.unfreeze.depth") == 3
+
+
+@pytest.mark.parametrize("value", [-1, "all", True, 1.5])
+def test_a_wrong_trunk_cache_is_told_what_is_legal(value: Any) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(TrainConfig, {"train": {"trunk_cache": value}})
+    assert caught.value.errors == [
+        f"train.trunk_cache: {value!r}: is no depth (legal: auto, off, or a whole number from 0 on)"
+    ]
