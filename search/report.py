@@ -30,6 +30,7 @@ from .results import (
     rank,
     show,
     show_mean,
+    state_in,
     trial_name,
     winner,
 )
@@ -289,16 +290,11 @@ def _table(result: SearchResult) -> dict[str, Any]:
         cells += [
             (str(record.unfreeze_epoch), record.unfreeze_epoch),
             (f"{seconds / 60:.1f}", seconds),
-            (state := _state(result, row), state),
+            (state := state_in(result.state, row), state),
         ]
         rows.append((cells, row is result.winner))
     names = ["", "trial", "AP", "AP50", *(["mean"] if confirmed else []), *heads.values()]
     return {"heads": [*names, "epochs", "min", "state"], "rows": rows}
-
-
-def _state(result: SearchResult, row: Row) -> str:
-    running = result.state == "running" and row.record.end is None
-    return "under way" if running else row.state
 
 
 # -- charts -------------------------------------------------------------------------------------

@@ -90,6 +90,11 @@ class SearchResult:
     """Why it failed."""
 
 
+def state_in(search: str, row: Row) -> str:
+    """A trial's state in a search of this state: without an end it is under way, or interrupted."""
+    return "under way" if search == "running" and row.record.end is None else row.state
+
+
 def values_of(space: Space, written: TrainConfig, parameters: Values) -> Values:
     """A trial's values by dotted field, from its parameters under Optuna's names."""
     return walk(space, written, lambda dimension, value: parameters.get(dimension.parameter, value))

@@ -25,6 +25,7 @@ from .results import (
     rank,
     show,
     show_mean,
+    state_in,
     trial_name,
     winner,
 )
@@ -71,7 +72,7 @@ def print_result(result: SearchResult) -> None:
     """The ranked table, the winner with its figures, the costs, and the next commands."""
     console = _console()
     config = result.config
-    console.print(_table(result.rows, result.space, console.width))
+    console.print(_table(result.rows, result.space, result.state, console.width))
     console.print(_costs(result.costs))
     if result.reason:
         console.print(f"\nThe search stopped. {result.reason}")
@@ -144,21 +145,22 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _table(rows: list[Row], space: Space, width: int) -> Table:
+def _table(rows: list[Row], space: Space, state: str, width: int) -> Table:
     wide = width >= WHOLE_TABLE
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     heads = columns(space)
-    figures = ("AP", "AP50", "epoch") if wide else ("AP", "epoch")
     confirmed = any(row.runs for row in rows)
+    figures = ("AP", "AP50", "epoch") if wide else ("AP",) if confirmed else ("AP", "epoch")
     table.add_column("", justify="right")
-    table.add_column("trial", no_wrap=True)
+    table.add_column("trial", no_wrap=wide)  # it alone may take a second line
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     if confirmed:
         table.add_column("mean", justify="right", no_wrap=True)
     for heading in heads.values():
-        table.add_column(heading if wide else heading.replace("_", "\n"), justify="right")
-    table.add_column("state")
+        shown_as = heading if wide else heading.replace("_", "\n")
+        table.add_column(shown_as, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
     for row in rows:
         best = row.record.best
         shown = {"AP": "-", "AP50": "-", "epoch": "-"}
@@ -174,7 +176,7 @@ def _table(rows: list[Row], space: Space, width: int) -> Table:
             *(shown[heading] for heading in figures),
             *([show_mean(row)] if confirmed else []),
             *(show(row.values.get(name)) for name in heads),
-            row.state,
+            state_in(state, row),
             style="bold" if row.rank == 1 and row.record.confirms is None else None,
         )
     return table
@@ -318,11 +320,9 @@ def _print_status(console: Console, config: SearchConfig) -> None:
     study = begun_study(config)
     space = read_space(config.space)
     rows = rank(config, space, study.records.values())
-    console.print(
-        f"{config.name}: {_state(config, study.get('state'))}, "
-        f"tracking {redacted(tracking_uri(config.tracking))}"
-    )
-    console.print(_table(rows, space, console.width))
+    state = _state(config, study.get("state"))
+    console.print(f"{config.name}: {state}, tracking {redacted(tracking_uri(config.tracking))}")
+    console.print(_table(rows, space, state, console.width))
     running = sum(r.end is None and bool(r.reports) for r in study.records.values())
     wanted = max(config.search.trials, len(study.records))
     console.print(f"{len(study.ended())} of {wanted} trials ended, {running} under way")
