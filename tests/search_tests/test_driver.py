@@ -49,7 +49,7 @@ def run_trials(
                 act(config)
 
         monkeypatch.setattr(driver.tune, "Tuner", Tuner)
-        monkeypatch.setattr(driver, "slots", lambda share: 1)
+        monkeypatch.setattr(driver, "slots", lambda *_: 1)
         try:
             driver.run_trials(config, space, tiny, Resources(), study, Quiet())
         except BaseException as error:

@@ -10,10 +10,12 @@ import pytest
 from search import summary
 from search.opening import open_search
 from search.results import Costs, SearchResult, rank, winner
+from search.settled import Settled
 from search.space import read_space
 from search.study import End, Study
 from trainer.config import BadInput
 from trainer.data.dataset import Splits
+from trainer.timing import Timing
 
 from .conftest import SPACE, Trained
 
@@ -82,6 +84,14 @@ def test_an_interrupted_search_says_how_to_go_on(
     assert "Interrupted. The same line again continues." in capsys.readouterr().out
 
 
+@pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans whose epochs are not timed here: the tests of the commands do that."""
+    monkeypatch.setattr("search.settled.settle", lambda *_: Settled("fp32", "off", ""))
+    monkeypatch.setattr("trainer.timing.time_epochs", lambda *_: Timing(1.0, 2.0))
+
+
+@pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize(
     ("changes", "lines"),
     [
@@ -108,6 +118,7 @@ def test_a_plan_says_what_would_run(
     assert not list(Path().iterdir())
 
 
+@pytest.mark.usefixtures("untimed")
 def test_a_head_that_varies_within_a_branch_is_counted_too(
     make_search: Make, capsys: Captured
 ) -> None:
@@ -116,6 +127,7 @@ def test_a_head_that_varies_within_a_branch_is_counted_too(
     assert "head phases trained: at most 6" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize(
     "name", ["train.augment", "train.warmup_epochs", "train.clip_norm", "train.momentum"]
 )
