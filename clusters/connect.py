@@ -102,8 +102,11 @@ def use_token() -> None:
 
 
 def _reason(error: Exception) -> str:
-    if any(isinstance(e, AuthenticationError) for e in (error, error.__cause__)):
-        return REFUSED
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AuthenticationError):
+            return REFUSED
+        cause = cause.__cause__ or cause.__context__
     return f"no Ray cluster answers ({(str(error).splitlines() or [type(error).__name__])[0]})"
 
 
