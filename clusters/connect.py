@@ -104,7 +104,8 @@ def use_token() -> None:
 def _reason(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, AuthenticationError):
+        # Ray tries again for a while, and then tells of the last error in the text of its own
+        if isinstance(cause, AuthenticationError) or "AuthenticationError" in str(cause):
             return REFUSED
         cause = cause.__cause__ or cause.__context__
     return f"no Ray cluster answers ({(str(error).splitlines() or [type(error).__name__])[0]})"
