@@ -102,8 +102,12 @@ def use_token() -> None:
 
 
 def _reason(error: Exception) -> str:
-    if any(isinstance(e, AuthenticationError) for e in (error, error.__cause__)):
-        return REFUSED
+    cause: BaseException | None = error
+    while cause is not None:
+        # Ray tries again for a while, and then tells of the last error in the text of its own
+        if isinstance(cause, AuthenticationError) or "AuthenticationError" in str(cause):
+            return REFUSED
+        cause = cause.__cause__ or cause.__context__
     return f"no Ray cluster answers ({(str(error).splitlines() or [type(error).__name__])[0]})"
 
 

@@ -96,6 +96,8 @@ class Host:
         )  # fmt: skip
         until((self.home / "up").exists, 10)
         link = f"uf{self.number}"
+        # of a host of this number that is just going
+        subprocess.run(["ip", "link", "del", link], capture_output=True)
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", self.pid)
         run("ip", "link", "set", link, "master", BRIDGE, "up")
         for line in (

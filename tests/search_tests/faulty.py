@@ -36,7 +36,9 @@ from trainer.fit import fit
 Make = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
 TRIALS, EPOCHS = 3, 5
-EPOCH_STARTS = "                started = time.monotonic()\n                on_step()\n"
+EPOCH_STARTS = (
+    "                started, meter = time.monotonic(), Meter()\n                on_step()\n"
+)
 """The place in fit.py where an epoch starts; `folder` is the trial's, `epoch` counts from 0."""
 COUNTED = """\
                 with (folder / "began").open("a") as began:
