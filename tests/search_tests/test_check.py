@@ -557,3 +557,19 @@ def test_data_that_cannot_be_parsed_is_left_to_the_configs_own_check(place: Path
     assert data_errors({"train": 3}, place) == []
     assert data_errors("digits", place) == []
     assert data_errors({"train": "gone.json"}, place) == []
+
+
+# -- real ones ------------------------------------------------------------------------------------
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.parametrize("name", ["bccd", "cards"])
+def test_real_data_has_no_false_errors_and_stays_as_it_is(name: str, capsys: Captured) -> None:
+    if not (REAL / name).is_dir():
+        pytest.skip(f"needs {REAL / name}")
+    before = {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in (REAL / name).rglob("*")}
+    assert main(["check", str(REAL / name), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one for one in found["findings"] if one["severity"] == "error"] == []
+    assert {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in (REAL / name).rglob("*")} == before
