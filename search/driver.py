@@ -80,6 +80,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             open_store(split, config.model.image_size, cache_folder() / "canvases")
 
     with contextlib.ExitStack() as held:
+        held.enter_context(_sigterm_as_sigint())
         study = None
         if (config.folder / "search.yaml").is_file():
             held.enter_context(locked(config.folder))
@@ -192,7 +193,7 @@ def run_trials(
     scheduler = StudyScheduler(study, asha, config.train.unfreeze.epochs)
     watchers = Watchers(tracking, progress, partial(tidy, config, study))
     progress.start(config, study, partial(slots, share, config.cluster))
-    with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch, _sigterm_as_sigint():
+    with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch:
         tuner = tune.Tuner(
             _trainable(config, data, share),
             tune_config=tune.TuneConfig(

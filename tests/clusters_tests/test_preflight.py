@@ -32,6 +32,9 @@ def test_each_failure_is_a_line_with_its_name_and_node(cluster: None) -> None:
 
 
 def test_it_takes_no_share_of_a_busy_node(cluster: None) -> None:
+    class Holder:  # in here, so that it goes to the worker itself: it has no tests to import from
+        def ready(self) -> None: ...
+
     holder: Any = ray.remote(Holder)
     cpus = ray.cluster_resources()["CPU"]
     held = holder.options(num_cpus=cpus).remote()
@@ -43,7 +46,3 @@ def test_it_takes_no_share_of_a_busy_node(cluster: None) -> None:
 def test_a_check_that_breaks_is_told_too(cluster: None) -> None:
     (line,) = failures([Check("broken", partial(int, "no number"))])
     assert line.startswith("node: could not run the checks: ") and "no number" in line
-
-
-class Holder:
-    def ready(self) -> None: ...
