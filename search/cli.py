@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         for line in error.errors:
             print(line, file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except CannotConnect as error:
         print(error, file=sys.stderr)
         return 1

@@ -288,6 +288,12 @@ ROWS: list[tuple[str, str, Spoil, dict[str, Any]]] = [
     ("B37 empty", "split-empty", edit(lambda c: c.update(images=[], annotations=[])), {}),
     ("B37 no boxes", "split-without-boxes", edit(lambda c: c.update(annotations=[])), {}),
     (
+        "B37 crowds",
+        "split-without-boxes",
+        edit(lambda c: [a.update(iscrowd=1) for a in c["annotations"]]),
+        {},
+    ),
+    (
         "B37 twice",
         "split-twice",
         lambda p: (p / "val.json").write_text((p / "train.json").read_text()),

@@ -235,3 +235,14 @@ def test_a_training_that_another_process_runs_is_1(files: None, capsys: Captured
     with locked(Path("searches/tiny")):
         assert main(["train", "tiny.yaml"]) == 1
     assert "tiny is being run by process" in capsys.readouterr().err
+
+
+def test_what_may_not_be_read_or_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "searches")
+
+    monkeypatch.setattr("search.summary.print_list", refuse)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "searches: Permission denied\n"

@@ -59,7 +59,10 @@ def see(files: list[Path], cache: Path, step: Callable[[int], None] = lambda _: 
         one_at_a_time = Lock()
 
         def read(i: int) -> Seen:
-            content = files[i].read_bytes()
+            try:
+                content = files[i].read_bytes()
+            except OSError as error:
+                return Seen("", problem="picture-unreadable", detail=_reason(error))
             sha256 = hashlib.sha256(content).hexdigest()
             with one_at_a_time:
                 before = _recall_content(memory, sha256)
@@ -71,7 +74,8 @@ def see(files: list[Path], cache: Path, step: Callable[[int], None] = lambda _: 
             for i, seen in zip(new, pool.map(read, new), strict=True):
                 found[i] = seen
                 step(1)
-        _remember(memory, [(stats[i], seen) for i, seen in found.items()])
+        # what could not be read at all may be readable the next time
+        _remember(memory, [(stats[i], seen) for i, seen in found.items() if seen.sha256])
     return [found[i] if i in found else known[stats[i]] for i in range(len(files))]
 
 

@@ -84,3 +84,11 @@ def test_the_memory_is_one_table_a_purpose(file: Path, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "cache" / MEMORY) as memory:
         assert memory.execute("select count(*) from files").fetchone() == (1,)
         assert memory.execute("select count(*) from pictures").fetchone() == (1,)
+
+
+def test_what_cannot_be_read_is_told_and_tried_again(tmp_path: Path) -> None:
+    place = tmp_path / "a.png"
+    place.mkdir()  # nobody can read it as a file, root neither
+    for _ in range(2):
+        (seen,) = see([place], tmp_path / "cache")
+        assert seen.problem == "picture-unreadable" and "directory" in seen.detail
