@@ -35,7 +35,7 @@ MAX_RETRIES = 3
 class StudySearcher(Searcher):
     """Waiting trials first, then new ones, until the study holds as many as are wanted.
 
-    A trial of whose phases another one is training one now is held back until that phase is filed,
+    A trial that needs a phase which another one is in now is held back until that phase is filed,
     and then forks it. `slots` says how many trials the cluster holds at once. When all have ended,
     `confirm` may make more wait, and says whether it did.
     """

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from search.study import End
-from search.trial import STACKS, run_trial
+from search.trial import STACKS, phase_cache, run_trial
+from trainer.checkpoint import BEST, LAST, save
 from trainer.config import Data, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.review import PREDICTIONS, REVIEW
@@ -110,3 +111,14 @@ def test_an_error_is_told_in_full(tiny: Splits, tiny_config: Make) -> None:
     assert ended["end"] == End.ERROR
     assert ended["text"].startswith("Traceback")
     assert "train.unfreeze.depth: 99" in ended["text"]
+
+
+def test_phases_of_the_search_beside_it_are_taken_over() -> None:
+    trial = Path("first/trials/0")
+    save({"model": {}, "reports": [{"epoch": 1, "forked": False}]}, trial / LAST)
+    save({"model": {}, "report": {}}, trial / BEST)
+    phase_cache(Path("first"), 1e9).file_away("key", trial)
+    second = phase_cache(Path("second"), 1e9)
+    forked = second.fork("key", Path("second/trials/0"))
+    assert forked is not None and forked["reports"] == [{"epoch": 1, "forked": True}]
+    assert not second.folder.exists()
