@@ -53,7 +53,7 @@ def pictures(folder: Path, split: str, size: int) -> Any:
     steps.append(v2.Resize(size=None, max_size=size))
     if split == "train":
         steps.append(v2.SanitizeBoundingBoxes())
-    found = CocoDetection(folder / "images", folder / f"{split}.json", v2.Compose(steps))
+    found = CocoDetection(folder / "images", folder / f"{split}.json", transforms=v2.Compose(steps))
     return wrap_dataset_for_transforms_v2(found, target_keys=("image_id", "boxes", "labels"))
 
 
@@ -168,7 +168,7 @@ def main() -> None:
                 metric="map",
                 mode="max",
                 num_samples=options.trials,
-                search_alg=OptunaSearch(space=space, seed=0),
+                search_alg=OptunaSearch(space=space, metric="map", mode="max", seed=0),
                 scheduler=ASHAScheduler(
                     max_t=HEAD_EPOCHS + UNFREEZE_EPOCHS,
                     grace_period=HEAD_EPOCHS + 2,
@@ -178,7 +178,7 @@ def main() -> None:
             run_config=tune.RunConfig(
                 storage_path=place,
                 callbacks=[
-                    MLflowLoggerCallback(f"sqlite:///{place}/mlflow.db", save_artifact=True)
+                    MLflowLoggerCallback(f"sqlite:///{place}/mlflow.db", experiment_name="plain")
                 ],
             ),
         )
