@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from rich.text import Text
 
 from trainer.config import BadInput, Data, parse
 from trainer.data.canvas import cache_folder
+from trainer.data.dataset import Picture
 from trainer.data.examine import Examined, examine
-from trainer.data.findings import CODES, Finding, allowable
+from trainer.data.findings import CODES, Finding, allowable, printable
 from trainer.data.formats import find, given
 
 SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -134,7 +136,7 @@ def _print(examined: Examined, console: Console) -> None:
     if examined.categories:
         names = ", ".join(category.name for category in examined.categories)
         noun = "class" if len(examined.categories) == 1 else "classes"
-        console.print(Text(f"{len(examined.categories)} {noun}: {names}"))
+        console.print(Text(printable(f"{len(examined.categories)} {noun}: {names}")))
     for finding in _ordered(examined):
         _print_finding(finding, console)
     errors, warnings = _count(examined, "error"), _count(examined, "warning")
@@ -178,5 +180,22 @@ def _draw(examined: Examined, out: Path) -> None:
     from trainer.data.overview import OVERVIEW, draw_overview
 
     out.mkdir(parents=True, exist_ok=True)
-    draw_overview(splits, Model(), out / OVERVIEW)
+    draw_overview(splits, Model(), out / OVERVIEW, _wrong_pictures(examined))
     print(f"wrote {out / OVERVIEW}", file=sys.stderr)
+
+
+def _wrong_pictures(examined: Examined) -> list[tuple[str, Picture]]:
+    """Pictures with errors and warnings and the code of each, the codes in turn."""
+    pictures = {(s.name, p.id): p for s in examined.splits.values() for p in s.pictures}
+    queues = [
+        [
+            (finding.code, key)
+            for place in finding.places
+            if (key := (finding.split, place.image)) in pictures
+        ]
+        for finding in _ordered(examined)
+        if finding.severity != "note"
+    ]
+    return [
+        (found[0], pictures[found[1]]) for turn in zip_longest(*queues) for found in turn if found
+    ]

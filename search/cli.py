@@ -1,6 +1,7 @@
 """The `unfreeze` command. Imports only what its help needs; each command imports its own."""
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -22,6 +23,9 @@ DATA = "a COCO json, YOLO's data.yaml, or a folder in the layout of COCO, Robofl
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input."""
     options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal lacks letters for
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     if strange := _strangers():

@@ -397,6 +397,18 @@ MILD: list[tuple[str, str, Spoil, str]] = [
         "note",
     ),
     (
+        "B32",
+        "box-twice",
+        edit(lambda c: c["annotations"].append({**c["annotations"][7], "id": 99})),
+        "warning",
+    ),
+    (
+        "B33 in one split",
+        "picture-twice",
+        lambda p: (p / "images/train-5.png").write_bytes((p / "images/train-3.png").read_bytes()),
+        "warning",
+    ),
+    (
         "B43",
         "split-small",
         edit(lambda c: c.update(images=c["images"][:5], annotations=c["annotations"][:10])),
@@ -501,6 +513,43 @@ def test_a_picture_of_the_data_is_drawn(place: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "new" / "out" / "data.png") as drawn:
         assert drawn.width == 1600
         assert drawn.convert("L").getextrema() == (0, 255)
+
+
+def test_what_is_wrong_is_drawn_below(place: Path, tmp_path: Path) -> None:
+    heights = []
+    for spoil in (lambda place: None, with_box(30, 2, 15, 10)):
+        spoil(place)
+        main(["check", str(place), "--out", str(tmp_path)])
+        with Image.open(tmp_path / "data.png") as drawn:
+            heights.append(drawn.height)
+    assert heights[1] == heights[0] + 1600 // 5
+
+
+@pytest.mark.parametrize("name", ["TRAIN-3.PNG", "images\\train-3.png", "images/train-3.png"])
+def test_a_missing_picture_is_told_where_one_of_its_name_lies(
+    place: Path, capsys: Captured, name: str
+) -> None:
+    with_image(file_name=name)(place)
+    _, report = checked(place, capsys)
+    found = next(f for f in report["findings"] if f["code"] == "picture-missing")
+    assert found["places"][0]["detail"] == "there is train-3.png"
+
+
+def test_names_reach_the_terminal_without_escape_sequences(place: Path, capsys: Captured) -> None:
+    edit(lambda c: c["categories"][0].update(name="red\x1b[2J"))(place)
+    edit(lambda c: c["categories"][0].update(name="red\x1b[2J"), "val")(place)
+    with_image(file_name="gone\x1b]0;x\x07.png")(place)
+    assert main(["check", str(place)]) == 2
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "red\\x1b[2J" in said and "gone\\x1b]0;x\\x07.png" in said
+
+
+def test_an_export_that_is_not_read_is_named(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "_annotations.csv").write_text("filename,width\n")
+    assert main(["check", str(tmp_path)]) == 2
+    assert "is not read; export it as COCO" in capsys.readouterr().err
 
 
 def test_nowhere_is_bad_input(tmp_path: Path, capsys: Captured) -> None:

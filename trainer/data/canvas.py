@@ -94,6 +94,8 @@ def _make_store(split: Split, size: int, file: Path) -> None:
     shape = (len(split.pictures), size, size, 3)
     try:
         store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        with part.open("r+b") as stream:  # a full disk is an OSError here, later a bus error
+            os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
         with ThreadPoolExecutor() as pool:  # PIL decodes and scales without the interpreter's lock
             for i, canvas in enumerate(pool.map(lambda p: letterbox(p, size), split.pictures)):
                 store[i] = canvas

@@ -80,6 +80,7 @@ def examine(
         else:
             sizes = declared_sizes(part.records)
         check_boxes(part.records, part.columns, sizes, findings)
+        _check_repeats(part, findings)
     _check_twice(parts, findings)
     _check_leaks(parts, findings)
     _check_classes(parts, categories, findings)
@@ -188,6 +189,18 @@ def _look(
     seen = dict(zip(files, see(files, cache, lambda done: step(done, len(files))), strict=True))
     for part in parts.values():
         part.seen = [seen[file] if file else None for file in part.files]
+
+
+def _check_repeats(part: _Part, findings: Findings) -> None:
+    """Pictures of one content under several names."""
+    first: dict[str, str] = {}
+    again = []
+    for image, seen in zip(part.records.images, part.seen, strict=False):
+        if seen and not seen.problem:
+            name = first.setdefault(seen.sha256, image.file_name)
+            if name != image.file_name:  # else `file-twice`
+                again.append(Place(image.file_name, image.id, detail=f"is {name}"))
+    findings.add("picture-twice", part.records.name, part.records.source, again)
 
 
 # -- between splits -------------------------------------------------------------------------------

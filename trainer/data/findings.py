@@ -81,10 +81,16 @@ CODES = {
         "annotations of unknown images", "list the images, or delete them", LEFT_OUT
     ),
     "unknown-category": _error(
-        "annotations of unknown categories", "list the categories, or delete them", LEFT_OUT
+        "annotations of unknown categories",
+        "list the categories (YOLO: names, from 0), or delete them",
+        LEFT_OUT,
     ),
     # boxes
-    "box-malformed": _error("boxes that are not 4 numbers", "write x, y, width, height", LEFT_OUT),
+    "box-malformed": _error(
+        "boxes that are not 4 numbers",
+        "write x, y, width, height (YOLO: class, x and y of the centre, width, height)",
+        LEFT_OUT,
+    ),
     "box-not-finite": _error("boxes with NaN or infinity", "redraw or delete them", LEFT_OUT),
     "box-empty": _error("boxes of no width or height", "redraw or delete them", LEFT_OUT),
     "box-negative": _error(
@@ -110,6 +116,10 @@ CODES = {
         "boxes look like x1, y1, x2, y2, not x, y, width, height",
         "subtract the first corner from the second",
         KEPT,
+    ),
+    "box-twice": _warning(
+        "boxes given twice, of one class on one picture: each counts in training and in AP",
+        "delete the second",
     ),
     "crowds": _note("crowds: not trained on, ignored in evaluation"),
     "difficult": _note("boxes marked difficult: trained on and measured like all others"),
@@ -155,6 +165,10 @@ CODES = {
         "check where the label files lie",
         KEPT,
     ),
+    "label-without-picture": _warning("label files without a picture: not read", "add the picture"),
+    "picture-twice": _warning(
+        "the same picture twice in a split: it counts as two", "keep one, with all its boxes"
+    ),
     "without-boxes": _note("pictures without boxes: they count as background"),
     # between splits
     "same-picture-in-splits": _error(
@@ -184,7 +198,12 @@ class Place:
         ids = (("annotation", self.annotation), ("image", self.image))
         where = " of ".join(f"{kind} {value}" for kind, value in ids if value is not None)
         where = f"{where} ({self.file})" if where and self.file else where or self.file
-        return ": ".join(filter(None, [where, self.detail]))
+        return printable(": ".join(filter(None, [where, self.detail])))
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: escape sequences and broken bytes become Python's escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,13 @@ from .yolo import read_yolo_yaml, splits_of
 
 ROBOFLOW = "_annotations.coco.json"
 ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+UNREAD = {
+    "_annotations.csv": "a CSV of boxes",
+    "_annotations.createml.json": "CreateML",
+    "_darknet.labels": "Darknet without a data.yaml",
+    "*.tfrecord": "TFRecord",
+}
+"""Roboflow's other exports."""
 MADE = "splits.json"
 """In a search's folder: which pictures of train became val."""
 
@@ -85,6 +92,9 @@ def find(place: Path) -> Data:
         found = look(place)
         if "train" in found:
             return Data(**found)
+    for pattern, named in UNREAD.items():
+        if file := next(place.glob(f"**/{pattern}"), None):
+            raise BadInput([f"{file}: {named} is not read; export it as COCO, YOLO or Pascal VOC"])
     raise BadInput(
         [
             f"{place}: found no data set here; looked for train.json, train/{ROBOFLOW}, "
@@ -142,8 +152,9 @@ def _yolo(place: Path) -> Found:
         try:
             read_yolo_yaml(file)
             return dict(splits_of(file))
-        except BadInput:
-            continue
+        except BadInput as error:
+            if file.stem == "data":  # meant as one, so its fault is the answer
+                raise BadInput([f"{file}: {line}" for line in error.errors]) from None
     return {}
 
 

@@ -107,6 +107,19 @@ def check_boxes(
     mark("box-outside", records, columns, findings, out, detail)
     mark("box-mostly-outside", records, columns, findings, mostly, detail, drop=False)
     mark("box-partly-outside", records, columns, findings, partly, detail, drop=False)
+    again = _given_before(columns)
+    mark("box-twice", records, columns, findings, again, detail, drop=False)
+
+
+def _given_before(columns: Columns) -> NDArray[np.bool_]:
+    """Which sound boxes repeat one before them: its picture, class and four numbers."""
+    rows = np.flatnonzero(columns.sound & ~columns.crowd)
+    keys = np.column_stack([columns.image, columns.category, columns.boxes])[rows]
+    order = np.lexsort(keys.T)  # stable: of equals the first stays first
+    equal = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+    found = np.zeros(len(columns.sound), dtype=np.bool_)
+    found[rows[order[1:][equal]]] = True
+    return found
 
 
 def locate(records: Records, findings: Findings) -> list[Path | None]:
@@ -144,8 +157,29 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
     findings.add_at("path-outside", records.name, records.source, outside, places)
     findings.add_at("link-outside", records.name, records.source, linked, places)
     where = " or ".join(str(folder) for folder in records.folders)
-    findings.add_at("picture-missing", records.name, where, missing, places)
+    near = _there(records.folders) if missing else {}
+
+    def missed(i: int) -> Place:
+        image = records.images[i]
+        hint = near.get(_base(image.file_name), "")
+        return Place(image.file_name, image.id, detail=f"there is {hint}" if hint else "")
+
+    findings.add_at("picture-missing", records.name, where, missing, missed)
     return found
+
+
+def _there(folders: Sequence[Path]) -> dict[str, str]:
+    """What lies in the folders, by name without case: for who misses a picture."""
+    return {
+        name.casefold(): os.path.relpath(os.path.join(place, name), folder)
+        for folder in reversed(folders)
+        for place, _, names in os.walk(folder)
+        for name in names
+    }
+
+
+def _base(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1].casefold()
 
 
 def turned(boxes: NDArray[np.float64], seen: Seen) -> NDArray[np.float64]:

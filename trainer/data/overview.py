@@ -1,7 +1,9 @@
-"""A data set in one picture: classes, box sizes against anchors, objects a picture, samples."""
+"""A data set in one picture: classes, box sizes against anchors, objects a picture, samples, and
+pictures with something wrong."""
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
 
@@ -25,18 +27,26 @@ WIDTH, DPI = 1600, 100
 CLASSES = 20
 """The most frequent classes, which are shown; the rest is counted."""
 ACROSS, DOWN = 5, 2
-"""Samples."""
+"""Samples, and as many at most of pictures with something wrong."""
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 TEXT, GRID = "#333333", "#dddddd"
 
 
-def draw_overview(splits: list[Split], model: Model, file: Path) -> None:
-    """Write the picture of a data set, its boxes measured on the canvas of `model`."""
-    charts = _charts(splits, model)
-    samples = _samples(splits[0], WIDTH // ACROSS)
-    whole = Image.new("RGB", (WIDTH, charts.height + samples.height), "white")
-    whole.paste(charts, (0, 0))
-    whole.paste(samples, (0, charts.height))
+def draw_overview(
+    splits: list[Split], model: Model, file: Path, wrong: Sequence[tuple[str, Picture]] = ()
+) -> None:
+    """Write the picture of a data set, its boxes measured on the canvas of `model`.
+
+    `wrong` are pictures with what is wrong with them, of which the first are drawn with that text.
+    """
+    parts = [_charts(splits, model), _sheet([("", p) for p in _chosen(splits[0])], splits[0])]
+    if wrong:
+        parts.append(_sheet(wrong[: ACROSS * DOWN], splits[0]))
+    whole = Image.new("RGB", (WIDTH, sum(part.height for part in parts)), "white")
+    top = 0
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
     stream = io.BytesIO()
     whole.save(stream, "PNG")
     write_whole(stream.getvalue(), file)
@@ -122,16 +132,18 @@ def _draw_objects(axes: Axes, splits: list[Split]) -> None:
     axes.set_title("boxes a picture, as shares", color=TEXT)
 
 
-def _samples(split: Split, side: int) -> Image.Image:
-    sheet = Image.new("RGB", (side * ACROSS, side * DOWN), "white")
-    for i, picture in enumerate(_chosen(split, ACROSS * DOWN)):
-        place = (side * (i % ACROSS), side * (i // ACROSS))
-        sheet.paste(_sample(picture, split.categories, side), place)
+def _sheet(pictures: Sequence[tuple[str, Picture]], split: Split) -> Image.Image:
+    side = WIDTH // ACROSS
+    sheet = Image.new("RGB", (WIDTH, side * -(-len(pictures) // ACROSS)), "white")
+    for i, (text, picture) in enumerate(pictures):
+        drawn = _sample(picture, split.categories, side, text)
+        sheet.paste(drawn, (side * (i % ACROSS), side * (i // ACROSS)))
     return sheet
 
 
-def _chosen(split: Split, count: int) -> list[Picture]:
+def _chosen(split: Split) -> list[Picture]:
     """Pictures by content, the rarest class first, each class in turn."""
+    count = ACROSS * DOWN
     by_content = sorted(split.pictures, key=lambda picture: picture.sha256)
     total = Counter(np.concatenate([p.labels for p in split.pictures]).tolist())
     queues = [
@@ -148,7 +160,9 @@ def _chosen(split: Split, count: int) -> list[Picture]:
     return found
 
 
-def _sample(picture: Picture, categories: tuple[Category, ...], side: int) -> Image.Image:
+def _sample(
+    picture: Picture, categories: tuple[Category, ...], side: int, text: str
+) -> Image.Image:
     drawn = Image.fromarray(letterbox(picture, side))
     pen = ImageDraw.Draw(drawn)
     font = ImageFont.load_default(size=12)
@@ -159,5 +173,9 @@ def _sample(picture: Picture, categories: tuple[Category, ...], side: int) -> Im
         pen.rectangle((left, top, left + width * across, top + height * down), outline=colour)
         if sqrt(max(0.0, width * across * height * down)) > 24:  # else the name hides it
             pen.text((left + 2, top), categories[label - 1].name[:20], colour, font)
+    if text:
+        line = (0, side - 18, side, side)
+        pen.rectangle(line, fill="white")
+        pen.text((4, side - 17), f"{text}: {picture.file.name}"[:52], "#c00000", font)
     pen.rectangle((0, 0, side - 1, side - 1), outline="white", width=2)
     return drawn

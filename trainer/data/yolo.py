@@ -33,6 +33,7 @@ def read_yolo(records: Records, findings: Findings) -> bool:
     records.relative = True
     records.categories = [CategoryRecord(i, name) for i, name in sorted(names.items())]
     records.folders = [root_of(records.source), *(place for place in places if place.is_dir())]
+    labels = set()
     for picture in _pictures(places):
         name = _name(picture, records.folders)
         image = ImageRecord(id=len(records.images) + 1, file_name=name)
@@ -40,8 +41,12 @@ def read_yolo(records: Records, findings: Findings) -> bool:
         label = _label_file(picture)
         if label.is_file():
             records.boxes += _boxes(label, image.id)
+            labels.add(label)
         else:
             records.unlabelled.append(name)
+    if all(place.is_dir() for place in places):  # a list may leave pictures out
+        alone = (Place(_name(f, records.folders)) for f in _label_files(places) if f not in labels)
+        findings.add("label-without-picture", records.name, records.source, alone)
     return True
 
 
@@ -79,11 +84,11 @@ def root_of(file: Path) -> Path:
 def _names(content: dict[str, Any]) -> dict[int, str]:
     names = content["names"]
     found = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(found, dict) or not all(type(i) is int and i >= 0 for i in found):
+    if not isinstance(found, dict) or not all(str(i).isdecimal() for i in found):
         raise BadInput(["names is neither a list nor names by number"])
     if content.get("nc") not in (None, len(found)):
         raise BadInput([f"nc is {content['nc']}, but names has {len(found)}"])
-    return {number: str(name) for number, name in found.items()}
+    return {int(number): str(name) for number, name in found.items()}
 
 
 def _places(content: dict[str, Any], file: Path, split: str) -> list[Path]:
@@ -124,13 +129,25 @@ def _absolute(base: Path, line: str) -> str:
 
 def _label_file(picture: Path) -> Path:
     """`.../images/a.jpg` has its boxes in `.../labels/a.txt`, else in `a.txt` beside it."""
-    parts = list(picture.parts)
+    there = _label_folder(picture.parent) / picture.with_suffix(".txt").name
+    return there if there.is_file() else picture.with_suffix(".txt")
+
+
+def _label_folder(folder: Path) -> Path:
+    """`.../labels` of `.../images`, also below it; the folder itself where it has no such part."""
+    parts = list(folder.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-        there = Path(*parts).with_suffix(".txt")
-        if there.is_file():
-            return there
-    return picture.with_suffix(".txt")
+    return Path(*parts)
+
+
+def _label_files(places: list[Path]) -> Iterator[Path]:
+    """Of all pictures that these folders could hold: text files that begin with a class."""
+    for folder in sorted({*places, *(_label_folder(place) for place in places)}):
+        for file in sorted(folder.rglob("*.txt")):
+            with file.open(encoding="utf-8-sig", errors="replace") as stream:
+                if stream.readline().partition(" ")[0].isdecimal():
+                    yield file
 
 
 def _boxes(file: Path, image: int) -> Iterator[BoxRecord]:

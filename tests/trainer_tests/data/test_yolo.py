@@ -102,6 +102,19 @@ def test_pictures_without_label_files_are_told_apart_from_empty_ones(place: Path
     assert codes(place) == {"mostly-unlabelled"}
 
 
+def test_label_files_without_a_picture_are_told(place: Path) -> None:
+    (place / "train" / "labels" / "lone.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (place / "train" / "labels" / "classes.txt").write_text("red\nblue\n")
+    finding = next(f for f in found(place).findings if f.code == "label-without-picture")
+    assert [each.file for each in finding.places] == ["train/labels/lone.txt"]
+
+
+def test_names_may_be_numbered_in_quotes(place: Path) -> None:
+    text = "train: train/images\nval: valid/images\nnames: {'0': red, '1': blue}\n"
+    (place / "data.yaml").write_text(text)
+    assert [(c.id, c.name) for c in found(place).categories] == [(0, "red"), (1, "blue")]
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -114,6 +127,12 @@ def test_pictures_without_label_files_are_told_apart_from_empty_ones(place: Path
 def test_a_yaml_that_is_wrong_is_told(place: Path, text: str, code: str) -> None:
     (place / "data.yaml").write_text(text)
     assert code in codes(place)
+
+
+def test_a_broken_data_yaml_is_told_where_its_folder_is_given(place: Path) -> None:
+    (place / "data.yaml").write_text("names: [red\n")
+    with pytest.raises(BadInput, match=r"data\.yaml: while parsing"):
+        find(place)
 
 
 def test_a_list_that_leads_out_is_told(place: Path) -> None:
