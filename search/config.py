@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -52,6 +52,14 @@ def _bytes(value: Any) -> Any:
         if not found:
             raise ValueError("is no size; write a number and MB, GB or TB, as in 10GB")
         return float(found[1]) * BYTES[found[2]]
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value):
+        raise ValueError(
+            "names a folder: up to 100 letters, digits, _, . and -, a letter or digit first"
+        )
     return value
 
 
@@ -129,7 +137,7 @@ class Resources(Config):
 class SearchConfig(TrainConfig):
     """Everything about one search."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    name: Annotated[str, AfterValidator(_name)]
     """Of the search, its folder and its MLflow experiment."""
     data: Data | Literal["digits"]
     """The pictures; `digits` is the embedded data set."""

@@ -181,7 +181,8 @@ def test_a_part_that_may_also_be_a_word_keeps_its_plain_path(
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"name": "a/b"}, "name: 'a/b'"),
+        ({"name": "a/b"}, "name: 'a/b': names a folder: up to 100 letters"),
+        ({"search.time_budget": "soon"}, "search.time_budget: 'soon': is no duration"),
         ({"name": ""}, "name: ''"),
         ({"search.seed": True}, "search.seed: True: "),
         ({"search.trials": 2.5}, "search.trials: 2.5"),
