@@ -65,8 +65,12 @@ class Costs:
     """Epochs taken over from an equal phase."""
     stopped: int
     """Epochs that stopped trials did not run."""
+    read: int
+    """Pictures whose frozen stages were read from files instead of run."""
     seconds: float
     """Of training and evaluation, added up over trials."""
+    whole: float
+    """Seconds had nothing been taken over and nothing been stopped, at each trial's own pace."""
     cpu_hours: float
     """Of the cores that trials held; None of what forks took over."""
     gpu_hours: float
@@ -211,10 +215,19 @@ def costs(config: SearchConfig, study: Study) -> Costs:
         run=sum(not report.forked for report in reports),
         forked=sum(report.forked for report in reports),
         stopped=sum(whole - len(record.reports) for record in records if record.end is End.PRUNED),
+        read=sum(report.read for report in reports if not report.forked),
         seconds=seconds,
+        whole=sum(report.seconds for report in reports)
+        + sum(_unrun(record, whole) for record in records),
         cpu_hours=seconds * share.cpus_per_trial / 3600,
         gpu_hours=seconds * share.gpus_per_trial / 3600,
     )
+
+
+def _unrun(record: TrialRecord, epochs: int) -> float:
+    """Seconds that the rest of a stopped trial would have taken."""
+    own = [report.seconds for report in record.reports.values() if report.unfreeze_epoch]
+    return (epochs - len(record.reports)) * mean(own) if record.end is End.PRUNED and own else 0.0
 
 
 def columns(space: Space) -> dict[str, str]:

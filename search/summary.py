@@ -9,6 +9,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from trainer.data.canvas import cache_folder
+from trainer.data.dataset import Splits
+from trainer.data.formats import load
+
 from .asha import confirming_epochs, expected_epochs, rungs
 from .config import SearchConfig, redacted, stored, tracking_uri, write_yaml
 from .exports import begun_study, read_search
@@ -41,6 +45,14 @@ HEAD_DEPENDS_ON = (
     "train.clip_norm",
 )
 """Fields that make another head phase, see `trainer.phase_cache.phase_key`."""
+SIZES = ("small", "medium", "large")
+HEADINGS = {
+    **{"map": "AP", "map_50": "AP50", "map_75": "AP75"},
+    **{f"map_{size}": f"AP ({size} boxes)" for size in SIZES},
+    **{f"mar_{most}": f"AR ({most} a picture)" for most in (1, 10, 100)},
+    **{f"mar_{size}": f"AR ({size} boxes)" for size in SIZES},
+}
+"""The 12 COCO figures, as a person reads them."""
 WHOLE_TABLE = 100
 """Columns of a terminal from which on the table shows all it has."""
 
@@ -132,9 +144,9 @@ def _figures(metrics: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", *splits):
         table.add_column(heading, justify="right" if heading else "left")
-    rows = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}
-    for heading, name in rows.items():
-        table.add_row(heading, *(_figure(metrics[split]["figures"][name]) for split in splits))
+    for name in ("map", "map_50", "map_75"):
+        cells = (_figure(metrics[split]["figures"][name]) for split in splits)
+        table.add_row(HEADINGS[name], *cells)
     for name in metrics[splits[0]]["per_class"] if splits else ():
         cells = (_figure(metrics[split]["per_class"].get(name)) for split in splits)
         table.add_row(f"AP {name}", *cells)
@@ -191,7 +203,8 @@ def _ends(rows: list[Row]) -> list[str]:
 
 
 def print_plan(config: SearchConfig) -> None:
-    """What a search would run: `--dry-run`."""
+    """What a search would run: `--dry-run`. Raises BadInput like the search itself."""
+    data = load(config.data, cache_folder())
     console = _console()
     console.print(write_yaml(stored(config)), end="", soft_wrap=True)
     train, search = config.train, config.search
@@ -216,19 +229,16 @@ def print_plan(config: SearchConfig) -> None:
     share, slots = here(config)
     about = min(expected_epochs(config, slots) + max(0, heads - 1) * train.head.epochs, most)
     console.print(f"epochs: at most {most}, about {about}")
-    _print_timing(console, config, about, threads_of(share), slots)
+    _print_timing(console, config, data, about, threads_of(share), slots)
 
 
 def _print_timing(
-    console: Console, config: SearchConfig, epochs: int, threads: int, slots: int
+    console: Console, config: SearchConfig, data: Splits, epochs: int, threads: int, slots: int
 ) -> None:
-    from trainer.data.canvas import cache_folder
-    from trainer.data.formats import load
     from trainer.timing import time_epochs
 
     from .settled import settle
 
-    data = load(config.data, cache_folder())
     settled = settle(config, data, threads)
     if settled.text:
         console.print(settled.text)
@@ -253,10 +263,18 @@ def _costs(spent: Costs) -> str:
     hours = f"{spent.cpu_hours:.2f} CPU-hours"
     if spent.gpu_hours:
         hours = f"{spent.gpu_hours:.2f} GPU-hours"
-    return (
+    lines = [
         f"{spent.trials} trials; {spent.run} epochs trained in {hours}, {spent.forked} forked, "
         f"{spent.stopped} not run since ASHA stopped their trials"
-    )
+    ]
+    if spent.read:
+        lines.append(f"frozen stages read from files for {spent.read:,} pictures, not run again")
+    if spent.whole > spent.seconds:
+        lines.append(
+            f"training took {duration(spent.seconds)} of trials' time; without forks and stops "
+            f"about {duration(spent.whole)}"
+        )
+    return "\n".join(lines)
 
 
 def print_metrics(split: str, metrics: dict[str, Any]) -> None:
@@ -264,7 +282,7 @@ def print_metrics(split: str, metrics: dict[str, Any]) -> None:
     console = _console()
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in metrics["figures"].items():
-        table.add_row(name, "-" if value is None else f"{value:.4f}")
+        table.add_row(HEADINGS[name], "-" if value is None else f"{value:.4f}")
     for name, value in metrics["per_class"].items():
         table.add_row(f"AP {name}", "-" if value is None else f"{value:.4f}")
     console.print(f"On {split}:")

@@ -134,6 +134,7 @@ def _describe(config: SearchConfig, data: Splits, study: Study, report: Path | N
         "epochs/trained": float(result.costs.run),
         "epochs/forked": float(result.costs.forked),
         "epochs/stopped": float(result.costs.stopped),
+        "epochs/pictures_read": float(result.costs.read),
     }
     if best is not None:
         tags["unfreeze.best_trial"] = str(best.record.number)

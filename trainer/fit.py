@@ -62,6 +62,8 @@ class EpochReport:
     """Of training."""
     forked: bool
     """Whether the epoch was taken over from another trial instead of run."""
+    read: int = 0
+    """Pictures of train and val whose frozen stages were read from files instead of run."""
     system: dict[str, float] = field(default_factory=dict)
     """What its process took of its machine, see `trainer.usage`; empty in older studies."""
 
@@ -181,6 +183,7 @@ def fit(
                         seconds=ended - started,
                         images_per_second=len(data.train.pictures) / (trained - started),
                         forked=False,
+                        read=sum(kept[name].count for name in kept),
                         system=meter.read(),
                     )
                 )

@@ -59,6 +59,11 @@ class KeptOutputs:
     """By whether pictures are mirrored; a file (n, H, W, C x bytes of a number) for each of
     `cut.kept`. Empty where the disk has no room: then all are computed whenever they are needed."""
 
+    @property
+    def count(self) -> int:
+        """Pictures that are read from files."""
+        return len(self.canvases) if self.stores else 0
+
     def __call__(self, places: Iterable[int], mirrored: Sequence[bool]) -> FrozenOutputs:
         """The outputs for pictures at these positions of the split, each mirrored or not."""
         rows = [self._rows(*one) for one in zip(places, mirrored, strict=True)]

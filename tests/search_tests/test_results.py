@@ -97,6 +97,9 @@ def test_costs_count_epochs_trained_forked_and_saved(
     assert found.cpu_hours * 3600 == 56.0 and found.gpu_hours * 3600 == 14.0
     assert (found.trials, found.run, found.forked, found.stopped) == (4, 14, 2, 8)
     assert found.seconds == 28.0
+    assert (
+        found.whole == 28.0 + 2 * 2.0 + 8 * 2.0
+    )  # what was forked, and what the second did not run
 
 
 # -- the table ------------------------------------------------------------------------------------

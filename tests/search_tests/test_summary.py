@@ -64,7 +64,7 @@ def test_without_a_winner_each_trials_reason_is_printed(
     records[0].text = "Traceback\n  ...\nKeyError: 'x'"
     rows = rank(config, [], records)
     result = SearchResult(
-        config, [], rows, winner(rows), {}, Costs(2, 0, 0, 0, 0.0, 0.0, 0.0), "done"
+        config, [], rows, winner(rows), {}, Costs(2, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0), "done"
     )
     summary.print_result(result)
     out = capsys.readouterr().out
@@ -78,10 +78,13 @@ def test_an_interrupted_search_says_how_to_go_on(
 ) -> None:
     config = make_search()
     rows = rank(config, [], [make_record(0, [0.1, 0.2])])
-    costs = Costs(1, 2, 0, 0, 4.0, 0.0, 0.0)
+    costs = Costs(1, 2, 0, 0, 600, 4.0, 9.0, 0.0, 0.0)
     result = SearchResult(config, [], rows, winner(rows), {}, costs, "interrupted")
     summary.print_result(result)
-    assert "Interrupted. The same line again continues." in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Interrupted. The same line again continues." in out
+    assert "frozen stages read from files for 600 pictures, not run again" in out
+    assert "training took 4 s of trials' time; without forks and stops about 9 s" in out
 
 
 @pytest.fixture
@@ -177,8 +180,8 @@ def test_figures_that_cannot_be_measured_are_dashes(capsys: Captured) -> None:
     out = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert out == [
         ["On", "val:"],
-        ["map", "0.1235"],
-        ["map_large", "-"],
+        ["AP", "0.1235"],
+        ["AP", "(large", "boxes)", "-"],
         ["AP", "red", "0.5000"],
         ["AP", "blue", "-"],
     ]
