@@ -21,15 +21,15 @@ import ray
 from ray import tune
 
 from search import driver
-from search.config import Resources, SearchConfig, resolve
+from search.config import Resources, SearchConfig
+from search.errors import resolve
 from search.opening import open_search
 from search.progress import Quiet
 from search.space import read_space
 from search.study import End, to_json
 from trainer.data.canvas import cache_folder
 from trainer.data.formats import load
-from trainer.fit import EpochReport
-from trainer.optim import GroupReport
+from trainer.reports import EpochReport, GroupReport
 
 SPACE = {
     "train.unfreeze.lr": {"log": [1e-4, 1e-2]},
@@ -134,6 +134,7 @@ def _ours(options: argparse.Namespace) -> tuple[float, float]:
     data = load(config.data, cache_folder())
     study = open_search(config, space, data)
     study.set("precision", "fp32")
+    study.set("trunk_cache", "off")
     reports = options.reports
 
     def sleeper(config: dict[str, Any], **_: Any) -> dict[str, str]:

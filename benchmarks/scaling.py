@@ -24,7 +24,8 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from search import driver
-from search.config import Resources, resolve
+from search.config import Resources
+from search.errors import resolve
 from search.opening import open_search
 from search.progress import Quiet
 from search.space import read_space
@@ -121,6 +122,7 @@ def _search(cluster: Cluster, trials: int, seconds: int, steps: Path) -> None:
     space = read_space(config.space)
     study = open_search(config, space, data)
     study.set("precision", "fp32")
+    study.set("trunk_cache", "off")
     reports = [to_json(_report(epoch)) for epoch in range(1, seconds + 1)]
     finished, file = str(End.FINISHED), str(steps.absolute())
 
