@@ -14,8 +14,9 @@ from pathlib import Path
 from trainer.config import Train, TrainConfig
 from trainer.data.canvas import cache_folder
 from trainer.data.formats import find, load
-from trainer.fit import EpochReport, fit
+from trainer.fit import fit
 from trainer.model import detectors
+from trainer.reports import EpochReport
 
 SHAPES = ((256, 4), (128, 4), (96, 2))
 """Channels, convolutions of a branch: torchvision's, half as wide, ours."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from search.exports import read_search
+from search.begun import read_search
 from search.results import costs
 from search.study import read_study
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from trainer.fit import EpochReport
+from trainer.reports import EpochReport
 
 from .config import Asha, SearchConfig
 from .study import TrialRecord

@@ -54,7 +54,8 @@ def find_data(place: Path) -> Data | str:
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
     if place.suffix in {".yaml", ".yml"}:
-        from .config import read_yaml, resolve  # torch, which the other ways can do without
+        from .config import read_yaml
+        from .errors import resolve  # torch, which the other ways can do without
 
         raw = read_yaml(place)
         if "data" in raw:

@@ -189,7 +189,8 @@ def _config(
     from trainer.config import BadInput
 
     from .check import data_errors
-    from .config import read, resolve
+    from .config import read
+    from .errors import resolve
 
     raw = read(options.file, [*options.set, *sets], options.name)
     beside = options.file.parent if options.file else Path()
@@ -228,16 +229,17 @@ def _search(options: argparse.Namespace) -> int:
     sets = [f"search.trials={options.trials}"] if options.trials is not None else []
     sets += [f"cluster={options.cluster}"] if options.cluster else []
     config = _config(options, sets, elsewhere=options.detach)
-    from . import summary
-
     if options.dry_run:
-        summary.print_plan(config)
+        from .plan import print_plan
+
+        print_plan(config)
         return 0
     if options.detach:
         from .detached import send
 
         return send(config, print)
 
+    from . import summary
     from .disk import is_full
     from .driver import run
     from .lock import Busy
@@ -303,9 +305,8 @@ def _stop(options: argparse.Namespace) -> int:
         return ask(options.name, ["stop", options.name], options.storage, print)
     from trainer.config import BadInput
 
-    from .exports import read_search
-    from .lock import is_held
-    from .stopping import request_stop
+    from .begun import read_search
+    from .lock import is_held, request_stop
 
     config = read_search(options.name, options.storage)
     if not is_held(config.folder):
@@ -319,7 +320,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .exports import begun_study, read_search
+    from .begun import begun_study, read_search
     from .report import read_result, write_report
 
     config = read_search(options.name, options.storage)
@@ -329,8 +330,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
+    from .begun import begun_study, read_search
     from .disk import clean
-    from .exports import begun_study, read_search
 
     config = read_search(options.name, options.storage)
     freed = clean(config, begun_study(config))

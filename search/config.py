@@ -1,4 +1,4 @@
-"""A whole search: the YAML that a user writes, checked whole before anything starts."""
+"""A whole search: the YAML that a user writes, and where its paths lead."""
 
 import io
 import os
@@ -6,28 +6,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import AfterValidator, BeforeValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from trainer.config import (
-    NAMED_WEIGHTS,
-    BadInput,
-    Config,
-    Data,
-    Number,
-    TrainConfig,
-    fixed_errors,
-    is_written,
-    override,
-    parse_what_can_be,
-)
-from trainer.model.detectors import count_stages, errors, unused
-from trainer.phases import resolve_depth
-
-from .space import Space, read_space, space_errors
+from trainer.config import NAMED_WEIGHTS, BadInput, Config, Data, Number, TrainConfig, override
 
 DEFAULT = Path(__file__).parent / "default.yaml"
 """The embedded default search."""
@@ -164,6 +148,11 @@ class SearchConfig(TrainConfig):
         """Of this search."""
         return self.storage / self.name
 
+    @property
+    def report(self) -> Path:
+        """The page that tells of it."""
+        return self.folder / "report.html"
+
 
 def trial_folder(search: Path, number: int) -> Path:
     """Where a trial of the search in this folder keeps its checkpoints."""
@@ -276,23 +265,6 @@ def write_yaml(raw: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> SearchConfig:
-    """Check raw values whole and make every path absolute, see `absolute`.
-
-    `elsewhere` leaves it to another machine whether the files are there. Raises BadInput with every
-    error found.
-    """
-    config, errors = parse_what_can_be(SearchConfig, raw)
-    if config is None:
-        raise BadInput(errors)
-    config = absolute(config, beside)
-    missing = _file_errors(config) if elsewhere else []
-    errors += [line for line in check(config) if line not in errors and line not in missing]
-    if errors:
-        raise BadInput(errors)
-    return config
-
-
 def absolute(config: SearchConfig, beside: Path) -> SearchConfig:
     """The config with absolute paths: `data` and `weights` were relative to `beside`, the YAML's
     folder; `storage` to the working folder."""
@@ -343,107 +315,3 @@ def absolute_data(data: Data, beside: Path) -> Data:
         if (file := getattr(data, name))
     }
     return data.model_copy(update={**files, "images": images})
-
-
-def check(config: SearchConfig) -> list[str]:
-    """Errors between fields of a search, and of its space; an empty list when it is sound."""
-    searched = frozenset(config.space)
-    found = fixed_errors(config.train, searched)
-    found += _password_errors(config)
-    found += _file_errors(config)
-    found += _resource_errors(config)
-    space: Space = []
-    try:
-        space = read_space(config.space)
-    except BadInput as error:
-        found += error.errors
-    found += _asha_errors(config)
-    if wrong := errors(config.model):
-        return found + wrong
-    found += _unused_errors(config)
-    try:
-        stages = count_stages(config.model)
-        resolve_depth(config.train.unfreeze.depth, stages)
-    except BadInput as error:
-        return found + error.errors
-    return found + space_errors(space, config, config.search.first, stages)
-
-
-def _unused_errors(config: SearchConfig) -> list[str]:
-    """Fields that were written, or are searched, though they do nothing with the one model."""
-    if any(name.startswith("model.") for name in config.space):
-        return []
-    return [
-        f"{path}: has no effect, since {why}; leave it out"
-        for path, why in unused(config).items()
-        if path in config.space or is_written(config, path)
-    ]
-
-
-def _password_errors(config: SearchConfig) -> list[str]:
-    variables = {"study": STUDY_VARIABLE, "tracking": "MLFLOW_TRACKING_URI"}
-    return [
-        f"{name}: {redacted(uri)} has a password in it, which would be stored; leave {name} out "
-        f"and set {variable}"
-        for name, variable in variables.items()
-        if (uri := getattr(config, name)) and HIDDEN in redacted(uri) and HIDDEN not in uri
-    ]
-
-
-def _file_errors(config: SearchConfig) -> list[str]:
-    errors = []
-    if isinstance(config.data, Data):
-        for name in ("train", "val", "test"):
-            file = getattr(config.data, name)
-            if file is not None and not file.exists():
-                errors.append(f"data.{name}: no file {file}")
-        folders = config.data.images
-        for folder in folders.values() if isinstance(folders, dict) else [folders]:
-            if folder is not None and not folder.is_dir():
-                errors.append(f"data.images: no folder {folder}")
-    return errors
-
-
-def _resource_errors(config: SearchConfig) -> list[str]:
-    """What a trial wants and this machine lacks, where no other is asked; of clusters the driver
-    learns when it has joined one."""
-    share = config.resources
-    if share == "auto":
-        return []
-    if share.accelerator_type and not share.gpus_per_trial:
-        return [
-            f"resources.accelerator_type: {share.accelerator_type} has no effect while "
-            "gpus_per_trial is 0"
-        ]
-    if config.cluster != "local":
-        return []
-    offered = {"cpus_per_trial": os.cpu_count() or 1, "gpus_per_trial": torch.cuda.device_count()}
-    return [
-        f"resources.{name}: {getattr(share, name):g} (legal: at most {most}, what this machine has)"
-        for name, most in offered.items()
-        if getattr(share, name) > most
-    ]
-
-
-def _bounds(spec: Any) -> list[int]:
-    """The numbers in a dimension as written."""
-    values = next(iter(spec.values())) if isinstance(spec, dict) and spec else []
-    return [v for v in values if isinstance(v, int)] if isinstance(values, list) else []
-
-
-def _asha_errors(config: SearchConfig) -> list[str]:
-    asha, unfreeze = config.search.asha, config.train.unfreeze
-    if asha == "off":
-        return []
-    errors = []
-    grace = f"search.asha.grace_period: {asha.grace_period}"
-    if asha.grace_period > unfreeze.epochs:
-        errors.append(f"{grace} is more than train.unfreeze.epochs ({unfreeze.epochs})")
-    gradual = unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in config.space
-    opening = max([unfreeze.open_epochs, *_bounds(config.space.get("train.unfreeze.open_epochs"))])
-    if gradual and asha.grace_period < opening:
-        errors.append(
-            f"{grace} is less than train.unfreeze.open_epochs ({opening}): "
-            "trials would be judged half open"
-        )
-    return errors

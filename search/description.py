@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
-from trainer.fit import EpochReport
+from trainer.reports import EpochReport
 
 from .study import TrialRecord
 

@@ -21,20 +21,20 @@ from trainer.config import BadInput, TrainConfig
 from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
 from trainer.data.formats import given, load
-from trainer.fit import read_report
 from trainer.model.detectors import count_stages
+from trainer.reports import read_report
 
 from . import checks, confirm
 from .config import (
     Resources,
     SearchConfig,
     absolute,
-    check,
     tracking_uri,
     trial_folder,
 )
 from .disk import is_full, tidy
-from .lock import locked
+from .errors import check
+from .lock import locked, withdraw_request
 from .opening import open_search, refuse_changes
 from .progress import Progress, Quiet
 from .registry import register
@@ -44,7 +44,7 @@ from .scheduler import StudyScheduler
 from .searcher import StudySearcher
 from .settled import is_settled, record_settled, settle, settled_config
 from .space import Space, read_space
-from .stopping import Stopping, withdraw_request
+from .stopping import Stopping
 from .study import Study
 from .trial import run_trial
 from .watchers import Watchers, draw_data, start_tracking, try_report
@@ -304,7 +304,7 @@ def conclude(
     reason: str = "",
 ) -> SearchResult:
     """Export the winner, and tell MLflow and the caller what the search came to."""
-    rows = rank(config, space, study.records.values())
+    rows = rank(config, study.records.values())
     best = winner(rows)
     state = study.get("state")
     metrics: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.card import write_card
 from trainer.checkpoint import BEST, write_whole
-from trainer.config import BadInput, parse
+from trainer.config import BadInput
 from trainer.data.canvas import cache_folder, open_picture
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.formats import find, load, load_split
@@ -27,11 +27,10 @@ from trainer.operating_point import best_thresholds
 from trainer.portable import write_portable
 from trainer.predict import draw, find_pictures, predict, to_coco
 
+from .begun import begun_study, read_search
 from .check import find_data
-from .config import SearchConfig, read_yaml, study_uri, trial_folder
+from .config import trial_folder
 from .results import config_of
-from .space import read_space
-from .study import Study, read_study
 
 
 def find_model(model: str, storage: Path) -> Path:
@@ -45,27 +44,6 @@ def find_model(model: str, storage: Path) -> Path:
     if (storage / model).is_dir():
         raise BadInput([f"{model}: the search in {storage / model} has no winner yet"])
     raise BadInput([f"{model}: neither an exported folder nor a search in {storage}"])
-
-
-def read_search(name: str, storage: Path) -> SearchConfig:
-    """The resolved config of a search. Raises BadInput when there is none of this name."""
-    file = storage / name / "search.yaml"
-    if not file.is_file():
-        known = sorted(f.parent.name for f in storage.glob("*/search.yaml"))
-        raise BadInput([f"no search {name} in {storage}; there: {', '.join(known) or 'none'}"])
-    config = parse(SearchConfig, read_yaml(file))
-    # a folder that was moved since holds its search all the same
-    return config.model_copy(update={"storage": storage.resolve()})
-
-
-def begun_study(config: SearchConfig) -> Study:
-    """The study of a search that was begun, for reading. Raises BadInput when it is not there."""
-    # what the search's folder says counts: a URL in the environment may be for another search
-    uri = study_uri(config) if config.study else None
-    try:
-        return read_study(config.folder, config.name, uri)
-    except FileNotFoundError as error:
-        raise BadInput([str(error)]) from error
 
 
 def export_model(
@@ -137,7 +115,7 @@ def _export_trial(name: str, trial: int, storage: Path, out: Path) -> None:
     if record is None:
         raise BadInput([f"--trial {trial}: {name} has trials 0 to {len(study.records) - 1}"])
     categories = load(config.data, cache_folder(), config.folder).categories
-    trial_config = config_of(config, read_space(config.space), record, study.get("precision"))
+    trial_config = config_of(config, record, study.get("precision"))
     checkpoint = trial_folder(config.folder, trial) / BEST
     if not checkpoint.is_file():
         raise BadInput([f"--trial {trial}: its checkpoint is not kept; see search.disk_cap"])

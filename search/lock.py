@@ -1,4 +1,4 @@
-"""One driver a search: who holds a search's folder."""
+"""One driver a search: who holds a search's folder, and asking them to stop."""
 
 import contextlib
 import json
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+REQUEST = "stop"
+"""A file of this name in a search's folder asks its driver to stop."""
 
 
 class Busy(Exception):
@@ -49,3 +52,18 @@ def is_held(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def request_stop(folder: Path) -> None:
+    """Ask the driver of the search in this folder, on whatever machine, to stop."""
+    (folder / REQUEST).touch()
+
+
+def is_requested(folder: Path) -> bool:
+    """Whether somebody asked."""
+    return (folder / REQUEST).exists()
+
+
+def withdraw_request(folder: Path) -> None:
+    """Forget what an earlier driver was asked."""
+    (folder / REQUEST).unlink(missing_ok=True)

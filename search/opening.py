@@ -11,7 +11,8 @@ from trainer.model.detectors import count_stages
 
 from .config import SearchConfig, read_yaml, stored, study_uri, write_yaml
 from .disk import sweep
-from .space import Space, apply, as_written, contains
+from .sampling import as_written
+from .space import Space, apply, contains
 from .study import Study, open_study
 
 MAY_CHANGE = (

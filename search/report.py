@@ -39,8 +39,6 @@ from .study import Study, TrialRecord
 
 log = logging.getLogger(__name__)
 
-REPORT = "report.html"
-"""In a search's folder."""
 SIDE, WIDE = 640, 1200
 """Pixels across that pictures and sheets of pictures have on the page, at most."""
 
@@ -59,7 +57,7 @@ class Section:
 def read_result(config: SearchConfig, study: Study) -> SearchResult:
     """What a search came to so far, from what it keeps."""
     space = read_space(config.space)
-    rows = rank(config, space, study.records.values())
+    rows = rank(config, study.records.values())
     best = winner(rows)
     state = str(study.get("state") or "not begun")
     metrics = _metrics(config, best)
@@ -78,7 +76,7 @@ def _metrics(config: SearchConfig, best: Row | None) -> dict[str, Any]:
 
 def write_report(result: SearchResult, study: Study) -> Path:
     """Write a search's page into its folder; the same study gives the same page."""
-    file = result.config.folder / REPORT
+    file = result.config.report
     write_whole(page(result, study).encode(), file)
     return file
 

@@ -9,7 +9,7 @@ from trainer.config import TrainConfig
 
 from .asha import rungs
 from .config import Resources, SearchConfig
-from .space import Space, Values, apply, walk
+from .space import Space, Values, apply, by_field
 from .study import End, Study, TrialRecord
 
 CANDIDATES = {End.FINISHED, End.PRUNED, None}
@@ -99,16 +99,9 @@ def state_in(search: str, row: Row) -> str:
     return "under way" if search == "running" and row.record.end is None else row.state
 
 
-def values_of(space: Space, written: TrainConfig, parameters: Values) -> Values:
-    """A trial's values by dotted field, from its parameters under Optuna's names."""
-    return walk(space, written, lambda dimension, value: parameters.get(dimension.parameter, value))
-
-
-def config_of(
-    config: SearchConfig, space: Space, record: TrialRecord, precision: str
-) -> TrainConfig:
+def config_of(config: SearchConfig, record: TrialRecord, precision: str) -> TrainConfig:
     """The whole configuration that a trial trained with."""
-    values = values_of(space, config, record.parameters) | {"train.precision": precision}
+    values = by_field(record.parameters) | {"train.precision": precision}
     if record.seed is not None:
         values["train.seed"] = record.seed
     return apply(config, values)
@@ -158,7 +151,7 @@ def _best_map(record: TrialRecord) -> float:
     return record.best.map if record.best else -1.0
 
 
-def rank(config: SearchConfig, space: Space, records: Iterable[TrialRecord]) -> list[Row]:
+def rank(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Row]:
     """All trials in order of their configurations: confirmed ones first, by mean AP, then as in
     `order`; behind each the runs that confirm it."""
     records = list(records)
@@ -177,7 +170,7 @@ def rank(config: SearchConfig, space: Space, records: Iterable[TrialRecord]) -> 
                 Row(
                     place,
                     record,
-                    values_of(space, config, record.parameters),
+                    by_field(record.parameters),
                     _height(config, record),
                     runs.get(record.number, ()),
                 )

@@ -6,7 +6,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from trainer.fit import EpochReport
+from trainer.reports import EpochReport
 
 from .asha import stops
 from .config import Asha

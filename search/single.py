@@ -5,17 +5,17 @@ import torch
 from trainer.data.canvas import cache_folder
 from trainer.data.formats import load
 from trainer.engine import Diverged, OutOfMemory
-from trainer.fit import EpochReport, fit
+from trainer.fit import fit
+from trainer.reports import EpochReport
 from trainer.review import review
 
 from .config import SearchConfig, trial_folder
 from .driver import TRACKING_PATIENCE, conclude
-from .lock import locked
+from .lock import is_requested, locked, withdraw_request
 from .opening import open_search, refuse_changes
 from .progress import Lines
 from .results import SearchResult
 from .settled import is_settled, record_settled, settle, settled_config
-from .stopping import is_requested, withdraw_request
 from .study import End
 from .trial import phase_cache
 from .watchers import draw_data, start_tracking

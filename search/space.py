@@ -1,26 +1,10 @@
-"""The search space: dimensions over dotted fields, and how a trial's values are chosen from it."""
+"""The search space: dimensions over dotted fields."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
-import optuna
-
-from trainer.config import (
-    LR_RANGES,
-    BadInput,
-    Model,
-    TrainConfig,
-    get,
-    inert,
-    leaves,
-    nearest,
-    override,
-    parse,
-)
-from trainer.model.detectors import count_stages, errors, is_coco, unused
-from trainer.phases import resolve_depth
+from trainer.config import BadInput, TrainConfig, leaves, nearest, override, parse
 
 Kind = Literal["log", "uniform", "int", "choice"]
 Values = dict[str, Any]
@@ -67,8 +51,6 @@ class Dimension:
 
 
 Space = list[Dimension]
-Choose = Callable[[Dimension, Any], Any]
-"""Gives the value of a dimension whose bounds are numbers; the second is the value as written."""
 
 
 def read_space(raw: dict[str, Any], branch: str = "") -> Space:
@@ -88,7 +70,7 @@ def read_space(raw: dict[str, Any], branch: str = "") -> Space:
             errors += error.errors
     if errors:
         raise BadInput(errors)
-    return sorted(space, key=_turn)
+    return sorted(space, key=turn)
 
 
 def _read_dimension(name: str, spec: Any, branch: str) -> Dimension:
@@ -143,38 +125,10 @@ def _read_choice(name: str, choices: Any, branch: str) -> Dimension:
     return Dimension(name, "choice", choices=tuple(choices), branches=inner, branch=branch)
 
 
-def walk(space: Space, written: TrainConfig, choose: Choose) -> Values:
-    """Choose a value for each dimension that has an effect, given those chosen before it."""
-    values: Values = {}
-    config = written
-    todo = list(space)
-    while todo:
-        dimension = todo.pop(0)
-        if dimension.name in inert(config.train) | unused(config):
-            continue
-        value = choose(_bounded(dimension, config), get(written, dimension.name))
-        values[dimension.name] = value
-        config = apply(written, values)
-        # a branch's own dimensions come next, so that what they decide is known to the rest
-        todo = sorted([*dimension.branches.get(value, []), *todo], key=_turn)
-    return values
-
-
-def _turn(dimension: Dimension) -> int:
+def turn(dimension: Dimension) -> int:
     """What decides whether others have an effect comes first, in the order of DECIDING."""
     turns = [i for i, prefix in enumerate(DECIDING) if dimension.name.startswith(prefix)]
     return min(turns, default=len(DECIDING))
-
-
-def _bounded(dimension: Dimension, config: TrainConfig) -> Dimension:
-    if dimension.high == "all":
-        return replace(dimension, high=count_stages(config.model))
-    if dimension.high == "auto":
-        optimizer = config.train.optimizer
-        low, high = LR_RANGES[optimizer]
-        branch = f"{dimension.branch} train.optimizer={optimizer}".strip()
-        return replace(dimension, low=low, high=high, branch=branch)
-    return dimension
 
 
 def apply(written: TrainConfig, values: Values) -> TrainConfig:
@@ -185,84 +139,9 @@ def apply(written: TrainConfig, values: Values) -> TrainConfig:
     return parse(TrainConfig, raw)
 
 
-def suggest(space: Space, written: TrainConfig, trial: optuna.Trial) -> Values:
-    """The values that Optuna gives a trial; those already given stay."""
-
-    def choose(dimension: Dimension, _: Any) -> Any:
-        name, low, high = dimension.parameter, dimension.low, dimension.high
-        assert not isinstance(high, str)
-        if dimension.kind == "choice":
-            return trial.suggest_categorical(name, dimension.choices)
-        if dimension.kind == "int":
-            return trial.suggest_int(name, int(low), int(high))
-        return trial.suggest_float(name, low, high, log=dimension.kind == "log")
-
-    return walk(space, written, choose)
-
-
-def as_written(space: Space, written: TrainConfig) -> Values:
-    """The values of the configuration as written, by Optuna's parameter names."""
-    parameters: Values = {}
-
-    def choose(dimension: Dimension, value: Any) -> Any:
-        if value == "all" and dimension.kind != "choice":
-            value = resolve_depth(value, count_stages(written.model))
-        parameters[dimension.parameter] = value
-        return value
-
-    walk(space, written, choose)
-    return parameters
-
-
-def space_errors(space: Space, written: TrainConfig, first: list[Values], stages: int) -> list[str]:
-    """Dimensions whose bounds the field refuses, or that leave out a point to be tried first."""
-    found: list[str] = []
-    dimensions = flat(space)
-    for dimension in dimensions:
-        found += _bound_errors(dimension, written)
-    for model in reachable(space, written):
-        found += [f"space.{line}" for line in errors(model) if f"space.{line}" not in found]
-    if found:
-        return found
-    stages = min(stages, *(count_stages(model) for model in reachable(space, written)))
-    for dimension in dimensions:
-        found += _depth_errors(dimension, written, stages)
-    searched = {dimension.name for dimension in dimensions}
-    legal = set(leaves(TrainConfig))
-    for i, values in enumerate(first):
-        found += [
-            f"search.first[{i}].{name}: is not searched" + nearest(name, sorted(searched))
-            for name in values
-            if name in legal and name not in searched
-        ]
-    if found:
-        return found
-
-    points = [("trial 0", written)]
-    for i, values in enumerate(first):
-        try:
-            points.append((f"search.first[{i}]", apply(written, values)))
-        except BadInput as error:
-            found += [f"search.first[{i}].{line}" for line in error.errors]
-    for place, point in points:
-        found += _outside(space, point, place, stages)
-    return found
-
-
-def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[str]:
-    errors = []
-
-    def choose(dimension: Dimension, value: Any) -> Any:
-        value = stages if value == "all" and dimension.kind != "choice" else value
-        if not contains(dimension, value):
-            errors.append(
-                f"{dimension.name}: {value}, its value in {place}, lies outside its own dimension "
-                f"({_describe(dimension)}); change either"
-            )
-        return value
-
-    walk(space, point, choose)
-    return errors
+def by_field(parameters: Values) -> Values:
+    """A trial's values by dotted field, from its parameters under Optuna's names."""
+    return {name.partition(" (")[0]: value for name, value in parameters.items()}
 
 
 def flat(space: Space) -> Space:
@@ -271,74 +150,9 @@ def flat(space: Space) -> Space:
     return [*space, *inner]
 
 
-def reachable(space: Space, written: TrainConfig) -> Iterator[Model]:
-    """Every model that a trial may have, as far as choices tell them apart."""
-    own_backbone = is_coco(written.model)
-    for first in space:
-        if first.kind != "choice" or not (first.branches or first.name.startswith("model.")):
-            continue
-        if first.name == "model.backbone" and own_backbone:
-            continue
-        rest = [dimension for dimension in space if dimension is not first]
-        for value in first.choices:
-            try:
-                config = apply(written, {first.name: value})
-            except BadInput:  # told as an error of the dimension
-                continue
-            inner = sorted([*first.branches.get(value, []), *rest], key=_turn)
-            yield from reachable(inner, config)
-        return
-    yield written.model
-
-
-def _bound_errors(dimension: Dimension, written: TrainConfig) -> list[str]:
-    if dimension.high == "all" and dimension.name != "train.unfreeze.depth":
-        return [f"space.{dimension.name}: all is a depth; give a number"]
-    found = []
-    for bound in _samples(dimension):
-        try:
-            apply(written, {dimension.name: bound})
-        except BadInput as error:
-            found += [f"space.{line}" for line in error.errors]
-    return found
-
-
-def _depth_errors(dimension: Dimension, written: TrainConfig, stages: int) -> list[str]:
-    found = []
-    for bound in _samples(dimension) if dimension.name == "train.unfreeze.depth" else ():
-        try:
-            resolve_depth(apply(written, {dimension.name: bound}).train.unfreeze.depth, stages)
-        except BadInput as error:
-            found += [f"space.{line}" for line in error.errors]
-    return found
-
-
-def _samples(dimension: Dimension) -> tuple[Any, ...]:
-    """Values of a dimension of which its field refuses one if it refuses any."""
-    if dimension.high == "auto":
-        return ()
-    if dimension.kind == "int":
-        ends = (dimension.low, dimension.low + 1, dimension.high)
-        return tuple(end if end == "all" else int(end) for end in ends)
-    return dimension.choices or (dimension.low, _between(dimension), dimension.high)
-
-
-def _between(dimension: Dimension) -> float:
-    """A value inside the bounds as a sampler may give it: for a field may take no fractions, or
-    only multiples."""
-    assert not isinstance(dimension.high, str)
-    return dimension.low + (dimension.high - dimension.low) / 3.1416
-
-
 def contains(dimension: Dimension, value: Any) -> bool:
     """Whether a value lies in a dimension."""
     if dimension.kind == "choice":
         return value in dimension.choices
     high = float("inf") if isinstance(dimension.high, str) else dimension.high
     return _is_number(value) and dimension.low <= value <= high
-
-
-def _describe(dimension: Dimension) -> str:
-    if dimension.kind == "choice":
-        return f"choice of {', '.join(map(str, dimension.choices))}"
-    return f"{dimension.kind} {dimension.low:g} to {dimension.high}"

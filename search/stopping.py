@@ -9,29 +9,13 @@ from typing import Any
 
 from ray.tune import Stopper
 
+from .lock import is_requested, withdraw_request
 from .study import End, Study, TrialRecord
 
 log = logging.getLogger(__name__)
 
-REQUEST = "stop"
-"""A file of this name in a search's folder asks its driver to stop."""
 SAME_BUG = 3
 """Trials that end with one and the same error before the search does."""
-
-
-def request_stop(folder: Path) -> None:
-    """Ask the driver of the search in this folder, on whatever machine, to stop."""
-    (folder / REQUEST).touch()
-
-
-def is_requested(folder: Path) -> bool:
-    """Whether somebody asked."""
-    return (folder / REQUEST).exists()
-
-
-def withdraw_request(folder: Path) -> None:
-    """Forget what an earlier driver was asked."""
-    (folder / REQUEST).unlink(missing_ok=True)
 
 
 class Stopping(Stopper):

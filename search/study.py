@@ -22,10 +22,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from trainer.config import BadInput, TrainConfig
-from trainer.fit import EpochReport, read_report
+from trainer.reports import EpochReport, read_report
 
 from .config import redacted
-from .space import Space, Values, apply, suggest
+from .space import Space, Values, apply
 
 JOURNAL = "study.journal"
 
@@ -163,6 +163,8 @@ class Study:
 
     def ask(self, space: Space, written: TrainConfig) -> tuple[int, TrainConfig]:
         """Hand out the first waiting trial, or a new one from the sampler: number and config."""
+        from .sampling import suggest  # timm, which reading a study can do without
+
         self.optuna.sampler = self._sampler((*self.waiting, len(self.records))[0])
         trial = self.optuna.ask()
         values = suggest(space, written, trial)

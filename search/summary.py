@@ -9,17 +9,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from trainer.data.canvas import cache_folder
-from trainer.data.dataset import Splits
-from trainer.data.formats import load
-
-from .asha import confirming_epochs, expected_epochs, rungs
-from .config import SearchConfig, redacted, stored, tracking_uri, write_yaml
-from .exports import begun_study, read_search
+from .begun import begun_study, read_search
+from .config import SearchConfig, redacted, tracking_uri
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress
-from .report import REPORT
-from .resources import here, threads_of
 from .results import (
     Costs,
     Row,
@@ -33,18 +26,8 @@ from .results import (
     trial_name,
     winner,
 )
-from .space import Space, apply, flat, read_space
+from .space import Space, read_space
 
-HEAD_DEPENDS_ON = (
-    "model.",
-    "train.head.",
-    "train.optimizer",
-    "train.momentum",
-    "train.augment",
-    "train.warmup_epochs",
-    "train.clip_norm",
-)
-"""Fields that make another head phase, see `trainer.phase_cache.phase_key`."""
 SIZES = ("small", "medium", "large")
 HEADINGS = {
     **{"map": "AP", "map_50": "AP50", "map_75": "AP75"},
@@ -99,8 +82,8 @@ def print_result(result: SearchResult) -> None:
     _print_winner(console, result)
     folder = config.folder / "winner"
     console.print(f"\n{folder} holds the weights, figures and pictures.")
-    if (config.folder / REPORT).is_file():
-        console.print(f"{config.folder / REPORT} tells what won and why.")
+    if config.report.is_file():
+        console.print(f"{config.report} tells what won and why.")
     console.print("Next:")
     for line in (
         f"unfreeze predict {config.name} PICTURES --out predicted",
@@ -202,56 +185,6 @@ def _ends(rows: list[Row]) -> list[str]:
     return found
 
 
-def print_plan(config: SearchConfig) -> None:
-    """What a search would run: `--dry-run`. Raises BadInput like the search itself."""
-    data = load(config.data, cache_folder())
-    console = _console()
-    console.print(write_yaml(stored(config)), end="", soft_wrap=True)
-    train, search = config.train, config.search
-    heads = 1 if train.head.epochs else 0
-    varied = [d.name for d in flat(read_space(config.space)) if d.name.startswith(HEAD_DEPENDS_ON)]
-    if heads and varied:
-        heads = search.trials
-    again = confirming_epochs(config)
-    most = heads * train.head.epochs + search.trials * train.unfreeze.epochs + again
-    console.print(f"\n{search.trials} trials")
-    if search.confirm != "off":
-        seeds = search.confirm.seeds
-        console.print(
-            f"then the best {search.confirm.top} again with {seeds} other "
-            f"seed{'s' if seeds > 1 else ''}: {again} epochs"
-        )
-    note = f", since {', '.join(varied)} varies" if varied else ""
-    console.print(f"head phases trained: {'at most ' if heads > 1 else ''}{heads}{note}")
-    if search.asha != "off":
-        heights = ", ".join(map(str, rungs(search.asha, train.unfreeze.epochs))) or "none"
-        console.print(f"ASHA compares at unfreeze epochs: {heights}")
-    share, slots = here(config)
-    about = min(expected_epochs(config, slots) + max(0, heads - 1) * train.head.epochs, most)
-    console.print(f"epochs: at most {most}, about {about}")
-    _print_timing(console, config, data, about, threads_of(share), slots)
-
-
-def _print_timing(
-    console: Console, config: SearchConfig, data: Splits, epochs: int, threads: int, slots: int
-) -> None:
-    from trainer.timing import time_epochs
-
-    from .settled import settle
-
-    settled = settle(config, data, threads)
-    if settled.text:
-        console.print(settled.text)
-    values = {"train.precision": settled.precision, "train.trunk_cache": settled.trunk_cache}
-    timing = time_epochs(apply(config, values), data, threads)
-    head = config.train.head.epochs
-    seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / slots
-    console.print(
-        f"timed here: {timing.head:.1f} s an epoch of the head phase, {timing.unfrozen:.1f} s an "
-        f"unfrozen one; about {duration(seconds)} with {slots} at once on this machine"
-    )
-
-
 def duration(seconds: float) -> str:
     """`40 s`, `14 min` or `2.5 h`."""
     if seconds < 90:
@@ -302,7 +235,7 @@ def print_list(storage: Path) -> None:
     for name in names:
         config = read_search(name, storage)
         study = begun_study(config)
-        best = winner(rank(config, read_space(config.space), study.records.values()))
+        best = winner(rank(config, study.records.values()))
         ended = f"{len(study.ended())} of {config.search.trials}"
         shown = f"{best.map:.3f}" if best and best.map is not None else "-"
         table.add_row(name, _state(config, study.get("state")), ended, shown)
@@ -310,10 +243,10 @@ def print_list(storage: Path) -> None:
 
 
 def _state(config: SearchConfig, state: Any) -> str:
-    """A search that says it runs, though nobody holds it, was killed."""
-    if state == "running" and not is_held(config.folder):
-        return "interrupted"
-    return str(state or "not begun")
+    """A search that somebody holds runs; one that says so, though nobody does, was killed."""
+    if is_held(config.folder):
+        return "running"
+    return "interrupted" if state == "running" else str(state or "not begun")
 
 
 def print_status(storage: Path, name: str) -> None:
@@ -337,7 +270,7 @@ def watch_status(storage: Path, name: str, seconds: float = 2.0) -> None:
 def _print_status(console: Console, config: SearchConfig) -> None:
     study = begun_study(config)
     space = read_space(config.space)
-    rows = rank(config, space, study.records.values())
+    rows = rank(config, study.records.values())
     state = _state(config, study.get("state"))
     console.print(f"{config.name}: {state}, tracking {redacted(tracking_uri(config.tracking))}")
     console.print(_table(rows, space, state, console.width))

@@ -11,8 +11,9 @@ from ray import tune
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
-from trainer.fit import EpochReport, fit
+from trainer.fit import fit
 from trainer.phase_cache import PhaseCache
+from trainer.reports import EpochReport
 from trainer.review import review
 
 from .config import trial_folder

@@ -15,7 +15,6 @@ from trainer.export import export, write_metrics, write_pictures
 from .config import SearchConfig, trial_folder
 from .progress import Progress
 from .results import Row, config_of
-from .space import read_space
 from .study import Study
 
 
@@ -33,7 +32,7 @@ def export_winner(
     progress.say(f"exporting trial {run.number} and measuring it in a fresh process")
     fresh = config.folder / ".winner"
     shutil.rmtree(fresh, ignore_errors=True)
-    trial_config = config_of(config, read_space(config.space), run, study.get("precision"))
+    trial_config = config_of(config, run, study.get("precision"))
     checkpoint = trial_folder(config.folder, run.number) / BEST
     export(checkpoint, trial_config, data.categories, data.digest, fresh)
     write_metrics(fresh, {"of": identity})

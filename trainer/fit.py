@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,43 +28,12 @@ from .engine import OutOfMemory, train_one_epoch
 from .evaluate import BATCH_SIZE, Truth, evaluate
 from .model.detectors import Detector, build
 from .model.freezing import set_depth
-from .optim import GroupReport
 from .phase_cache import PhaseCache, digest
 from .phases import Phase, plan
 from .precision import device, resolve
+from .reports import EpochReport, read_report
 from .trunk_cache import KeptOutputs, keep_outputs, outputs_folder
 from .usage import Meter
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochReport:
-    """What one epoch did; every number is finite."""
-
-    epoch: int
-    """Counted across phases, from 1."""
-    phase: str
-    depth: int
-    unfreeze_epoch: int
-    """Epochs after the head phase, from 1; 0 within it."""
-    map: float
-    """AP on val, IoU .50 to .95."""
-    map_50: float
-    map_75: float
-    best_map: float
-    """The best `map` so far."""
-    losses: dict[str, float]
-    """Mean over the epoch."""
-    groups: dict[str, GroupReport]
-    seconds: float
-    """Of training and evaluation."""
-    images_per_second: float
-    """Of training."""
-    forked: bool
-    """Whether the epoch was taken over from another trial instead of run."""
-    read: int = 0
-    """Pictures of train and val whose frozen stages were read from files instead of run."""
-    system: dict[str, float] = field(default_factory=dict)
-    """What its process took of its machine, see `trainer.usage`; empty in older studies."""
 
 
 @dataclass(frozen=True)
@@ -312,12 +280,6 @@ def _keep(run: _Run, phase: Phase, config: TrainConfig, folder: Path) -> None:
         weights = {"model": checkpoint["model"], "report": checkpoint["reports"][-1]}
         save(weights, folder / BEST)
     save_last(checkpoint, folder)
-
-
-def read_report(raw: dict[str, Any]) -> EpochReport:
-    """An EpochReport from its plain values."""
-    groups = {name: GroupReport(**group) for name, group in raw["groups"].items()}
-    return EpochReport(**{**raw, "groups": groups})
 
 
 @contextmanager

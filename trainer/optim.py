@@ -1,7 +1,6 @@
 """The optimizer: named parameter groups, and the learning rate of each at every step."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import cos, pi
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from .config import Train
 from .model.detectors import Detector
 from .phases import Phase
+from .reports import GroupReport
 
 FLOOR = 0.01
 """Share of the peak learning rate at the end of a phase."""
@@ -84,16 +84,6 @@ def lr_factor(step: int, total: int, warmup: int) -> float:
         return (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, total - warmup - 1)
     return FLOOR + (1 - FLOOR) * (1 + cos(pi * min(1.0, progress))) / 2
-
-
-@dataclass(frozen=True)
-class GroupReport:
-    """What one parameter group really trained with, at the end of an epoch."""
-
-    lr: float
-    weight_decay: float
-    trainable: int
-    """Number of parameters that train."""
 
 
 def report_groups(optimizer: torch.optim.Optimizer) -> dict[str, GroupReport]:

@@ -22,16 +22,16 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from rich.console import Console
 
-from search.config import SearchConfig, resolve, stored, write_yaml
+from search.config import SearchConfig, stored, write_yaml
+from search.errors import resolve
 from search.progress import Lines
 from search.results import SearchResult
 from search.single import train
 from search.space import read_space
 from search.study import End, Study, TrialRecord, open_study
-from trainer.config import Data, override
+from trainer.config import BadInput, Data, override
 from trainer.evaluate import FIGURES
-from trainer.fit import EpochReport
-from trainer.optim import GroupReport
+from trainer.reports import EpochReport, GroupReport
 from trainer.review import CURVES, MISSES, PREDICTIONS, REVIEW
 
 SEARCH: dict[str, Any] = {
@@ -51,6 +51,21 @@ SPACE: dict[str, Any] = {
     "train.unfreeze.depth": {"int": [0, "all"]},
     "train.unfreeze.schedule": {"choice": ["gradual", "at_once"]},
 }
+
+
+ALL_KINDS = {
+    "train.unfreeze.lr": {"log": [1e-4, 1e-2]},
+    "train.unfreeze.backbone_lr_ratio": {"uniform": [0.05, 0.5]},
+    "train.unfreeze.depth": {"int": [1, 3]},
+    "train.unfreeze.batch_size": {"choice": [2, 4]},
+}
+
+
+def errors_of(call: Callable[..., Any], *arguments: Any) -> list[str]:
+    """What a call says in its BadInput."""
+    with pytest.raises(BadInput) as raised:
+        call(*arguments)
+    return raised.value.errors
 
 
 @pytest.fixture(autouse=True)

@@ -23,10 +23,10 @@ import torch
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from search.config import SearchConfig, resolve, trial_folder, write_yaml
+from search.config import SearchConfig, trial_folder, write_yaml
+from search.errors import resolve
 from search.exports import evaluate_model
 from search.results import config_of
-from search.space import read_space
 from search.study import End, Study, TrialRecord, read_study
 from trainer.checkpoint import BEST, load
 from trainer.config import Data, override
@@ -314,7 +314,7 @@ def check_as_unbroken(search: Faulty, study: Study, number: int, data: Splits) -
     """A trial came to the same bits as one that nothing happened to."""
     config = search.config
     record = study.records[number]
-    own = config_of(config, read_space(config.space), record, study.get("precision"))
+    own = config_of(config, record, study.get("precision"))
     place = search.place / "unbroken"
     maps: list[float] = []
 

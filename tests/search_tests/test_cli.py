@@ -81,6 +81,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
+def test_looking_at_a_search_imports_neither_torch_nor_ray_nor_mlflow(trained: Trained) -> None:
+    code = (
+        "import sys\n"
+        "from search.cli import main\n"
+        f"more = ['--storage', {str(trained.config.storage)!r}]\n"
+        "codes = [main(['list', *more]), main(['status', 'once', *more])]\n"
+        "codes += [main(['stop', 'once', *more])]\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'ray', 'mlflow'} & set(sys.modules)\n"
+        "print(codes, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 2] set()"  # it is over: there is none to stop
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_comes_within_a_second(command: str) -> None:
     spent = []

@@ -1,4 +1,4 @@
-"""The YAML of a search: YAML 1.2, checked whole, every path absolute."""
+"""The YAML of a search: YAML 1.2, every path absolute."""
 
 import json
 from collections.abc import Callable
@@ -12,22 +12,16 @@ from search.config import (
     SearchConfig,
     read,
     read_yaml,
-    resolve,
     tracking_uri,
     trial_folder,
     write_yaml,
 )
-from trainer.config import BadInput, parse
+from search.errors import resolve
+from trainer.config import parse
 
-from .conftest import SPACE
+from .conftest import SPACE, errors_of
 
 Make = Callable[..., Any]
-
-
-def errors_of(call: Callable[..., Any], *arguments: Any) -> list[str]:
-    with pytest.raises(BadInput) as raised:
-        call(*arguments)
-    return raised.value.errors
 
 
 def written(text: str, name: str = "search.yaml") -> Path:
@@ -120,160 +114,9 @@ def test_a_setting_that_is_broken_yaml_is_refused() -> None:
     assert error.startswith("--set train.seed=[1, line 1")
 
 
-# -- errors ---------------------------------------------------------------------------------------
-
-
-def test_every_error_is_told_at_once(make_raw: Make) -> None:
-    raw = make_raw(
-        {
-            "train.unfreeze.lr": 100,
-            "train.unfreeze.dept": 3,
-            "train.unfreeze.depth": 9,
-            "search.trials": 0,
-            "search.time_budget": "2 weeks",
-            "data.val": "nowhere.json",
-            "space": {"train.unfreeze.weigth_decay": {"log": [1e-6, 1e-2]}},
-        }
-    )
-    errors = "\n".join(errors_of(resolve, raw, Path()))
-    for part in (
-        "train.unfreeze.lr: 100: input should be less than or equal to 10 (legal: over 0, at most",
-        "train.unfreeze.dept: unknown key; did you mean depth?",
-        "train.unfreeze.depth: 9 (legal: 0 to 5, or all)",
-        "search.trials: 0: input should be greater than or equal to 1 (legal: at least 1",
-        "search.time_budget: '2 weeks': ",
-        "data.val: no file /",
-        "space.train.unfreeze.weigth_decay: unknown field; did you mean train.unfreeze.weight_deca",
-    ):
-        assert part in errors
-
-
-def test_errors_of_dimensions_and_of_fields_are_told_together(make_raw: Make) -> None:
-    raw = make_raw(
-        {"space": {"train.unfreeze.lr": {"log": [0, 1]}}, "search.asha.grace_period": 20}
-    )
-    errors = errors_of(resolve, raw, Path())
-    assert errors == [
-        "space.train.unfreeze.lr: log: low is 0 (legal: above 0)",
-        "search.asha.grace_period: 20 is more than train.unfreeze.epochs (9)",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "start"),
-    [
-        ("search.asha.grace_period", 0, "search.asha.grace_period: 0: "),
-        ("search.asha.reduction_faktor", 3, "search.asha.reduction_faktor: unknown key; did you"),
-        ("search.asha", "on", "search.asha: 'on'"),
-        ("resources.cpus_per_trial", 0, "resources.cpus_per_trial: 0: "),
-        ("resources", "all", "resources: 'all'"),
-        ("data.trian", "x", "data.trian: unknown key; did you mean train?"),
-        ("data", "didgits", "data: 'didgits'"),
-    ],
-)
-def test_a_part_that_may_also_be_a_word_keeps_its_plain_path(
-    make_raw: Make, path: str, value: Any, start: str
-) -> None:
-    (error,) = errors_of(resolve, make_raw({path: value}), Path())
-    assert error.startswith(start)
-
-
-@pytest.mark.parametrize(
-    ("changes", "part"),
-    [
-        ({"name": "a/b"}, "name: 'a/b': names a folder: up to 100 letters"),
-        ({"search.time_budget": "soon"}, "search.time_budget: 'soon': is no duration"),
-        ({"name": ""}, "name: ''"),
-        ({"search.seed": True}, "search.seed: True: "),
-        ({"search.trials": 2.5}, "search.trials: 2.5"),
-        ({"resources": {"gpus_per_trial": 1.5}}, "gpus_per_trial: 1.5"),
-        ({"resources": {"gpus_per_trial": 2}}, "a trial trains on one GPU for now"),
-        ({"resources": {"accelerator_type": "L4"}}, "no effect while gpus_per_trial is 0"),
-        ({"resources": {"custom_per_trial": {"a": 0}}}, "resources.custom_per_trial"),
-        ({"storage": 3}, "storage: 3"),
-        ({"model.backbone": "resnet5"}, "timm has no 'resnet5'; did you mean resnet50?"),
-        ({"model.weights": "gone.pth"}, "model.weights: no file or folder /"),
-        ({"data.images": "gone"}, "data.images: no folder /"),
-        ({"train.momentum": 0.5}, "train.momentum: has no effect, since train.optimizer is adamw"),
-    ],
-)
-def test_an_error_names_the_field_and_its_value(
-    make_raw: Make, changes: dict[str, Any], part: str
-) -> None:
-    assert part in "\n".join(errors_of(resolve, make_raw(changes), Path()))
-
-
-def test_depth_beyond_the_backbone_is_an_error_with_its_stages(make_raw: Make) -> None:
-    raw = make_raw({"train.unfreeze.depth": 5, "model.backbone": "convnext_tiny"})
-    assert errors_of(resolve, raw, Path()) == ["train.unfreeze.depth: 5 (legal: 0 to 4, or all)"]
-
-
-def test_a_grace_period_beyond_the_epochs_is_an_error(make_raw: Make) -> None:
-    (error,) = errors_of(resolve, make_raw({"search.asha.grace_period": 10}), Path())
-    assert error == "search.asha.grace_period: 10 is more than train.unfreeze.epochs (9)"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"train.unfreeze.schedule": "gradual"},
-        {"train.unfreeze.schedule": "at_once", "space": SPACE},
-    ],
-)
-def test_no_trial_may_be_judged_half_open(make_raw: Make, changes: dict[str, Any]) -> None:
-    raw = make_raw({"train.unfreeze.open_epochs": 3, "search.asha.grace_period": 2, **changes})
-    (error,) = errors_of(resolve, raw, Path())
-    assert error == (
-        "search.asha.grace_period: 2 is less than train.unfreeze.open_epochs (3): "
-        "trials would be judged half open"
-    )
-
-
-def test_no_trial_may_be_judged_half_open_where_open_epochs_is_searched(make_raw: Make) -> None:
-    space = {"train.unfreeze.open_epochs": {"int": [1, 4]}}
-    raw = make_raw({"search.asha.grace_period": 3, "space": space})
-    errors = errors_of(resolve, raw, Path())
-    assert any("half open" in error for error in errors)
-
-
-def test_a_short_grace_period_is_sound_where_nothing_opens_slowly(make_raw: Make) -> None:
-    raw = make_raw({"train.unfreeze.schedule": "at_once", "search.asha": {"grace_period": 1}})
-    del raw["train"]["unfreeze"]["open_epochs"]
-    assert resolve(raw, Path()).search.asha != "off"
-
-
-def test_a_trial_larger_than_this_machine_is_an_error(make_raw: Make) -> None:
-    large = {"resources": {"cpus_per_trial": 4000, "gpus_per_trial": 0}}
-    (error,) = errors_of(resolve, make_raw(large), Path())
-    assert error.startswith("resources.cpus_per_trial: 4000 (legal: at most ")
-    resolve(make_raw(large | {"cluster": "auto"}), Path())  # whose nodes may be larger
-
-
 def test_asha_can_be_off() -> None:
     raw = read(written("name: x\ndata: digits\nsearch: {asha: off}\n"), [])
     assert resolve(raw, Path()).search.asha == "off"
-
-
-@pytest.mark.parametrize(
-    ("budget", "seconds"),
-    [("90s", 90), ("1.5m", 90), ("2h", 7200), (" 1 d ", 86400), (45, 45), (None, None)],
-)
-def test_a_time_budget_is_a_duration(make_raw: Make, budget: Any, seconds: Any) -> None:
-    config = resolve(make_raw({"search.time_budget": budget}), Path())
-    assert config.search.time_budget == seconds
-
-
-@pytest.mark.parametrize("budget", ["2", "h", "-1h", "1h30m", "1w", 0, "0s", -5])
-def test_what_is_no_duration_is_refused(make_raw: Make, budget: Any) -> None:
-    (error,) = errors_of(resolve, make_raw({"search.time_budget": budget}), Path())
-    assert error.startswith("search.time_budget: ")
-
-
-def test_nothing_is_written_on_errors(make_raw: Make) -> None:
-    before = sorted(Path().rglob("*"))
-    errors_of(resolve, make_raw({"search.trials": 0}), Path())
-    errors_of(resolve, make_raw({"train.unfreeze.depth": 9}), Path())
-    assert sorted(Path().rglob("*")) == before
 
 
 # -- paths ----------------------------------------------------------------------------------------

@@ -75,8 +75,7 @@ def test_the_best_mean_wins_and_its_best_run_is_exported(
     enqueue(config, study)
     run_waiting(study, config, make_reports, [0.22, 0.36, 0.22, 0.32])
     assert is_complete(config, study)
-    space = read_space(config.space)
-    rows = rank(config, space, study.records.values())
+    rows = rank(config, study.records.values())
     assert [(row.rank, row.record.number) for row in rows] == [
         (1, 0),
         (1, 4),
@@ -90,7 +89,7 @@ def test_the_best_mean_wins_and_its_best_run_is_exported(
     assert best is not None and best.record.number == 0
     assert show_mean(best) == "0.327±0.031"
     assert best.best_run.number == 4
-    assert config_of(config, space, best.best_run, "fp32").train.seed == 1
+    assert config_of(config, best.best_run, "fp32").train.seed == 1
 
 
 def test_without_an_end_of_all_runs_nothing_is_confirmed(
@@ -101,7 +100,7 @@ def test_without_an_end_of_all_runs_nothing_is_confirmed(
     run_waiting(study, config, make_reports, [0.3, 0.1, 0.4])
     enqueue(config, study)
     run_waiting(study, config, make_reports, [0.22, 0.36])
-    best = winner(rank(config, read_space(config.space), study.records.values()))
+    best = winner(rank(config, study.records.values()))
     assert best is not None and best.record.number == 2 and best.mean is None
     assert not is_complete(config, study)
 

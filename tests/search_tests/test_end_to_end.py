@@ -17,13 +17,14 @@ from rich.console import Console
 
 from search.asha import stops
 from search.cli import main
-from search.config import Confirm, SearchConfig, resolve, write_yaml
+from search.config import Confirm, SearchConfig, write_yaml
 from search.description import flat_metrics
 from search.driver import run
+from search.errors import resolve
 from search.exports import evaluate_model
 from search.progress import Lines
 from search.results import SearchResult
-from search.space import as_written
+from search.sampling import as_written
 from search.study import End, Study, TrialRecord, read_study
 from trainer.checkpoint import load
 from trainer.config import BadInput, Data, TrainConfig, override

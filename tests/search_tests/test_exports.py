@@ -20,7 +20,6 @@ from search.exports import (
     find_model,
     load_data,
     predict_pictures,
-    read_search,
 )
 from trainer.config import BadInput, Data
 from trainer.export import load_export
@@ -53,15 +52,6 @@ def test_an_unknown_model_says_where_was_looked(trained: Trained) -> None:
     (Path("searches") / "young").mkdir(parents=True)
     with pytest.raises(BadInput, match="young: the search in .* has no winner yet"):
         find_model("young", Path("searches"))
-
-
-def test_a_search_is_read_wherever_it_lies_now(trained: Trained, tmp_path: Path) -> None:
-    shutil.copytree(trained.config.storage, tmp_path / "moved")
-    found = read_search("once", Path("moved"))
-    assert found.folder == tmp_path / "moved" / "once"
-    assert found.train == trained.config.train
-    with pytest.raises(BadInput, match="no search twice in .*; there: once"):
-        read_search("twice", Path("moved"))
 
 
 # -- export ---------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from search.config import SearchConfig, read, resolve
+from search.config import SearchConfig, read
+from search.errors import resolve
 from search.init import write_search
 from trainer.config import BadInput, Data
 from trainer.model.detectors import is_coco

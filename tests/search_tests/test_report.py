@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from search import charts, report
+from search import charts
 from search.report import page, read_result, spread, verdict, write_report
 from search.results import SearchResult
 from search.space import read_space
@@ -138,7 +138,7 @@ def test_the_page_stands_in_the_searchs_folder(make_search: Make, make_reports: 
     study = small(make_search, make_reports, [[0.1, 0.2]])
     config = make_search({"space": SPACE})
     file = write_report(read_result(config, study), study)
-    assert file == config.folder / report.REPORT
+    assert file == config.report
     assert file.read_text().startswith("<!doctype html>")
 
 

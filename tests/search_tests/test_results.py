@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from search.results import columns, costs, markdown, rank, show, trial_name, values_of, winner
-from search.space import as_written, read_space
+from search.results import columns, costs, markdown, rank, show, trial_name, winner
+from search.sampling import as_written
+from search.space import read_space
 from search.study import End, TrialRecord, open_study
 
 from .conftest import SPACE
@@ -16,13 +17,13 @@ Make = Callable[..., Any]
 
 
 def ranked(make_search: Make, *records: TrialRecord) -> list[int]:
-    return [row.record.number for row in rank(make_search(), [], records)]
+    return [row.record.number for row in rank(make_search(), records)]
 
 
 def test_a_better_figure_at_a_lower_rung_ranks_below(make_search: Make, make_record: Make) -> None:
     long = make_record(0, [0.1, 0.1, 0.1, 0.2], end=End.FINISHED)
     short = make_record(1, [0.1, 0.9], end=End.PRUNED)
-    rows = rank(make_search(), [], [short, long])
+    rows = rank(make_search(), [short, long])
     assert [(row.rank, row.record.number, row.rung, row.map) for row in rows] == [
         (1, 0, 3, 0.2),
         (2, 1, 1, 0.9),
@@ -48,21 +49,21 @@ def test_equal_trials_rank_by_number(make_search: Make, make_record: Make) -> No
 def test_a_trial_that_failed_never_wins(make_search: Make, make_record: Make, end: End) -> None:
     failed = make_record(0, [0.1] + [0.9] * 5, end=end)
     pruned = make_record(1, [0.1, 0.0], end=End.PRUNED)
-    rows = rank(make_search(), [], [failed, pruned])
+    rows = rank(make_search(), [failed, pruned])
     assert [row.record.number for row in rows] == [1, 0]
     assert winner(rows) is rows[0]
-    assert winner(rank(make_search(), [], [failed])) is None
+    assert winner(rank(make_search(), [failed])) is None
 
 
 def test_a_trial_without_reports_never_wins(make_search: Make, make_record: Make) -> None:
-    rows = rank(make_search(), [], [make_record(0, []), make_record(1, [], end=End.PRUNED)])
+    rows = rank(make_search(), [make_record(0, []), make_record(1, [], end=End.PRUNED)])
     assert winner(rows) is None
     assert [row.map for row in rows] == [None, None]
     assert winner([]) is None
 
 
 def test_an_interrupted_trial_may_win_and_says_so(make_search: Make, make_record: Make) -> None:
-    rows = rank(make_search(), [], [make_record(0, [0.1, 0.2])])
+    rows = rank(make_search(), [make_record(0, [0.1, 0.2])])
     assert winner(rows) is rows[0]
     assert rows[0].state == "interrupted"
 
@@ -70,14 +71,14 @@ def test_an_interrupted_trial_may_win_and_says_so(make_search: Make, make_record
 def test_without_asha_all_are_of_one_rung(make_search: Make, make_record: Make) -> None:
     config = make_search({"search.asha": "off"})
     records = [make_record(0, [0.1] * 10, end=End.FINISHED), make_record(1, [0.1, 0.5])]
-    rows = rank(config, [], records)
+    rows = rank(config, records)
     assert [(row.record.number, row.rung) for row in rows] == [(1, 0), (0, 0)]
 
 
 def test_a_trial_still_in_its_head_phase_is_of_no_rung(
     make_search: Make, make_record: Make
 ) -> None:
-    (row,) = rank(make_search(), [], [make_record(0, [0.3, 0.3], head=2)])
+    (row,) = rank(make_search(), [make_record(0, [0.3, 0.3], head=2)])
     assert row.rung == 0
 
 
@@ -103,24 +104,6 @@ def test_costs_count_epochs_trained_forked_and_saved(
 
 
 # -- the table ------------------------------------------------------------------------------------
-
-
-def test_values_come_back_under_their_fields(make_search: Make) -> None:
-    space = read_space(
-        {
-            "train.optimizer": {
-                "choice": {"sgd": {"train.unfreeze.lr": {"log": [1e-3, 1e-2]}}, "adamw": None}
-            }
-        }
-    )
-    lr = "train.unfreeze.lr (train.optimizer=sgd)"
-    assert values_of(space, make_search(), {"train.optimizer": "sgd", lr: 5e-3}) == {
-        "train.optimizer": "sgd",
-        "train.unfreeze.lr": 5e-3,
-    }
-    assert values_of(space, make_search(), {"train.optimizer": "adamw"}) == {
-        "train.optimizer": "adamw"
-    }
 
 
 def test_headings_are_the_shortest_that_tell_apart() -> None:
@@ -152,7 +135,6 @@ def test_the_table_marks_where_a_trial_came_from(make_search: Make, make_record:
     first = as_written(space, config)
     rows = rank(
         config,
-        space,
         [
             make_record(0, [0.1, 0.3], origin="as written", parameters=first, end=End.PRUNED),
             make_record(1, [0.1, 0.2], parameters={**first, "train.unfreeze.depth": 0}),

@@ -10,7 +10,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from search.config import SearchConfig, resolve
+from search.config import SearchConfig
+from search.errors import resolve
 from search.progress import Lines
 from search.results import SearchResult
 from search.single import train

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from search.stopping import Stopping, request_stop, withdraw_request
+from search.lock import request_stop, withdraw_request
+from search.stopping import Stopping
 from search.study import End, Study, TrialRecord, open_study
 
 TRACEBACK = """Traceback (most recent call last):

@@ -12,7 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search.config import SearchConfig
-from search.space import as_written, read_space
+from search.sampling import as_written
+from search.space import read_space
 from search.study import JOURNAL, STATES, End, Study, from_json, open_study, read_study, to_json
 from trainer.config import TrainConfig
 

@@ -10,12 +10,10 @@ import pytest
 from search import summary
 from search.opening import open_search
 from search.results import Costs, SearchResult, rank, winner
-from search.settled import Settled
 from search.space import read_space
 from search.study import End, Study
 from trainer.config import BadInput
 from trainer.data.dataset import Splits
-from trainer.timing import Timing
 
 from .conftest import SPACE, Trained
 
@@ -62,7 +60,7 @@ def test_without_a_winner_each_trials_reason_is_printed(
     config = make_search()
     records = [make_record(0, [], end=End.ERROR), make_record(1, [], end=End.OUT_OF_MEMORY)]
     records[0].text = "Traceback\n  ...\nKeyError: 'x'"
-    rows = rank(config, [], records)
+    rows = rank(config, records)
     result = SearchResult(
         config, [], rows, winner(rows), {}, Costs(2, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0), "done"
     )
@@ -77,7 +75,7 @@ def test_an_interrupted_search_says_how_to_go_on(
     make_search: Make, make_record: Make, capsys: Captured
 ) -> None:
     config = make_search()
-    rows = rank(config, [], [make_record(0, [0.1, 0.2])])
+    rows = rank(config, [make_record(0, [0.1, 0.2])])
     costs = Costs(1, 2, 0, 0, 600, 4.0, 9.0, 0.0, 0.0)
     result = SearchResult(config, [], rows, winner(rows), {}, costs, "interrupted")
     summary.print_result(result)
@@ -85,65 +83,6 @@ def test_an_interrupted_search_says_how_to_go_on(
     assert "Interrupted. The same line again continues." in out
     assert "frozen stages read from files for 600 pictures, not run again" in out
     assert "training took 4 s of trials' time; without forks and stops about 9 s" in out
-
-
-@pytest.fixture
-def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans whose epochs are not timed here: the tests of the commands do that."""
-    monkeypatch.setattr("search.settled.settle", lambda *_: Settled("fp32", "off", ""))
-    monkeypatch.setattr("trainer.timing.time_epochs", lambda *_: Timing(1.0, 2.0))
-
-
-@pytest.mark.usefixtures("untimed")
-@pytest.mark.parametrize(
-    ("changes", "lines"),
-    [
-        (
-            {},
-            ["6 trials", "head phases trained: 1", "ASHA compares at unfreeze epochs: 1, 3"],
-        ),
-        ({"search.asha": "off"}, ["epochs: at most 55, about 55"]),
-        (
-            {"space": {"train.head.lr": {"log": [1e-4, 1e-2]}}},
-            ["head phases trained: at most 6, since train.head.lr varies", "epochs: at most 60, "],
-        ),
-        ({"train.head": {"epochs": 0}}, ["head phases trained: 0", "epochs: at most 54, "]),
-    ],
-)
-def test_a_plan_says_what_would_run(
-    make_search: Make, capsys: Captured, changes: dict[str, Any], lines: list[str]
-) -> None:
-    summary.print_plan(make_search(changes))
-    out = capsys.readouterr().out
-    assert "name: tiny" in out
-    for line in lines:
-        assert line in out
-    assert not list(Path().iterdir())
-
-
-@pytest.mark.usefixtures("untimed")
-def test_a_head_that_varies_within_a_branch_is_counted_too(
-    make_search: Make, capsys: Captured
-) -> None:
-    schedules = {"gradual": {"train.head.lr": {"log": [1e-4, 1e-2]}}, "at_once": None}
-    summary.print_plan(make_search({"space": {"train.unfreeze.schedule": {"choice": schedules}}}))
-    assert "head phases trained: at most 6" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("untimed")
-@pytest.mark.parametrize(
-    "name", ["train.augment", "train.warmup_epochs", "train.clip_norm", "train.momentum"]
-)
-def test_what_else_the_head_depends_on_is_counted_too(
-    make_search: Make, capsys: Captured, name: str
-) -> None:
-    spec: Any = {"choice": ["flip", "none"]} if name == "train.augment" else {"uniform": [0.5, 0.6]}
-    written = {"train.clip_norm": 0.5, "train.momentum": 0.5}
-    changes = {name: written[name]} if name in written else {}
-    if name == "train.momentum":
-        changes["train.optimizer"] = "sgd"
-    summary.print_plan(make_search({**changes, "space": {name: spec}}))
-    assert "head phases trained: at most " in capsys.readouterr().out
 
 
 def test_a_list_of_nothing_says_so(capsys: Captured) -> None:

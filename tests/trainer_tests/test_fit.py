@@ -17,8 +17,9 @@ from trainer.checkpoint import BEST, LAST, load
 from trainer.config import BadInput, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
-from trainer.fit import EpochReport, Result, fit
+from trainer.fit import Result, fit
 from trainer.phase_cache import PhaseCache
+from trainer.reports import EpochReport
 from trainer.trunk_cache import outputs_folder
 
 EPOCHS = 5

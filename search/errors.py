@@ -1,0 +1,264 @@
+"""Everything wrong with a search's configuration, found before anything starts."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.config import (
+    BadInput,
+    Data,
+    Model,
+    TrainConfig,
+    fixed_errors,
+    is_written,
+    leaves,
+    nearest,
+    parse_what_can_be,
+)
+from trainer.model.detectors import count_stages, is_coco, unused
+from trainer.model.detectors import errors as model_errors
+from trainer.phases import resolve_depth
+
+from .config import HIDDEN, STUDY_VARIABLE, SearchConfig, absolute, redacted
+from .sampling import walk
+from .space import Dimension, Space, Values, apply, contains, flat, read_space, turn
+
+
+def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> SearchConfig:
+    """Check raw values whole and make every path absolute, see `absolute`.
+
+    `elsewhere` leaves it to another machine whether the files are there. Raises BadInput with every
+    error found.
+    """
+    config, errors = parse_what_can_be(SearchConfig, raw)
+    if config is None:
+        raise BadInput(errors)
+    config = absolute(config, beside)
+    missing = _file_errors(config) if elsewhere else []
+    errors += [line for line in check(config) if line not in errors and line not in missing]
+    if errors:
+        raise BadInput(errors)
+    return config
+
+
+def check(config: SearchConfig) -> list[str]:
+    """Errors between fields of a search, and of its space; an empty list when it is sound."""
+    searched = frozenset(config.space)
+    found = fixed_errors(config.train, searched)
+    found += _password_errors(config)
+    found += _file_errors(config)
+    found += _resource_errors(config)
+    space: Space = []
+    try:
+        space = read_space(config.space)
+    except BadInput as error:
+        found += error.errors
+    found += _asha_errors(config)
+    if wrong := model_errors(config.model):
+        return found + wrong
+    found += _unused_errors(config)
+    try:
+        stages = count_stages(config.model)
+        resolve_depth(config.train.unfreeze.depth, stages)
+    except BadInput as error:
+        return found + error.errors
+    return found + space_errors(space, config, config.search.first, stages)
+
+
+def _unused_errors(config: SearchConfig) -> list[str]:
+    """Fields that were written, or are searched, though they do nothing with the one model."""
+    if any(name.startswith("model.") for name in config.space):
+        return []
+    return [
+        f"{path}: has no effect, since {why}; leave it out"
+        for path, why in unused(config).items()
+        if path in config.space or is_written(config, path)
+    ]
+
+
+def _password_errors(config: SearchConfig) -> list[str]:
+    variables = {"study": STUDY_VARIABLE, "tracking": "MLFLOW_TRACKING_URI"}
+    return [
+        f"{name}: {redacted(uri)} has a password in it, which would be stored; leave {name} out "
+        f"and set {variable}"
+        for name, variable in variables.items()
+        if (uri := getattr(config, name)) and HIDDEN in redacted(uri) and HIDDEN not in uri
+    ]
+
+
+def _file_errors(config: SearchConfig) -> list[str]:
+    errors = []
+    if isinstance(config.data, Data):
+        for name in ("train", "val", "test"):
+            file = getattr(config.data, name)
+            if file is not None and not file.exists():
+                errors.append(f"data.{name}: no file {file}")
+        folders = config.data.images
+        for folder in folders.values() if isinstance(folders, dict) else [folders]:
+            if folder is not None and not folder.is_dir():
+                errors.append(f"data.images: no folder {folder}")
+    return errors
+
+
+def _resource_errors(config: SearchConfig) -> list[str]:
+    """What a trial wants and this machine lacks, where no other is asked; of clusters the driver
+    learns when it has joined one."""
+    share = config.resources
+    if share == "auto":
+        return []
+    if share.accelerator_type and not share.gpus_per_trial:
+        return [
+            f"resources.accelerator_type: {share.accelerator_type} has no effect while "
+            "gpus_per_trial is 0"
+        ]
+    if config.cluster != "local":
+        return []
+    offered = {"cpus_per_trial": os.cpu_count() or 1, "gpus_per_trial": torch.cuda.device_count()}
+    return [
+        f"resources.{name}: {getattr(share, name):g} (legal: at most {most}, what this machine has)"
+        for name, most in offered.items()
+        if getattr(share, name) > most
+    ]
+
+
+def _bounds(spec: Any) -> list[int]:
+    """The numbers in a dimension as written."""
+    values = next(iter(spec.values())) if isinstance(spec, dict) and spec else []
+    return [v for v in values if isinstance(v, int)] if isinstance(values, list) else []
+
+
+def _asha_errors(config: SearchConfig) -> list[str]:
+    asha, unfreeze = config.search.asha, config.train.unfreeze
+    if asha == "off":
+        return []
+    errors = []
+    grace = f"search.asha.grace_period: {asha.grace_period}"
+    if asha.grace_period > unfreeze.epochs:
+        errors.append(f"{grace} is more than train.unfreeze.epochs ({unfreeze.epochs})")
+    gradual = unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in config.space
+    opening = max([unfreeze.open_epochs, *_bounds(config.space.get("train.unfreeze.open_epochs"))])
+    if gradual and asha.grace_period < opening:
+        errors.append(
+            f"{grace} is less than train.unfreeze.open_epochs ({opening}): "
+            "trials would be judged half open"
+        )
+    return errors
+
+
+def space_errors(space: Space, written: TrainConfig, first: list[Values], stages: int) -> list[str]:
+    """Dimensions whose bounds the field refuses, or that leave out a point to be tried first."""
+    found: list[str] = []
+    dimensions = flat(space)
+    for dimension in dimensions:
+        found += _bound_errors(dimension, written)
+    for model in reachable(space, written):
+        found += [f"space.{line}" for line in model_errors(model) if f"space.{line}" not in found]
+    if found:
+        return found
+    stages = min(stages, *(count_stages(model) for model in reachable(space, written)))
+    for dimension in dimensions:
+        found += _depth_errors(dimension, written, stages)
+    searched = {dimension.name for dimension in dimensions}
+    legal = set(leaves(TrainConfig))
+    for i, values in enumerate(first):
+        found += [
+            f"search.first[{i}].{name}: is not searched" + nearest(name, sorted(searched))
+            for name in values
+            if name in legal and name not in searched
+        ]
+    if found:
+        return found
+
+    points = [("trial 0", written)]
+    for i, values in enumerate(first):
+        try:
+            points.append((f"search.first[{i}]", apply(written, values)))
+        except BadInput as error:
+            found += [f"search.first[{i}].{line}" for line in error.errors]
+    for place, point in points:
+        found += _outside(space, point, place, stages)
+    return found
+
+
+def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[str]:
+    errors = []
+
+    def choose(dimension: Dimension, value: Any) -> Any:
+        value = stages if value == "all" and dimension.kind != "choice" else value
+        if not contains(dimension, value):
+            errors.append(
+                f"{dimension.name}: {value}, its value in {place}, lies outside its own dimension "
+                f"({_describe(dimension)}); change either"
+            )
+        return value
+
+    walk(space, point, choose)
+    return errors
+
+
+def reachable(space: Space, written: TrainConfig) -> Iterator[Model]:
+    """Every model that a trial may have, as far as choices tell them apart."""
+    own_backbone = is_coco(written.model)
+    for first in space:
+        if first.kind != "choice" or not (first.branches or first.name.startswith("model.")):
+            continue
+        if first.name == "model.backbone" and own_backbone:
+            continue
+        rest = [dimension for dimension in space if dimension is not first]
+        for value in first.choices:
+            try:
+                config = apply(written, {first.name: value})
+            except BadInput:  # told as an error of the dimension
+                continue
+            inner = sorted([*first.branches.get(value, []), *rest], key=turn)
+            yield from reachable(inner, config)
+        return
+    yield written.model
+
+
+def _bound_errors(dimension: Dimension, written: TrainConfig) -> list[str]:
+    if dimension.high == "all" and dimension.name != "train.unfreeze.depth":
+        return [f"space.{dimension.name}: all is a depth; give a number"]
+    found = []
+    for bound in _samples(dimension):
+        try:
+            apply(written, {dimension.name: bound})
+        except BadInput as error:
+            found += [f"space.{line}" for line in error.errors]
+    return found
+
+
+def _depth_errors(dimension: Dimension, written: TrainConfig, stages: int) -> list[str]:
+    found = []
+    for bound in _samples(dimension) if dimension.name == "train.unfreeze.depth" else ():
+        try:
+            resolve_depth(apply(written, {dimension.name: bound}).train.unfreeze.depth, stages)
+        except BadInput as error:
+            found += [f"space.{line}" for line in error.errors]
+    return found
+
+
+def _samples(dimension: Dimension) -> tuple[Any, ...]:
+    """Values of a dimension of which its field refuses one if it refuses any."""
+    if dimension.high == "auto":
+        return ()
+    if dimension.kind == "int":
+        ends = (dimension.low, dimension.low + 1, dimension.high)
+        return tuple(end if end == "all" else int(end) for end in ends)
+    return dimension.choices or (dimension.low, _between(dimension), dimension.high)
+
+
+def _between(dimension: Dimension) -> float:
+    """A value inside the bounds as a sampler may give it: for a field may take no fractions, or
+    only multiples."""
+    assert not isinstance(dimension.high, str)
+    return dimension.low + (dimension.high - dimension.low) / 3.1416
+
+
+def _describe(dimension: Dimension) -> str:
+    if dimension.kind == "choice":
+        return f"choice of {', '.join(map(str, dimension.choices))}"
+    return f"{dimension.kind} {dimension.low:g} to {dimension.high}"

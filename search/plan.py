@@ -1,0 +1,72 @@
+"""What a search would run, and how long it would take: `--dry-run`."""
+
+from rich.console import Console
+
+from trainer.data.canvas import cache_folder
+from trainer.data.dataset import Splits
+from trainer.data.formats import load
+from trainer.timing import time_epochs
+
+from .asha import confirming_epochs, expected_epochs, rungs
+from .config import SearchConfig, stored, write_yaml
+from .resources import here, threads_of
+from .settled import settle
+from .space import apply, flat, read_space
+from .summary import duration
+
+HEAD_DEPENDS_ON = (
+    "model.",
+    "train.head.",
+    "train.optimizer",
+    "train.momentum",
+    "train.augment",
+    "train.warmup_epochs",
+    "train.clip_norm",
+)
+"""Fields that make another head phase, see `trainer.phase_cache.phase_key`."""
+
+
+def print_plan(config: SearchConfig) -> None:
+    """Print it. Raises BadInput like the search itself."""
+    data = load(config.data, cache_folder())
+    console = Console(highlight=False)
+    console.print(write_yaml(stored(config)), end="", soft_wrap=True)
+    train, search = config.train, config.search
+    heads = 1 if train.head.epochs else 0
+    varied = [d.name for d in flat(read_space(config.space)) if d.name.startswith(HEAD_DEPENDS_ON)]
+    if heads and varied:
+        heads = search.trials
+    again = confirming_epochs(config)
+    most = heads * train.head.epochs + search.trials * train.unfreeze.epochs + again
+    console.print(f"\n{search.trials} trials")
+    if search.confirm != "off":
+        seeds = search.confirm.seeds
+        console.print(
+            f"then the best {search.confirm.top} again with {seeds} other "
+            f"seed{'s' if seeds > 1 else ''}: {again} epochs"
+        )
+    note = f", since {', '.join(varied)} varies" if varied else ""
+    console.print(f"head phases trained: {'at most ' if heads > 1 else ''}{heads}{note}")
+    if search.asha != "off":
+        heights = ", ".join(map(str, rungs(search.asha, train.unfreeze.epochs))) or "none"
+        console.print(f"ASHA compares at unfreeze epochs: {heights}")
+    share, slots = here(config)
+    about = min(expected_epochs(config, slots) + max(0, heads - 1) * train.head.epochs, most)
+    console.print(f"epochs: at most {most}, about {about}")
+    _print_timing(console, config, data, about, threads_of(share), slots)
+
+
+def _print_timing(
+    console: Console, config: SearchConfig, data: Splits, epochs: int, threads: int, slots: int
+) -> None:
+    settled = settle(config, data, threads)
+    if settled.text:
+        console.print(settled.text)
+    values = {"train.precision": settled.precision, "train.trunk_cache": settled.trunk_cache}
+    timing = time_epochs(apply(config, values), data, threads)
+    head = config.train.head.epochs
+    seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / slots
+    console.print(
+        f"timed here: {timing.head:.1f} s an epoch of the head phase, {timing.unfrozen:.1f} s an "
+        f"unfrozen one; about {duration(seconds)} with {slots} at once on this machine"
+    )
