@@ -26,7 +26,7 @@ train:
   augment: light_flip        # or light, where left and right differ; or flip, or none
   seed: 0
   head:                      # first a new head learns on the frozen backbone; once for all trials
-    {{epochs: 4, batch_size: {batch}, lr: {lr}, weight_decay: 1e-4}}
+    {{epochs: 4, batch_size: {batch}, lr: {head_lr}, weight_decay: 1e-4}}
   unfreeze:                  # then `depth` stages of the backbone train too
     epochs: 12               # at most; ASHA stops weak trials earlier
     batch_size: {batch}
@@ -34,7 +34,7 @@ train:
     schedule: at_once        # or gradual
     open_epochs: 2           # gradual opens the stages over so many epochs
     lr: {lr}
-    backbone_lr_ratio: 0.3   # the backbone's learning rate, as a share of lr
+    backbone_lr_ratio: {ratio}   # the backbone's learning rate, as a share of lr
     stage_lr_decay: 1.0      # and of each further stage down, as a share of the one above
     weight_decay: 1e-4
 space:                       # what is searched; any dotted field of model and train can be
@@ -94,8 +94,10 @@ def write_search(
         name=_name(out, place),
         data=_data_lines(data, out.resolve().parent),
         model=PRETRAINED if gpu else NEW_HEAD,
-        lr="2e-4" if gpu else "2e-3",
-        lrs="[4e-5, 1e-3]" if gpu else "[4e-4, 1e-2]",
+        head_lr="2e-4" if gpu else "2e-3",
+        lr="2e-4" if gpu else "1e-3",
+        ratio=0.3 if gpu else 0.6,
+        lrs="[4e-5, 1e-3]" if gpu else "[2e-4, 5e-3]",
         size=_size(splits, gpu),
         batch=batch,
         batches=[batch // 2, batch, batch * 2],

@@ -27,17 +27,30 @@ Detections = list[dict[str, Tensor]]
 
 
 class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
-    """torchvision's RetinaNet: focal loss on anchors."""
+    """torchvision's RetinaNet: focal loss on anchors.
 
-    def __init__(self, head: nn.Module, anchors: AnchorGenerator, classes: int) -> None:
+    `box_weight` is the share of the box loss in the whole, `nms` the IoU above which a detection
+    gives way to a better one of its class; by default both are torchvision's.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        anchors: AnchorGenerator,
+        classes: int,
+        box_weight: float = 1.0,
+        nms: float = 0.5,
+    ) -> None:
         super().__init__(
             NoBackbone(),
             classes + 1,
             anchor_generator=anchors,
             head=head,
             score_thresh=SCORE_THRESHOLD,
+            nms_thresh=nms,
             detections_per_img=DETECTIONS,
         )
+        self.box_weight = box_weight
 
     def forward(
         self, features: Features, pictures: Tensor, targets: Targets | None = None
@@ -49,7 +62,7 @@ class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
         with torch.autocast(pictures.device.type, enabled=False):
             if targets is not None:
                 losses: dict[str, Tensor] = self.compute_loss(targets, outputs, anchors)
-                return losses
+                return losses | {"bbox_regression": self.box_weight * losses["bbox_regression"]}
             places = self.anchor_generator.num_anchors_per_location()[0]
             sizes = [m.shape[-2] * m.shape[-1] * places for m in levels]
             return _detect_by_level(self, outputs, anchors, sizes, images)
