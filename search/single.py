@@ -14,6 +14,7 @@ from .driver import TRACKING_PATIENCE, conclude
 from .lock import is_requested, locked, withdraw_request
 from .opening import open_search, refuse_changes
 from .progress import Lines
+from .resources import threads_of
 from .results import SearchResult
 from .settled import is_settled, record_settled, settle, settled_config
 from .study import End
@@ -31,6 +32,8 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)
+    if config.resources != "auto":
+        torch.set_num_threads(threads_of(config.resources))
     with locked(config.folder):
         withdraw_request(config.folder)
         study = open_search(config, [], data)

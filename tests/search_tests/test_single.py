@@ -102,6 +102,15 @@ def test_the_same_line_again_shows_the_result_without_training(trained: Trained)
     ]
 
 
+def test_it_computes_with_the_cores_that_a_trial_has(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    train(changed(trained, resources={"cpus_per_trial": 1}), lines()[0])
+    assert threads == [1]
+
+
 def test_a_changed_configuration_is_refused_with_the_difference(trained: Trained) -> None:
     with pytest.raises(BadInput) as raised:
         train(changed(trained, train__unfreeze__lr=5e-3), lines()[0])
