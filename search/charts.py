@@ -250,9 +250,9 @@ def compared(result: SearchResult, study: Study) -> tuple[optuna.Study, int]:
     heads = columns(result.space)
     found = optuna.create_study(direction="maximize")
     for trial in study.optuna.get_trials(deepcopy=False):
-        record = study.records[trial.number]
-        value = record.best_until(height)
-        if value is not None and record.confirms is None:
+        record = study.records.get(trial.number)  # None: it has begun since
+        value = record.best_until(height) if record else None
+        if record is not None and value is not None and record.confirms is None:
             found.add_trial(_shortened(trial, value, heads))
     return found, height
 

@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.padding import Padding
@@ -20,6 +20,7 @@ from trainer.data.examine import Examined, examine
 from trainer.data.findings import CODES, Finding, allowable, printable
 from trainer.data.formats import find, given
 
+AnyData = TypeVar("AnyData", Data, Data | str)
 SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 """In the order in which they are told, with their colours."""
 
@@ -33,8 +34,7 @@ def check_data(
     """
     if out is not None and out.exists() and not out.is_dir():
         raise BadInput([f"--out {out}: is no folder"])
-    data = given(find_data(place), cache_folder())
-    data = data.model_copy(update={"allow": [*(data.allow or []), *allow]})
+    data = allowing(given(find_data(place), cache_folder()), allow)
     with progress_bar() as step:
         examined = examine(data, cache_folder(), pictures=pictures, step=step)
     if as_json:
@@ -63,6 +63,13 @@ def find_data(place: Path) -> Data | str:
         if "names" not in raw:
             raise BadInput([f"{place}: has no data: part, and no names as YOLO's have"])
     return find(place)
+
+
+def allowing(data: AnyData, codes: Sequence[str]) -> AnyData:
+    """The data set with further errors that are none in it; the embedded one has none."""
+    if not isinstance(data, Data) or not codes:
+        return data
+    return data.model_copy(update={"allow": [*(data.allow or []), *codes]})
 
 
 def data_errors(raw: Any, beside: Path) -> list[str]:

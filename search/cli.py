@@ -125,12 +125,14 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--data", type=Path, metavar="DATA", help="to compare onnx or pt2 on; default: the search's"
     )
+    _allowances(export)
     export.add_argument("--force", action="store_true", help="replace an export that is there")
 
     evaluate = _command(commands, "evaluate", _evaluate, "the 12 COCO figures of a model")
     evaluate.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
     evaluate.add_argument("data", type=Path, metavar="DATA")
     evaluate.add_argument("--split", choices=["train", "val", "test"], default="val")
+    _allowances(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--detections", type=Path, metavar="FILE", help="write COCO results")
 
@@ -349,6 +351,7 @@ def _export(options: argparse.Namespace) -> int:
         options.storage,
         options.out,
         data=options.data,
+        allow=options.allow,
         force=options.force,
     )
     print(f"wrote {options.out}")
@@ -360,7 +363,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .exports import evaluate_model
 
     metrics = evaluate_model(
-        options.model, options.data, options.split, options.storage, options.detections
+        options.model,
+        options.data,
+        options.split,
+        options.storage,
+        options.detections,
+        options.allow,
     )
     if options.json:
         print(json.dumps({"split": options.split, **metrics}))
@@ -373,7 +381,7 @@ def _predict(options: argparse.Namespace) -> int:
     from . import summary
     from .exports import predict_pictures
 
-    unreadable = predict_pictures(
+    done = predict_pictures(
         options.model,
         options.pictures,
         options.storage,
@@ -382,10 +390,12 @@ def _predict(options: argparse.Namespace) -> int:
         force=options.force,
         watch=summary.bar,
     )
-    for line in unreadable:
+    for line in done.unreadable:
         print(line, file=sys.stderr)
-    print(f"wrote {options.out}")
-    return 1 if unreadable else 0
+    print(f"wrote {done.pictures} pictures with {done.boxes} boxes to {options.out}")
+    if done.pictures and not done.boxes:
+        print("no box scores high enough; a lower --threshold draws more")
+    return 1 if done.unreadable else 0
 
 
 def _ui(options: argparse.Namespace) -> int:

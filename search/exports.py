@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,11 @@ from trainer.portable import write_portable
 from trainer.predict import draw, find_pictures, predict, to_coco
 
 from .begun import begun_study, read_search
-from .check import find_data
+from .check import allowing, find_data
 from .config import trial_folder
 from .results import config_of
+
+log = logging.getLogger(__name__)
 
 
 def find_model(model: str, storage: Path) -> Path:
@@ -54,6 +58,7 @@ def export_model(
     out: Path,
     *,
     data: Path | None = None,
+    allow: Sequence[str] = (),
     force: bool = False,
 ) -> None:
     """Write the winner, or one trial's best checkpoint, to a new folder, whole or not at all.
@@ -63,6 +68,8 @@ def export_model(
     """
     with _new_folder(out, force) as part:
         source = find_model(model, storage) if trial is None else part / "trial"
+        if source.resolve() == out.resolve():
+            raise BadInput([f"--out {out} is the model itself; choose another folder"])
         if trial is not None:
             _export_trial(model, trial, storage, source)
         made = part / "made"
@@ -70,7 +77,9 @@ def export_model(
             shutil.copytree(source, made)
         else:
             made.mkdir()
-            make_portable(source, format, made, _compared_on(source, model, trial, storage, data))
+            make_portable(
+                source, format, made, _compared_on(source, model, trial, storage, data, allow)
+            )
             write_card(made, _name_of(model))
 
 
@@ -104,6 +113,8 @@ def _new_folder(out: Path, force: bool) -> Iterator[Path]:
             out.rename(part / "before")
         (part / "made").rename(out)
     finally:
+        if (part / "before").exists() and not out.exists():
+            (part / "before").rename(out)
         shutil.rmtree(part, ignore_errors=True)
 
 
@@ -125,14 +136,19 @@ def _export_trial(name: str, trial: int, storage: Path, out: Path) -> None:
 
 
 def _compared_on(
-    source: Path, model: str, trial: int | None, storage: Path, data: Path | None
+    source: Path,
+    model: str,
+    trial: int | None,
+    storage: Path,
+    data: Path | None,
+    allow: Sequence[str],
 ) -> tuple[Picture, ...]:
     """Pictures of val: of DATA, else of the search that an export lies in."""
     search = source.parent if trial is None else storage / model
     place = data or search / "search.yaml"
     if data is None and not place.is_file():
         raise BadInput([f"{model} lies in no search: give --data DATA, to be compared on its val"])
-    return load_data(place).val.pictures
+    return load_data(place, allow).val.pictures
 
 
 def _name_of(model: str) -> str:
@@ -140,20 +156,26 @@ def _name_of(model: str) -> str:
     return folder.parent.name if folder.name == "winner" else folder.name
 
 
-def load_data(place: Path) -> Splits:
+def load_data(place: Path, allow: Sequence[str] = ()) -> Splits:
     """The data set that DATA names, see `find_data`; of a search's own YAML with its own split."""
-    return load(find_data(place), cache_folder(), place.parent)
+    return load(allowing(find_data(place), allow), cache_folder(), place.parent)
 
 
 def evaluate_model(
-    model: str, place: Path, name: str, storage: Path, detections: Path | None
+    model: str,
+    place: Path,
+    name: str,
+    storage: Path,
+    detections: Path | None,
+    allow: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The COCO figures of a model on a split, in fp32, picture by picture; kept beside it."""
+    """The COCO figures of a model on a split, in fp32, picture by picture; kept beside it, where
+    its folder can be written."""
     folder = find_model(model, storage)
     if detections is not None and not detections.resolve().parent.is_dir():
         raise BadInput([f"--detections {detections}: there is no folder {detections.parent}"])
     detector, spec = load_export(folder)
-    split = _split(place, name)
+    split = _split(place, name, allow)
     ours, theirs = spec.categories, split.categories
     if [(c.id, c.name) for c in ours] != [(c.id, c.name) for c in theirs]:
         raise BadInput(
@@ -162,29 +184,42 @@ def evaluate_model(
     metrics, results = measure(detector, split, spec.config.model.image_size)
     if detections is not None:
         detections.write_text(json.dumps(results))
-    record_evaluation(folder, split, metrics)
-    if name == "val" and _is_its_own(place, spec.data):
-        write_thresholds(folder, best_thresholds(split, results))
+    try:
+        record_evaluation(folder, split, metrics)
+        if name == "val" and _is_its_own(place, spec.data, allow):
+            write_thresholds(folder, best_thresholds(split, results))
+    except OSError as error:  # a read-only mount, or somebody else's
+        log.warning("%s does not keep these figures (%s)", folder, error.strerror)
     return {"figures": metrics.figures, "per_class": metrics.per_class}
 
 
-def _split(place: Path, name: str) -> Split:
+def _split(place: Path, name: str, allow: Sequence[str]) -> Split:
     only_file = place.suffix == ".json"
     if only_file:  # one COCO json is the split that was asked for, whole
-        return load_split(find(place), name, cache_folder())
-    split: Split | None = getattr(load_data(place), name)
+        return load_split(allowing(find(place), allow), name, cache_folder())
+    split: Split | None = getattr(load_data(place, allow), name)
     if split is None:
         raise BadInput([f"{place}: has no {name} split"])
     return split
 
 
-def _is_its_own(place: Path, digest: str) -> bool:
+def _is_its_own(place: Path, digest: str, allow: Sequence[str]) -> bool:
     """Whether DATA is what a model was trained on."""
-    return place.suffix != ".json" and load_data(place).digest == digest
+    return place.suffix != ".json" and load_data(place, allow).digest == digest
 
 
 def _names(categories: Any) -> str:
     return ", ".join(f"{category.id} {category.name}" for category in categories)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of some pictures."""
+
+    pictures: int
+    boxes: int
+    unreadable: list[str]
+    """A line for each picture that could not be read."""
 
 
 def predict_pictures(
@@ -196,8 +231,8 @@ def predict_pictures(
     *,
     force: bool = False,
     watch: Callable[[list[Path]], Iterable[Path]] = iter,
-) -> list[str]:
-    """Write pictures with boxes and `detections.json`; returns a line a picture not readable.
+) -> Predicted:
+    """Write pictures with boxes and `detections.json`.
 
     Without a threshold the model's own operating point counts. `watch` iterates over the files.
     """
@@ -205,39 +240,51 @@ def predict_pictures(
     detect, spec = open_export(find_model(model, storage))
     if any(file.resolve().parent == out.resolve() for file in files):
         raise BadInput([f"--out {out} holds the pictures themselves; choose another folder"])
-    _make_folder(out, force)
     images, annotations, unreadable = [], [], []
     taken: set[str] = set()
     least = spec.thresholds if threshold is None else threshold
-    for number, file in enumerate(watch(files), start=1):
-        try:
-            picture = open_picture(file)
-        except BadInput as error:
-            unreadable += error.errors
-            continue
-        found = predict(detect, spec.categories, picture, spec.config.model.image_size, least)
-        draw(picture, found).save(out / _free_name(file, taken), quality=92)
-        images.append(
-            {"id": number, "file_name": str(file), "width": picture.width, "height": picture.height}
-        )
-        annotations += list(to_coco(number, found))
-    content = {
-        "images": images,
-        "categories": [{"id": c.id, "name": c.name} for c in spec.categories],
-        "annotations": [{"id": i, **a} for i, a in enumerate(annotations, start=1)],
-    }
-    write_whole(json.dumps(content, indent=1).encode(), out / "detections.json")
-    return unreadable
+    with _filled(out, force) as part:
+        for number, file in enumerate(watch(files), start=1):
+            try:
+                picture = open_picture(file)
+            except BadInput as error:
+                unreadable += error.errors
+                continue
+            found = predict(detect, spec.categories, picture, spec.config.model.image_size, least)
+            draw(picture, found).save(part / _free_name(file, taken), quality=92)
+            size = {"width": picture.width, "height": picture.height}
+            images.append({"id": number, "file_name": str(file), **size})
+            annotations += list(to_coco(number, found))
+        content = {
+            "images": images,
+            "categories": [{"id": c.id, "name": c.name} for c in spec.categories],
+            "annotations": [{"id": i, **a} for i, a in enumerate(annotations, start=1)],
+        }
+        write_whole(json.dumps(content, indent=1).encode(), part / "detections.json")
+    return Predicted(len(images), len(annotations), unreadable)
 
 
-def _make_folder(out: Path, force: bool) -> None:
+@contextlib.contextmanager
+def _filled(out: Path, force: bool) -> Iterator[Path]:
+    """A folder that becomes `out`, or with `force` goes into it, once all is in it."""
     if out.exists() and not (force and out.is_dir()):
         hint = "choose another folder, or --force" if out.is_dir() else "choose a folder"
         raise BadInput([f"{out} is there already; {hint}"])
+    part = out.absolute().with_name(f".{out.absolute().name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        part.mkdir(parents=True)
     except OSError as error:
         raise BadInput([f"--out {out} cannot be written ({error.strerror})"]) from error
+    try:
+        yield part
+        if out.exists():
+            for file in part.iterdir():
+                file.replace(out / file.name)
+        else:
+            part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _free_name(file: Path, taken: set[str]) -> str:

@@ -12,6 +12,8 @@ from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Splits
 from trainer.data.formats import find, load
 
+from .check import allowing
+
 TEMPLATE = """\
 # {classes} classes: {names}
 # {counts}
@@ -81,7 +83,7 @@ def write_search(
         raise BadInput([f"--out {out}: there is no folder {out.parent}"])
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
-    data = find(place).model_copy(update={"allow": list(allow) or None})
+    data = allowing(find(place), allow)
     splits = load(data, cache_folder())
     for note in splits.notes:
         say(note)

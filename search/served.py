@@ -71,11 +71,21 @@ class Served(PythonModel):
 def _opened(content: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return _to_rgb(ImageOps.exif_transpose(opened))
+    except Exception as error:  # decoders raise whatever they like for broken files
         raise MlflowException.invalid_parameter_value(
             f"picture: cannot be read as a picture ({error}); give a file's bytes, base64 in JSON"
         ) from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """As training saw pictures: what is transparent lies on grey."""
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError("it has more than 8 bits a channel; send RGB of 8")
+    if picture.has_transparency_data:
+        ground = Image.new("RGBA", picture.size, (GREY, GREY, GREY, 255))
+        return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+    return picture.convert("RGB")
 
 
 def _on_canvas(picture: Image.Image, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

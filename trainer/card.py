@@ -103,7 +103,8 @@ def _running(folder: Path) -> str:
             return (
                 f"`{name}` takes any number of canvases at once, uint8 RGB, and returns the boxes "
                 "of each as x1, y1, x2, y2 on the canvas, their labels from 1 and their scores, "
-                f"best first, filled up with zeros.\n\n```python\n{code}```\n\n"
+                "best first, filled up with zeros. The picture is one of 8 bits a channel without "
+                f"transparency.\n\n```python\n{code}```\n\n"
                 "With Unfreeze: `unfreeze predict THIS_FOLDER PICTURES --out predicted`."
             )
     return COMMANDS
@@ -116,9 +117,16 @@ def _architecture(model: Model) -> str:
 
 
 def _weights(model: Model) -> str:
-    if is_coco(model):
-        return f"Pretrained weights: `{model.weights}` of torchvision's `{model.detector}`."
-    return (
-        f"Pretrained weights: `{model.weights}` of timm's `{model.backbone}`, under the licence "
-        f"that timm states for them ({licence(model.backbone)})."
-    )
+    if model.weights == "none":
+        return "It was trained from scratch: no pretrained weights are in it."
+    if model.weights == "coco":
+        return (
+            f"Pretrained weights: torchvision's `{model.detector}`, trained on COCO. torchvision's "
+            "code is under BSD-3-Clause; for its weights it refers to the terms of their data."
+        )
+    if model.weights == "imagenet":
+        return (
+            f"Pretrained weights: timm's `{model.backbone}`, trained on ImageNet, under the "
+            f"licence that timm states for them ({licence(model.backbone)})."
+        )
+    return f"Pretrained weights: the file `{Path(model.weights).name}`, whose licence is yours."

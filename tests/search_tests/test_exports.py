@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -249,14 +249,16 @@ def test_predict_draws_each_picture_and_writes_coco(model: Path, tiny_data: Data
     pictures = tiny_data.train.parent / "images"
     files = sorted(pictures.glob("val-*.png"))
     Path("broken.png").write_bytes(b"no picture")
-    unreadable = predict_pictures(str(model), [*files, Path("broken.png")], Path(), OUT, 0.0)
-    assert len(unreadable) == 1 and unreadable[0].startswith("broken.png: ")
+    done = predict_pictures(str(model), [*files, Path("broken.png")], Path(), OUT, 0.0)
+    (line,) = done.unreadable
+    assert line.startswith("broken.png: ")
     drawn = sorted(OUT.glob("*.jpg"))
     assert [file.stem for file in drawn] == [file.stem for file in files]
     found = json.loads((OUT / "detections.json").read_text())
     assert [Path(image["file_name"]).name for image in found["images"]] == [f.name for f in files]
     assert [c["id"] for c in found["categories"]] == [3, 7]
     ids = [annotation["id"] for annotation in found["annotations"]]
+    assert (done.pictures, done.boxes) == (len(files), len(ids))
     assert ids == list(range(1, len(ids) + 1))
     for annotation in found["annotations"]:
         x, y, width, height = annotation["bbox"]
@@ -291,6 +293,24 @@ def test_a_folder_that_is_there_is_written_to_with_force_alone(
         predict_pictures(str(model), [picture], Path(), OUT, 0.5)
     predict_pictures(str(model), [picture], Path(), OUT, 0.5, force=True)
     assert (OUT / "detections.json").is_file()
+
+
+def test_a_prediction_that_is_broken_off_leaves_nothing(model: Path, tiny_data: Data) -> None:
+    def broken(files: list[Path]) -> Iterator[Path]:
+        yield files[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_pictures(
+            str(model), [tiny_data.train.parent / "images"], Path(), OUT, 0.5, watch=broken
+        )
+    assert [file.name for file in Path().iterdir()] == ["model"]
+
+
+def test_a_model_is_not_exported_over_itself(model: Path) -> None:
+    with pytest.raises(BadInput, match="model is the model itself; choose another folder"):
+        export_model(str(model), None, "onnx", Path(), model, force=True)
+    assert (model / "model.safetensors").is_file()
 
 
 def test_pictures_of_one_name_are_all_kept(model: Path) -> None:

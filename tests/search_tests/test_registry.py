@@ -1,6 +1,7 @@
 """The winner as `models:/NAME`: once, the champion moved only by a better one, and served."""
 
 import base64
+import io
 import json
 import os
 import socket
@@ -24,6 +25,7 @@ from search.registry import VAL, VAL_AP, is_better, register
 from trainer.config import BadInput, Data
 from trainer.data.canvas import to_canvas
 from trainer.data.dataset import Splits
+from trainer.data.pixels import to_rgb
 
 from .conftest import Trained
 
@@ -50,6 +52,22 @@ def test_the_served_canvas_is_the_trainers(size: tuple[int, int]) -> None:
     expected = to_canvas(picture, 96)
     assert (canvas == expected.pixels).all()
     assert scale.tolist() == [*expected.scale, *expected.scale]
+
+
+def test_what_is_transparent_is_served_as_it_was_trained() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    opened = np.asarray(served._opened(stream.getvalue()), dtype=int)
+    trained = np.asarray(to_rgb(Image.fromarray(pixels)), dtype=int)
+    assert np.abs(opened - trained).max() <= 1
+
+
+def test_deep_pixels_are_refused_by_what_is_served() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((9, 7), 999, np.uint16)).save(stream, "PNG")
+    with pytest.raises(MlflowException, match="more than 8 bits a channel"):
+        served._opened(stream.getvalue())
 
 
 def test_what_is_served_says_that_it_is_no_picture() -> None:

@@ -16,9 +16,10 @@ FIGURES = {"map": 0.5, "map_50": 0.8, "map_75": 0.6}
 @pytest.fixture
 def folder(tmp_path: Path, tiny_config: Callable[..., TrainConfig]) -> Path:
     """An export without its weights."""
+    config = tiny_config({"model.weights": "imagenet"})
     spec: dict[str, Any] = {
         "format": 1,
-        **tiny_config().model_dump(mode="json"),
+        **config.model_dump(mode="json"),
         "categories": [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}],
         "pixels": {"mean": [0.5] * 3, "std": [0.5] * 3},
         "data": "feed",
@@ -43,6 +44,20 @@ def test_it_tells_classes_data_recipe_limits_and_licence(folder: Path) -> None:
         assert part in text
     assert "licence that timm states for them (apache-2.0)" in text
     assert "| val |" not in text
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [("none", "trained from scratch"), ("/home/me/base.pth", "`base.pth`, whose licence is yours")],
+)
+def test_weights_that_are_not_timms_have_not_timms_licence(
+    folder: Path, weights: str, told: str
+) -> None:
+    spec = json.loads((folder / "spec.json").read_text())
+    spec["model"]["weights"] = weights
+    (folder / "spec.json").write_text(json.dumps(spec))
+    text = card(folder)
+    assert told in text and "apache" not in text and "/home" not in text
 
 
 def test_it_shows_what_was_measured_and_the_operating_point(folder: Path) -> None:

@@ -4,8 +4,10 @@ A canvas holds the picture at its top left, scaled to fit, the rest grey. Since 
 fixed, what a detector sees of one picture never depends on its batch mates.
 """
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,10 @@ from PIL import Image
 
 from ..config import BadInput
 from .dataset import Picture, Split
-from .pixels import FORMATS, GREY, NotFinite, to_rgb
+from .pixels import FORMATS, GREY, to_rgb
 
+WAIT = 1.0
+"""Seconds between two looks at a lock."""
 VERSION = 2
 """Part of a store's digest; raise it when the making of a canvas changes."""
 
@@ -62,23 +66,26 @@ def open_picture(file: Path) -> Image.Image:
     try:
         with Image.open(file, formats=FORMATS) as opened:
             return to_rgb(opened)
-    except (OSError, SyntaxError, NotFinite, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise whatever they like for broken files
         raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
 
 
-def open_store(split: Split, size: int, folder: Path) -> NDArray[np.uint8]:
+def open_store(
+    split: Split, size: int, folder: Path, on_step: Callable[[], None] = lambda: None
+) -> NDArray[np.uint8]:
     """The canvases of a split, (n, size, size, 3), mapped from a file made at first use.
 
     Safe for many processes at once: one makes the file, whole or not at all, the others wait.
+    `on_step` is called again and again meanwhile.
     """
     file = folder / f"{store_digest(split, size)}.npy"
     if not file.is_file():
-        from filelock import FileLock  # slow to import, and no part of a check
-
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
+        with locked(file.with_suffix(".lock"), on_step):
             if not file.is_file():
-                _make_store(split, size, file)
+                for part in folder.glob(f"{file.stem}.*.part"):
+                    part.unlink()  # of a process that died: the lock is ours
+                _make_store(split, size, file, on_step)
     store: NDArray[np.uint8] = np.load(file, mmap_mode="r")
     return store
 
@@ -89,7 +96,23 @@ def store_digest(split: Split, size: int) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
-def _make_store(split: Split, size: int, file: Path) -> None:
+@contextlib.contextmanager
+def locked(file: Path, on_step: Callable[[], None]) -> Iterator[None]:
+    """One process a machine makes files; the others show meanwhile that they do not hang."""
+    from filelock import FileLock, Timeout  # slow to import, and no part of a check
+
+    lock = FileLock(file)
+    while not lock.is_locked:
+        on_step()
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=WAIT)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make_store(split: Split, size: int, file: Path, on_step: Callable[[], None]) -> None:
     part = file.with_suffix(f".{os.getpid()}.part")
     shape = (len(split.pictures), size, size, 3)
     try:
@@ -98,6 +121,7 @@ def _make_store(split: Split, size: int, file: Path) -> None:
             os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
         with ThreadPoolExecutor() as pool:  # PIL decodes and scales without the interpreter's lock
             for i, canvas in enumerate(pool.map(lambda p: letterbox(p, size), split.pictures)):
+                on_step()
                 store[i] = canvas
         store.flush()
         part.replace(file)

@@ -171,7 +171,8 @@ def _categories(
             if known != category.name:
                 text = f"category {category.id} is {category.name!r} here and {known!r} elsewhere"
                 differing.append(Place(detail=text))
-            supers.add(category.supercategory)
+            if category.supercategory != category.name:  # some tools write the name twice
+                supers.add(category.supercategory)
         findings.add("category-differs", name, part.records.source, differing)
         used |= set(part.columns.category.tolist())
     roots = [i for i, name in found.items() if i not in used and name in supers]

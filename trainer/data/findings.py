@@ -65,9 +65,7 @@ CODES = {
         "annotation ids given twice", "number annotations without repeats", KEPT
     ),
     "category-id-twice": _error("category ids given twice", "number categories without repeats"),
-    "category-name-twice": _error(
-        "categories of one name", "merge them, or name them apart", "kept apart"
-    ),
+    "category-name-twice": _error("categories of one name", "merge them, or name them apart"),
     "category-name-similar": _warning(
         "names that differ by case or spaces alone", "merge them, if they are one class"
     ),

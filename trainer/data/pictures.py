@@ -100,7 +100,7 @@ def decode(content: bytes, sha256: str) -> Seen:
 
 
 def _decode(picture: Image.Image, sha256: str) -> Seen:
-    limit = Image.MAX_IMAGE_PIXELS
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # from there on Pillow itself refuses
     if limit and picture.width * picture.height > limit:
         size = f"{picture.width} x {picture.height} pixels, at most {limit} in all"
         return Seen(sha256, problem="picture-huge", detail=size)

@@ -58,7 +58,8 @@ def xml_files(source: Path) -> list[Path]:
     """The xml files of an image set, as ImageSets/Main/train.txt, or of a folder."""
     if source.is_dir():
         return sorted(source.glob("*.xml"))
-    lines = source.read_text(encoding="utf-8-sig").splitlines()
+    # bytes that are no text name no file, and are told as such
+    lines = source.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     # a class's own set, as cat_train.txt, has a second column
     stems = [line.split()[0] if line.split()[1:] in _MARKS else line.strip() for line in lines]
     return [annotations_of(source) / f"{stem}.xml" for stem in stems if stem]
@@ -69,7 +70,7 @@ _MARKS = (["1"], ["0"], ["-1"])
 
 def annotations_of(image_set: Path) -> Path:
     """The folder of the xml files that an image set names."""
-    return image_set.resolve().parents[2] / "Annotations"
+    return image_set.resolve().parent.parent.parent / "Annotations"
 
 
 def _add_image(records: Records, file: Path, root: ElementTree.Element | None) -> ImageRecord:

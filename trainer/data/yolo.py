@@ -21,6 +21,8 @@ def read_yolo(records: Records, findings: Findings) -> bool:
     try:
         content = read_yolo_yaml(records.source)
         names = _names(content)
+        if "kpt_shape" in content:
+            raise BadInput(["has kpt_shape: rows with keypoints are not read; export boxes alone"])
         places = _places(content, records.source, records.name)
     except BadInput as error:
         wrong = [Place(records.source.name, detail=line) for line in error.errors]
@@ -111,7 +113,7 @@ def _pictures(places: list[Path]) -> Iterator[Path]:
         if place.is_dir():
             yield from sorted(f for f in place.rglob("*") if f.suffix.lower() in SUFFIXES)
         else:
-            for line in place.read_text(encoding="utf-8-sig").splitlines():
+            for line in place.read_text(encoding="utf-8-sig", errors="replace").splitlines():
                 if line.strip():
                     yield Path(_absolute(place.parent, line.strip()))
 

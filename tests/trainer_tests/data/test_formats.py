@@ -204,6 +204,8 @@ def test_a_root_with_boxes_stays(roboflow: Path) -> None:
 def test_an_unused_class_that_is_no_root_stays(data: Data) -> None:
     rewrite(data.train, lambda c: c["categories"].append({"id": 9, "name": "rare"}))
     assert [c.id for c in load(data, CACHE).categories] == [3, 7, 9]
+    rewrite(data.train, lambda c: c["categories"][-1].update(supercategory="rare"))
+    assert [c.id for c in load(data, CACHE).categories] == [3, 7, 9]
 
 
 def test_find_takes_a_json_or_a_folder_of_them(data: Data, tmp_path: Path) -> None:

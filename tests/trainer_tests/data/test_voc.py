@@ -56,6 +56,15 @@ def test_image_sets_with_annotations_and_pictures(tmp_path: Path, pictures: str)
     assert list(boxes(splits.val)) == ["b.png"]
 
 
+def test_a_list_that_is_no_text_is_told(tmp_path: Path) -> None:
+    sets = tmp_path / "voc" / "ImageSets" / "Main"
+    sets.mkdir(parents=True)
+    (sets / "train.txt").write_bytes("é\n".encode("latin-1"))
+    write(tmp_path / "voc" / "Annotations" / "a.xml", ("cat", 1, 2, 11, 22))
+    with pytest.raises(BadInput, match="no label file"):
+        read(tmp_path / "voc", tmp_path)
+
+
 def test_xml_files_beside_their_pictures(tmp_path: Path) -> None:
     for folder, stem in (("train", "a"), ("valid", "b")):
         write(tmp_path / folder / f"{stem}.xml", ("cat", 1, 2, 11, 22))

@@ -122,6 +122,7 @@ def test_names_may_be_numbered_in_quotes(place: Path) -> None:
         ("train: train/images\nval: valid/images\nnc: 3\n" + YAML, "file-unreadable"),
         ("train: train/images\nval: train/images\n" + YAML, "split-twice"),
         ("train: train/images\nval: valid/images\nnames: {a: b}\n", "file-unreadable"),
+        ("train: train/images\nval: valid/images\nkpt_shape: [2, 3]\n" + YAML, "file-unreadable"),
     ],
 )
 def test_a_yaml_that_is_wrong_is_told(place: Path, text: str, code: str) -> None:
