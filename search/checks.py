@@ -24,11 +24,16 @@ PACKAGES = (
     "numpy",
     "pillow",
     "pycocotools",
+    "hotcoco",
     "pydantic",
     "ruamel.yaml",
     "safetensors",
+    "msgspec",
+    "filelock",
+    "psutil",
+    "matplotlib",
 )
-"""What a trial computes with; another version may compute something else."""
+"""What a trial imports; another version may compute something else."""
 SECONDS = 5.0
 
 

@@ -187,12 +187,19 @@ def _absolute_uri(uri: str) -> str:
     return uri
 
 
-HIDDEN = ":***@"
+HIDDEN = "***"
+SECRETS = (
+    (r"(?<=//)([^/:@\s]*:)[^\s'\"]*(?=@)", r"\1"),  # a password may hold / and even @
+    (r"(https?://)[^/:@\s]+(?=@)", r"\1"),  # a token alone; a database's user is no secret
+    (r"([?&](?:password|passwd|pwd|token|api_key)=)[^&\s'\"]+", r"\1"),
+)
 
 
 def redacted(uri: str) -> str:
-    """A URL without its password, or a text without those of its URLs."""
-    return re.sub(r"(?<=//)([^/:@\s]*):[^/@\s]*@", rf"\1{HIDDEN}", uri)
+    """A URL without password and token, or a text without those of its URLs."""
+    for pattern, kept in SECRETS:
+        uri = re.sub(pattern, kept + HIDDEN, uri)
+    return uri
 
 
 def stored(config: SearchConfig) -> dict[str, Any]:

@@ -23,9 +23,11 @@ def is_full(error: BaseException) -> bool:
 
 
 def tidy(config: SearchConfig, study: Study) -> None:
-    """Delete what no one needs any more: ended trials' last checkpoints, and of their best ones,
-    with their reviews, the worst, as long as all together are over the cap; none that may become
-    the winner's."""
+    """Delete what no one needs any more: ended trials' last checkpoints, and of their best ones
+    the worst, as long as all together are over the cap; none that may become the winner's.
+
+    Reviews are small, and MLflow may not have them yet: they stay.
+    """
     needed = may_win(config, study.records.values())
     ended = [r for r in order(config, study.records.values()) if r.end is not None]
     total = 0
@@ -33,10 +35,10 @@ def tidy(config: SearchConfig, study: Study) -> None:
         folder = trial_folder(config.folder, record.number)
         for name in (LAST, PREVIOUS):
             (folder / name).unlink(missing_ok=True)
-        total += sum(file.stat().st_size for file in _kept(folder))
+        best = folder / BEST
+        total += best.stat().st_size if best.is_file() else 0
         if record.number not in needed and total > config.search.disk_cap:
-            for file in _kept(folder):
-                file.unlink()
+            best.unlink(missing_ok=True)
 
 
 def _kept(trial: Path) -> list[Path]:

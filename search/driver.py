@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from .config import (
     Resources,
     SearchConfig,
     absolute,
+    redacted,
     tracking_uri,
     trial_folder,
 )
@@ -53,8 +54,9 @@ from .winner import export_winner
 log = logging.getLogger(__name__)
 
 PACKAGES = [Path(__file__).parents[1] / name for name in ("trainer", "search", "clusters")]
-TRACKING_PATIENCE = 60.0
-"""Seconds that an ended search waits for MLflow to take the last rows."""
+PATIENCE, PATIENCE_A_TRIAL = 60.0, 0.25
+"""Seconds that an ended search waits for MLflow to take the last rows: at least, and for each trial
+more, since every row is looked at once more."""
 
 
 def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
@@ -182,22 +184,24 @@ def run_trials(
     study.set("resources", share.model_dump())
     tracking = start_tracking(config, data, study)
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
+    # read once: who edits the definition in a search does not end it
+    at_once = partial(slots, share, connect.may_have(config.cluster))
     stopping = Stopping(
         study,
         config.folder,
         config.search.max_failed_trials,
-        partial(slots, share, config.cluster),
+        at_once,
         grows=config.cluster != "local",
     )
     asha = None if config.search.asha == "off" else config.search.asha
     scheduler = StudyScheduler(study, asha, config.train.unfreeze.epochs)
     watchers = Watchers(tracking, progress, partial(tidy, config, study))
-    progress.start(config, study, partial(slots, share, config.cluster))
+    progress.start(config, study, at_once)
     with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch:
         tuner = tune.Tuner(
             _trainable(config, data, share),
             tune_config=tune.TuneConfig(
-                search_alg=_searcher(config, space, share, study),
+                search_alg=_searcher(config, space, study, at_once),
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,  # a worker takes seconds to import torch
@@ -216,22 +220,23 @@ def run_trials(
         )
         try:
             tuner.fit()
+            _catch_up(config, study, scheduler)
+            late = "out of time" if time.monotonic() >= deadline else "interrupted"
+            done = "done" if confirm.is_complete(config, study) else late
+            study.set("state", stopping.state or done)
+            study.release_running()
         except BaseException as error:
             with contextlib.suppress(Exception):  # the disk may be full, the database away
+                tidy(config, study)
                 study.set("state", "interrupted")
                 study.release_running()
-            watchers.close(study, TRACKING_PATIENCE)
+            watchers.close(study, patience(study))
             cause = error.__context__
             if isinstance(error, TuneError) and cause is not None and is_full(cause):
                 raise cause from None  # Tune's own error is the other's text alone
             raise
-    _catch_up(config, study, scheduler)
-    late = "out of time" if time.monotonic() >= deadline else "interrupted"
-    done = "done" if confirm.is_complete(config, study) else late
-    study.set("state", stopping.state or done)
-    study.release_running()
     tidy(config, study)
-    if not watchers.close(study, TRACKING_PATIENCE):
+    if not watchers.close(study, patience(study)):
         log.warning("MLflow lacks some rows still; the same line again fills them in")
     return stopping.reason
 
@@ -251,14 +256,16 @@ def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
     )
 
 
-def _searcher(config: SearchConfig, space: Space, share: Resources, study: Study) -> StudySearcher:
+def _searcher(
+    config: SearchConfig, space: Space, study: Study, at_once: Callable[[], int]
+) -> StudySearcher:
     return StudySearcher(
         study,
         space,
         settled_config(config, study),
         trials=config.search.trials,
         stages=count_stages,
-        slots=partial(slots, share, config.cluster),
+        slots=at_once,
         confirm=partial(confirm.enqueue, config, study),
     )
 
@@ -295,6 +302,11 @@ CONCLUDED = {"done", "out of time", "stopped", "failed"}
 """States in which a search has a winner. Others are to be continued first."""
 
 
+def patience(study: Study) -> float:
+    """Seconds to wait for MLflow to have all rows of a search."""
+    return PATIENCE + PATIENCE_A_TRIAL * len(study.records)
+
+
 def conclude(
     config: SearchConfig,
     space: Space,
@@ -313,7 +325,7 @@ def conclude(
         study.set("winner", {"trial": best.record.number, "metrics": metrics})
     result = SearchResult(config, space, rows, best, metrics, costs(config, study), state, reason)
     tracking = start_tracking(config, data, study, try_report(result, study))
-    if not tracking.close(TRACKING_PATIENCE):
+    if not tracking.close(patience(study)):
         log.warning("MLflow lacks the final rows; the same line again fills them in")
     elif metrics:
         _register(config, data, study, metrics, progress)
@@ -331,7 +343,7 @@ def _register(
         line = register(uri, config.name, study.get("id"), winner, metrics, data.val.pictures)
         progress.say(f"in MLflow's registry: {line}")
     except Exception as error:  # of ours, and whatever a server, a disk or a network can do
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = redacted((str(error).splitlines() or [""])[0])[:200]
         log.warning(
             "MLflow did not get the model (%s: %s); the same line again registers it",
             type(error).__name__,

@@ -38,7 +38,13 @@ def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> Searc
         raise BadInput(errors)
     config = absolute(config, beside)
     missing = _file_errors(config) if elsewhere else []
-    errors += [line for line in check(config) if line not in errors and line not in missing]
+    errors += [
+        line
+        for line in check(config)
+        if line not in errors
+        and line not in missing
+        and not (elsewhere and "model.weights: no file or folder" in line)
+    ]
     if errors:
         raise BadInput(errors)
     return config
@@ -85,7 +91,7 @@ def _password_errors(config: SearchConfig) -> list[str]:
         f"{name}: {redacted(uri)} has a password in it, which would be stored; leave {name} out "
         f"and set {variable}"
         for name, variable in variables.items()
-        if (uri := getattr(config, name)) and HIDDEN in redacted(uri) and HIDDEN not in uri
+        if (uri := getattr(config, name)) and redacted(uri) != uri and HIDDEN not in uri
     ]
 
 

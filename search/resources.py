@@ -93,10 +93,10 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def slots(share: Resources, cluster: str = "local") -> int:
-    """How many trials of this size may be handed out now: what the cluster holds, or what it grows
-    to, for it grows only while some wait."""
-    return max(_at_once(connect.nodes(), share), _at_once(connect.may_have(cluster), share))
+def slots(share: Resources, later: list[Node]) -> int:
+    """How many trials of this size may be handed out now: what the cluster holds, or the nodes that
+    it grows to, for it grows only while some wait."""
+    return max(_at_once(connect.nodes(), share), _at_once(later, share))
 
 
 def _at_once(machines: list[Node], share: Resources) -> int:

@@ -131,9 +131,12 @@ def to_confirm(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Tri
 
 def may_win(config: SearchConfig, records: Iterable[TrialRecord]) -> set[int]:
     """Numbers of the trials of which one has, or will have, the winner's checkpoint: the first in
-    `order`, those to be confirmed, and all runs of what was confirmed."""
+    `order`, also of those that ended, for others may yet diverge; those to be confirmed, and all
+    runs of what was confirmed."""
     records = list(records)
-    found = {r.number for r in order(config, (r for r in records if r.confirms is None))[:1]}
+    searched = order(config, (r for r in records if r.confirms is None))
+    found = {r.number for r in searched[:1]}
+    found |= {r.number for r in [r for r in searched if r.end in CANDIDATES - {None}][:1]}
     found |= {r.number for r in to_confirm(config, records)}
     for record in records:
         if record.confirms is not None:
@@ -152,16 +155,18 @@ def _best_map(record: TrialRecord) -> float:
 
 
 def rank(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Row]:
-    """All trials in order of their configurations: confirmed ones first, by mean AP, then as in
-    `order`; behind each the runs that confirm it."""
+    """All trials in order of their configurations, behind each the runs that confirm it: as in
+    `order`, and once all that are to be confirmed are, confirmed ones first, by mean AP."""
     records = list(records)
     runs = _confirmed(records)
     searched = order(config, (r for r in records if r.confirms is None))
-    # sorting is stable: what is not confirmed stays in order
-    searched.sort(
-        key=lambda r: mean(map(_best_map, runs[r.number])) if r.number in runs else -1.0,
-        reverse=True,
-    )
+    wanted = to_confirm(config, records)
+    if wanted and all(record.number in runs for record in wanted):
+        # sorting is stable: what is not confirmed stays in order
+        searched.sort(
+            key=lambda r: mean(map(_best_map, runs[r.number])) if r.number in runs else -1.0,
+            reverse=True,
+        )
     rows = []
     for place, first in enumerate(searched, start=1):
         again = [r for r in records if r.confirms == first.number]

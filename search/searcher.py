@@ -29,7 +29,8 @@ class Handed:
 
 
 MAX_RETRIES = 3
-"""Times that a trial whose worker died is started again, from its last checkpoint."""
+"""Times that a trial whose worker died is started again, from its last checkpoint; and times that
+its node may go without one more epoch between."""
 
 
 class StudySearcher(Searcher):
@@ -66,10 +67,14 @@ class StudySearcher(Searcher):
         """Trials whose workers died: they come before all others, which may wait for their head."""
         self._deaths: Counter[int] = Counter()
         """Workers that died, by trial number."""
+        self._losses: Counter[tuple[int, int]] = Counter()
+        """Nodes that went, by trial number and the epochs that it had."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if len(self._live) >= self._slots():
-            return None  # asked later, the sampler knows more
+        # asked later, the sampler knows more; without any slot one waits all the same, for Tune
+        # looks at nothing else, a request to stop neither, while it has none to wait for
+        if len(self._live) >= max(1, self._slots()):
+            return None
         if self._again:
             return self._hand_out(trial_id, self._again.pop(0))
         if self._held is None:
@@ -101,6 +106,11 @@ class StudySearcher(Searcher):
             return
         if number in self._study.node_lost:
             self._study.node_lost.discard(number)
+            here = number, self._epochs(handed)
+            self._losses[here] += 1
+            if self._losses[here] > MAX_RETRIES:
+                self._study.end(number, End.LOST, "its nodes went, again and again")
+                return
             log.warning("trial %d: its node went; it goes on from its last checkpoint", number)
             self._again.append(handed)
             return

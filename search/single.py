@@ -10,7 +10,7 @@ from trainer.reports import EpochReport
 from trainer.review import review
 
 from .config import SearchConfig, trial_folder
-from .driver import TRACKING_PATIENCE, conclude
+from .driver import conclude, patience
 from .lock import is_requested, locked, withdraw_request
 from .opening import open_search, refuse_changes
 from .progress import Lines
@@ -67,10 +67,10 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
                 study.release_running()
                 study.set("state", "interrupted")
                 tracking.wake(0)
-                tracking.close(TRACKING_PATIENCE)
+                tracking.close(patience(study))
                 raise
         study.set("state", "done" if study.records[0].end else "stopped")
         study.release_running()
         progress.update(0)
-        tracking.close(TRACKING_PATIENCE)
+        tracking.close(patience(study))
         return conclude(config, [], data, study, progress)

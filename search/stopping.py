@@ -2,6 +2,7 @@
 dead Ray."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -55,13 +56,14 @@ class Stopping(Stopper):
     def _look(self) -> None:
         failed = [r for r in self._study.ended() if r.end in (End.ERROR, End.LOST)]
         # of this run only: who has mended the bug wants to go on
-        texts = Counter(_signature(r) for r in failed if r.number not in self._before)
+        new = [r for r in failed if r.number not in self._before]
+        texts = Counter(map(_signature, new))
         if self._study.full_disk:
             self.state, self.reason = "disk full", self._study.full_disk
         elif texts and max(texts.values()) >= SAME_BUG:
-            signature = texts.most_common(1)[0][0]
+            last = [r for r in new if _signature(r) == texts.most_common(1)[0][0]][-1]
             self.state = "failed"
-            self.reason = f"{SAME_BUG} trials ended alike, so the rest would too:\n{signature}"
+            self.reason = f"{SAME_BUG} trials ended alike, so the rest would too:\n{_place(last)}"
         elif self._max_failed is not None and len(failed) > self._max_failed:
             self.state = "failed"
             self.reason = (
@@ -85,6 +87,13 @@ class Stopping(Stopper):
 
 
 def _signature(record: TrialRecord) -> str:
+    """What errors that are alike have in common: the place, and the words without numbers, for a
+    path names its trial."""
+    *places, words = _place(record).splitlines()
+    return "\n".join([*places, re.sub(r"\d+", "#", words)])
+
+
+def _place(record: TrialRecord) -> str:
     """Where and with what words a trial failed: the last place in its traceback, and the error."""
     lines = record.text.strip().splitlines() or [record.end or ""]
     places = [line.strip() for line in lines if line.lstrip().startswith("File ")]

@@ -92,7 +92,8 @@ class TrialRecord:
 
     @property
     def best(self) -> EpochReport | None:
-        return max(list(self.reports.values()), key=lambda r: r.map, default=None)
+        """The first epoch of the best AP, which is the one that `best.pt` has."""
+        return max(list(self.reports.values()), key=lambda r: (r.map, -r.epoch), default=None)
 
     @property
     def unfreeze_epoch(self) -> int:
@@ -316,7 +317,7 @@ def _read(trial: FrozenTrial) -> TrialRecord:
     record = TrialRecord(
         trial.number,
         attrs.get("origin", "sampled"),
-        dict(trial.params or trial.system_attrs.get("fixed_params", {})),
+        {**trial.system_attrs.get("fixed_params", {}), **trial.params},
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         end=End(attrs["end"]) if "end" in attrs and trial.state.is_finished() else None,

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from trainer.config import BadInput
+
 from .begun import begun_study, read_search
 from .config import SearchConfig, redacted, tracking_uri
 from .lock import is_held
@@ -234,7 +236,11 @@ def print_list(storage: Path) -> None:
         table.add_column(heading)
     for name in names:
         config = read_search(name, storage)
-        study = begun_study(config)
+        try:
+            study = begun_study(config)
+        except BadInput as error:  # a database that is away, or wants its password
+            table.add_row(name, error.errors[0], "-", "-")
+            continue
         best = winner(rank(config, study.records.values()))
         ended = f"{len(study.ended())} of {config.search.trials}"
         shown = f"{best.map:.3f}" if best and best.map is not None else "-"

@@ -1,6 +1,7 @@
 """What a worker runs: one trial, whose every exception becomes an end the study knows."""
 
 import faulthandler
+import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ def run_trial(
         return True  # when the driver stops a trial, Tune ends it within tune.report
 
     try:
+        if not folder.is_dir():  # made here, it would be another than the driver's
+            raise FileNotFoundError(
+                f"{os.uname().nodename} has no {folder}: mount the storage on every node"
+            )
         own.mkdir(parents=True, exist_ok=True)
         with (own / STACKS).open("a") as stacks:
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.card import write_card
-from trainer.checkpoint import BEST
+from trainer.checkpoint import BEST, load
 from trainer.data.dataset import Splits
 from trainer.export import export, write_metrics, write_pictures
 
@@ -34,6 +34,12 @@ def export_winner(
     shutil.rmtree(fresh, ignore_errors=True)
     trial_config = config_of(config, run, study.get("precision"))
     checkpoint = trial_folder(config.folder, run.number) / BEST
+    epoch = load(checkpoint)["report"]["epoch"]
+    if epoch != run.best.epoch:
+        raise RuntimeError(
+            f"{checkpoint} is of epoch {epoch}; the best that trial {run.number} reported is epoch "
+            f"{run.best.epoch}: was it written on a node with another storage?"
+        )
     export(checkpoint, trial_config, data.categories, data.digest, fresh)
     write_metrics(fresh, {"of": identity})
     splits = ["val"]

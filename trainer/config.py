@@ -327,12 +327,12 @@ def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> st
         return "unknown key" + nearest(path[-1], _names_beside(model, path))
     if kind == "missing":
         return "is required"
-    if kind == "value_error":  # of a validator of ours, which says what is legal
-        return f"{_short(value)}: {context['error']}"
     if path[-1:] == ["depth"]:
         return f"{_short(value)}: is no depth (legal: a whole number from 0 on, or all)"
     if path[-1:] == ["trunk_cache"]:
         return f"{_short(value)}: is no depth (legal: auto, off, or a whole number from 0 on)"
+    if kind == "value_error":  # of a validator of ours, which says what is legal
+        return f"{_short(value)}: {context['error']}"
     if kind == "literal_error":
         return f"{value!r} is none of {context['expected']}" + nearest(
             str(value), context["expected"].replace("'", "").replace(" or ", ", ").split(", ")

@@ -106,7 +106,7 @@ def fit(
         phases = plan(train, len(run.detector.stages))
         keys = [digest(config, phases[: i + 1], data.digest, where) for i in range(len(phases))]
         _resume_or_fork(run, phases, keys, folder, reuse)
-        scene = _Scene.open(config, data)
+        scene = _Scene.open(config, data, on_step)
         for past in run.reports:
             if not report(past):
                 return run.result()
@@ -175,14 +175,14 @@ class _Scene:
     """By depth and split."""
 
     @classmethod
-    def open(cls, config: TrainConfig, data: Splits) -> "_Scene":
+    def open(cls, config: TrainConfig, data: Splits, on_step: Callable[[], None]) -> "_Scene":
         folder = cache_folder() / "canvases"
         size = config.model.image_size
         return cls(
             config,
             data,
-            open_store(data.train, size, folder),
-            open_store(data.val, size, folder),
+            open_store(data.train, size, folder, on_step),
+            open_store(data.val, size, folder, on_step),
             Truth(data.val),
         )
 

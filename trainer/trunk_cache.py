@@ -19,13 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .checkpoint import Damaged
 from .config import TrainConfig
-from .data.canvas import cache_folder, store_digest
+from .data.canvas import cache_folder, locked, store_digest
 from .data.dataset import Split
 from .model.chain import Cut, FrozenOutputs, find_chain
 from .model.detectors import Detector
@@ -38,8 +37,6 @@ CAP = 20 * 10**9
 """Bytes that all files together may take on a machine; what was not used for longest goes first."""
 SHARE = 0.5
 """Of the disk's free space, what new files may take at most."""
-WAIT = 1.0
-"""Seconds between two looks at a lock."""
 
 KINDS = {"none": (False,), "flip": (False, True)}
 """By `train.augment` whether pictures are mirrored; other augmentation makes ever new pictures."""
@@ -194,7 +191,7 @@ def _open_or_make(
     if found := _open_all(folder, keys):
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock", on_step):
+    with locked(folder / "lock", on_step):
         missing = [i for i, key in enumerate(keys) if _open(folder, key) is None]
         try:
             if missing:  # else another process has made them
@@ -207,20 +204,6 @@ def _open_or_make(
 def _open_all(folder: Path, keys: list[str]) -> list[Bytes] | None:
     found = [store for key in keys if (store := _open(folder, key)) is not None]
     return found if len(found) == len(keys) else None
-
-
-@contextlib.contextmanager
-def _locked(file: Path, on_step: Callable[[], None]) -> Iterator[None]:
-    """One process a machine makes files; the others show meanwhile that they do not hang."""
-    lock = FileLock(file)
-    while not lock.is_locked:
-        on_step()
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=WAIT)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _make(

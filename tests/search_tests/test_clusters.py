@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from search.config import write_yaml
+from search.lock import is_held
 from trainer.config import Data
 
 from ..clusters_tests.hosts import BIN, NEEDS_HOSTS, Host, Hosts, until
@@ -173,6 +174,27 @@ def test_a_machine_that_is_no_node_is_told_what_to_do(on_hosts: Make, hosts: Hos
     search.start()
     assert search.wait(60) == 1
     assert "this machine is none of its nodes; add --detach" in search.out
+
+
+def test_a_search_sent_to_the_cluster_is_stopped_from_afar_and_goes_on(
+    on_hosts: Make, tiny_data: Data
+) -> None:
+    search, (head, _) = on_hosts(1)
+
+    def send() -> None:
+        search.start("--cluster", "auto", "--detach")
+        assert search.wait(120) == 0, search.out
+
+    send()
+    search.until_epoch(2, 120)
+    line = [sys.executable, "-P", "-m", "search.cli", "stop", search.config.name]
+    head.run(*line, "--cluster", "auto", PYTHONPATH=str(search.code))
+    assert "its trials will stop within seconds" in head.said
+    until(lambda: search.study.get("state") == "stopped", 60)
+    send()
+    until(lambda: search.study.get("state") == "done", WAIT)
+    until(lambda: not is_held(search.config.folder), 60)  # the winner is exported
+    check(search, tiny_data)
 
 
 # -- ray up, and a search as a job ----------------------------------------------------------------

@@ -12,6 +12,7 @@ from search.config import (
     SearchConfig,
     read,
     read_yaml,
+    redacted,
     tracking_uri,
     trial_folder,
     write_yaml,
@@ -162,6 +163,33 @@ def test_a_resolved_config_is_plain_json(make_search: Make) -> None:
 
 def test_a_trials_folder_is_its_number() -> None:
     assert trial_folder(Path("searches/cells"), 12) == Path("searches/cells/trials/12")
+
+
+# -- passwords ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql+psycopg://me:se/cr@et==@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        (
+            "postgresql://host/db?user=me&password=secret",
+            "postgresql://host/db?user=me&password=***",
+        ),
+        ("https://secret@host/x", "https://***@host/x"),
+        ("https://host:5000/x", "https://host:5000/x"),
+        ("sqlite:////home/me/mlflow.db", "sqlite:////home/me/mlflow.db"),
+        (
+            "no answer from 'http://me:secret@host/' today",
+            "no answer from 'http://me:***@host/' today",
+        ),
+    ],
+)
+def test_passwords_are_not_shown(uri: str, shown: str) -> None:
+    assert redacted(uri) == shown
+    assert redacted(shown) == shown
 
 
 # -- where MLflow's rows go -----------------------------------------------------------------------

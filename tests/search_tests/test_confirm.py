@@ -92,6 +92,20 @@ def test_the_best_mean_wins_and_its_best_run_is_exported(
     assert config_of(config, best.best_run, "fp32").train.seed == 1
 
 
+def test_a_better_one_that_is_not_confirmed_yet_wins(
+    study: Study, config: Any, make_reports: Make
+) -> None:
+    for lr in (1e-4, 2e-4):
+        study.enqueue({LR: lr}, "first")
+    run_waiting(study, config, make_reports, [0.3, 0.2])
+    enqueue(config, study)
+    run_waiting(study, config, make_reports, [0.3] * 4)
+    study.enqueue({LR: 3e-4}, "first")  # of a search that was extended
+    run_waiting(study, config, make_reports, [0.5])
+    best = winner(rank(config, study.records.values()))
+    assert best is not None and best.record.number == 6 and best.mean is None
+
+
 def test_without_an_end_of_all_runs_nothing_is_confirmed(
     study: Study, config: Any, make_reports: Make
 ) -> None:

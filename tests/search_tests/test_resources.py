@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import ray
 
+from clusters import connect
 from search.config import Resources
 from search.resources import describe_slots, share_of_a_trial, slots
 from trainer.config import BadInput
@@ -50,7 +51,7 @@ def test_auto_is_a_gpu_where_there_are_some_else_a_share_of_the_cores(
     cluster(*machines)
     found = share_of_a_trial(make_search({"search.trials": trials}))
     assert (found.cpus_per_trial, found.gpus_per_trial) == share
-    assert slots(found) >= 1
+    assert slots(found, []) >= 1
 
 
 def test_what_is_written_is_taken(cluster: Callable[..., None], make_search: Make) -> None:
@@ -58,7 +59,7 @@ def test_what_is_written_is_taken(cluster: Callable[..., None], make_search: Mak
     wanted = {"cpus_per_trial": 2, "gpus_per_trial": 0.5}
     share = share_of_a_trial(make_search({"resources": wanted, "cluster": "auto"}))
     assert share == Resources(cpus_per_trial=2, gpus_per_trial=0.5)
-    assert slots(share) == 4
+    assert slots(share, []) == 4
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_what_is_neither_cpu_nor_gpu_is_asked_for_under_rays_names(
     }
     share = share_of_a_trial(make_search({"resources": wanted, "cluster": "auto"}))
     assert share.others == {"accelerator_type:L4": 0.001, "licence": 1}
-    assert slots(share) == 6  # of 8 by their GPUs; the licences decide
+    assert slots(share, []) == 6  # of 8 by their GPUs; the licences decide
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_a_gpu_that_autoscaling_may_bring_counts(
     cluster((0, 0))  # a head alone
     share = share_of_a_trial(make_search({"cluster": "aws"}))
     assert share == Resources(cpus_per_trial=8, gpus_per_trial=1)
-    assert slots(share, "aws") == 4 and slots(share) == 0
+    assert slots(share, connect.may_have("aws")) == 4 and slots(share, []) == 0
     assert describe_slots(share, "aws") == (
         "0 trials at once, 1 GPU each (1 node; up to 4 when the cluster has grown)"
     )
@@ -153,4 +154,4 @@ def test_a_gpu_that_autoscaling_may_bring_counts(
 
 def test_a_cpu_node_never_gets_a_gpu_trial(cluster: Callable[..., None], make_search: Make) -> None:
     cluster((64, 0), (8, 1))
-    assert slots(Resources(cpus_per_trial=1, gpus_per_trial=0.5)) == 2
+    assert slots(Resources(cpus_per_trial=1, gpus_per_trial=0.5), []) == 2

@@ -133,11 +133,12 @@ def test_the_table_marks_where_a_trial_came_from(make_search: Make, make_record:
     config = make_search({"space": SPACE})
     space = read_space(SPACE)
     first = as_written(space, config)
+    headless = {"train.unfreeze.depth": 0, "train.unfreeze.lr": 1e-3}  # no schedule at depth 0
     rows = rank(
         config,
         [
             make_record(0, [0.1, 0.3], origin="as written", parameters=first, end=End.PRUNED),
-            make_record(1, [0.1, 0.2], parameters={**first, "train.unfreeze.depth": 0}),
+            make_record(1, [0.1, 0.2], parameters=headless),
             make_record(2, [], parameters=first, end=End.LOST),
         ],
     )

@@ -146,10 +146,11 @@ def test_no_more_trials_are_asked_for_than_the_cluster_holds(make_search: Make) 
     assert out.suggest("c")["number"] == 2
 
 
-def test_a_cluster_without_room_is_waited_for(make_search: Make) -> None:
-    study = opened()
-    assert searcher(study, make_search({"space": SPACE}), slots=0).suggest("a") is None
-    assert not study.records
+def test_without_any_room_one_trial_waits_so_that_tune_goes_on_looking(make_search: Make) -> None:
+    out = searcher(opened(), make_search({"space": HEAD_SPACE}), slots=0)
+    suggestion = out.suggest("a")
+    assert suggestion is not None and suggestion["number"] == 0
+    assert out.suggest("b") is None
 
 
 def test_it_is_finished_at_the_number_of_trials(make_search: Make) -> None:
@@ -213,12 +214,22 @@ def test_an_end_that_is_known_outlives_the_worker(make_search: Make) -> None:
     assert study.records[0].end is End.DIVERGED and not study.waiting
 
 
-def test_a_node_that_went_costs_no_retry(make_search: Make) -> None:
+def test_nodes_may_go_three_times_without_an_epoch_between(
+    make_search: Make, make_reports: Make
+) -> None:
     study = opened()
     out = searcher(study, make_search({"space": HEAD_SPACE}))
     first = out.suggest("0")
+    reports = iter(make_reports([0.1, 0.2]))
     for again in range(1, 9):
         study.node_lost.add(0)
         out.on_trial_complete(str(again - 1), error=True)
         assert out.suggest(str(again)) == first
+        if again % 3 == 0:
+            study.record(0, next(reports))
     assert not study.node_lost and study.records[0].end is None
+    for again in range(9, 11):
+        study.node_lost.add(0)
+        out.on_trial_complete(str(again - 1), error=True)
+        out.suggest(str(again))
+    assert study.records[0].end is End.LOST

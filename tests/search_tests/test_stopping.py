@@ -38,6 +38,13 @@ def test_three_equal_errors_stop_the_search_with_that_error(study: Study, tmp_pa
     assert stopping.reason.endswith("File \"b.py\", line 7, in load\nKeyError: 'x'")
 
 
+def test_errors_that_differ_in_their_trials_number_are_alike(study: Study, tmp_path: Path) -> None:
+    stopping = Stopping(study, tmp_path, None)
+    for number in range(3):
+        fail(study, f"PermissionError: 'trials/{number}'")
+    assert stopping.stop_all() and stopping.reason.endswith("PermissionError: 'trials/2'")
+
+
 def test_errors_of_an_earlier_run_do_not_stop_the_next(study: Study, tmp_path: Path) -> None:
     for _ in range(3):
         fail(study, "KeyError: 'x'")

@@ -44,9 +44,19 @@ run_trial(asked, data=data, folder=Path(), threads=1, hang_timeout=1, disk_cap=0
 def run(config: TrainConfig, data: Splits) -> dict[str, str]:
     asked = {"number": 3, "config": config.model_dump(mode="json")}
     threads = torch.get_num_threads()
+    Path("kept").mkdir(exist_ok=True)
     return run_trial(
         asked, data=data, folder=Path("kept"), threads=threads, hang_timeout=60, disk_cap=1e9
     )
+
+
+def test_a_node_without_the_searchs_folder_trains_nothing(tiny: Splits, tiny_config: Make) -> None:
+    asked = {"number": 3, "config": tiny_config().model_dump(mode="json")}
+    ended = run_trial(
+        asked, data=tiny, folder=Path("gone"), threads=1, hang_timeout=60, disk_cap=1e9
+    )
+    assert ended["end"] == End.ERROR and "mount the storage on every node" in ended["text"]
+    assert not Path("gone").exists()
 
 
 def test_a_full_disk_is_no_end_of_the_trial(
@@ -69,9 +79,15 @@ def test_a_worker_that_hangs_dumps_its_stacks_and_dies(tmp_path: Path, tiny_data
     assert "Timeout" in stacks and "in hang" in stacks
 
 
-def test_a_trial_that_diverges_says_so(tiny: Splits, tiny_config: Make) -> None:
-    wild = {"train.head.lr": 10.0, "train.optimizer": "sgd", "train.clip_norm": 1e6}
-    ended = run(tiny_config(wild | {"train.warmup_epochs": 0}), tiny)
+def test_a_trial_that_diverges_says_so(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(_: Any, targets: Any, outputs: Any, anchors: Any) -> dict[str, torch.Tensor]:
+        classes, boxes = outputs["cls_logits"].sum(), outputs["bbox_regression"].sum()
+        return {"classification": classes * float("nan"), "bbox_regression": boxes}
+
+    monkeypatch.setattr("torchvision.models.detection.RetinaNet.compute_loss", loss)
+    ended = run(tiny_config(), tiny)
     assert ended["end"] == End.DIVERGED
     assert ended["text"]
 

@@ -26,9 +26,9 @@ EPOCHS = 5
 DEPTHS = [0, 0, 3, 5, 5]
 TIMED = {"seconds", "images_per_second", "system", "forked"}
 FIRST_LOSSES = [
-    {"classification": 1.094966, "bbox_regression": 0.7003144},
-    {"classification": 0.8698418, "bbox_regression": 0.6771264},
-    {"classification": 0.9387362, "bbox_regression": 0.6257324},
+    {"classification": 1.095004, "bbox_regression": 1.400681},
+    {"classification": 0.8702995, "bbox_regression": 1.355284},
+    {"classification": 0.9396526, "bbox_regression": 1.247813},
 ]
 """Seeded: a refactor keeps them. Later ones differ between processors, by more than allowed."""
 
