@@ -22,23 +22,39 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def tidy(config: SearchConfig, study: Study) -> None:
-    """Delete what no one needs any more: ended trials' last checkpoints, and of their best ones
-    the worst, as long as all together are over the cap; none that may become the winner's.
+class Tidying:
+    """Deletes, whenever called, what no one needs any more: ended trials' last checkpoints, and of
+    their best ones the worst, as long as all together are over the cap; none that may become the
+    winner's.
 
     Reviews are small, and MLflow may not have them yet: they stay.
     """
-    needed = may_win(config, study.records.values())
-    ended = [r for r in order(config, study.records.values()) if r.end is not None]
-    total = 0
-    for record in ended:
-        folder = trial_folder(config.folder, record.number)
-        for name in (LAST, PREVIOUS):
-            (folder / name).unlink(missing_ok=True)
-        best = folder / BEST
-        total += best.stat().st_size if best.is_file() else 0
-        if record.number not in needed and total > config.search.disk_cap:
-            best.unlink(missing_ok=True)
+
+    def __init__(self, config: SearchConfig, study: Study) -> None:
+        self._config = config
+        self._study = study
+        self._sizes: dict[int, int] = {}
+        """Bytes of the best checkpoint of each trial that ended, by number."""
+
+    def __call__(self) -> None:
+        ended = self._study.ended()
+        for record in ended:
+            if record.number not in self._sizes:
+                folder = trial_folder(self._config.folder, record.number)
+                for name in (LAST, PREVIOUS):
+                    (folder / name).unlink(missing_ok=True)
+                best = folder / BEST
+                self._sizes[record.number] = best.stat().st_size if best.is_file() else 0
+        cap = self._config.search.disk_cap
+        if sum(self._sizes.values()) <= cap:
+            return
+        needed = may_win(self._config, self._study.records.values())
+        total = 0
+        for record in order(self._config, ended):
+            total += self._sizes[record.number]
+            if record.number not in needed and total > cap:
+                (trial_folder(self._config.folder, record.number) / BEST).unlink(missing_ok=True)
+                self._sizes[record.number] = 0
 
 
 def _kept(trial: Path) -> list[Path]:

@@ -33,7 +33,7 @@ from .config import (
     tracking_uri,
     trial_folder,
 )
-from .disk import is_full, tidy
+from .disk import Tidying, is_full
 from .errors import check
 from .lock import locked, withdraw_request
 from .opening import open_search, refuse_changes
@@ -93,6 +93,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
                 return conclude(config, space, data, study, progress)
         configure_tune()
         with connect.connected(config.cluster, PACKAGES):
+            held.enter_context(_sigterm_as_sigint())  # Ray has set a handler of its own
             if config.cluster != "local":
                 _preflight(config, data, begun=study is not None)
             share = share_of_a_trial(config)
@@ -195,7 +196,8 @@ def run_trials(
     )
     asha = None if config.search.asha == "off" else config.search.asha
     scheduler = StudyScheduler(study, asha, config.train.unfreeze.epochs)
-    watchers = Watchers(tracking, progress, partial(tidy, config, study))
+    tidy = Tidying(config, study)
+    watchers = Watchers(tracking, progress, tidy)
     progress.start(config, study, at_once)
     with tempfile.TemporaryDirectory(prefix="unfreeze-tune-") as scratch:
         tuner = tune.Tuner(
@@ -227,7 +229,7 @@ def run_trials(
             study.release_running()
         except BaseException as error:
             with contextlib.suppress(Exception):  # the disk may be full, the database away
-                tidy(config, study)
+                tidy()
                 study.set("state", "interrupted")
                 study.release_running()
             watchers.close(study, patience(study))
@@ -235,7 +237,7 @@ def run_trials(
             if isinstance(error, TuneError) and cause is not None and is_full(cause):
                 raise cause from None  # Tune's own error is the other's text alone
             raise
-    tidy(config, study)
+    tidy()
     if not watchers.close(study, patience(study)):
         log.warning("MLflow lacks some rows still; the same line again fills them in")
     return stopping.reason

@@ -1,5 +1,6 @@
 """What a search found: the ranked table, the winner, the costs. All of it read off the study."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -168,9 +169,9 @@ def rank(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Row]:
             reverse=True,
         )
     rows = []
+    again = _confirming(records)
     for place, first in enumerate(searched, start=1):
-        again = [r for r in records if r.confirms == first.number]
-        for record in (first, *sorted(again, key=lambda r: r.number)):
+        for record in (first, *sorted(again[first.number], key=lambda r: r.number)):
             rows.append(
                 Row(
                     place,
@@ -186,12 +187,21 @@ def rank(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Row]:
 def _confirmed(records: list[TrialRecord]) -> dict[int, tuple[TrialRecord, ...]]:
     """All runs of each configuration that other runs confirm, once these have ended."""
     runs: dict[int, tuple[TrialRecord, ...]] = {}
+    again = _confirming(records)
     for first in records:
-        again = [r for r in records if r.confirms == first.number]
-        finished = [r for r in again if r.end is End.FINISHED]
-        if finished and all(r.end is not None for r in again):
+        finished = [r for r in again[first.number] if r.end is End.FINISHED]
+        if finished and all(r.end is not None for r in again[first.number]):
             runs[first.number] = (first, *finished)
     return runs
+
+
+def _confirming(records: list[TrialRecord]) -> defaultdict[int, list[TrialRecord]]:
+    """The trials that confirm each number."""
+    found = defaultdict(list)
+    for record in records:
+        if record.confirms is not None:
+            found[record.confirms].append(record)
+    return found
 
 
 def winner(rows: list[Row]) -> Row | None:

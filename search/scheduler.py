@@ -1,5 +1,7 @@
 """The study as a Tune scheduler: a report is recorded, then judged by ASHA."""
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from .study import End, Study, from_json
 NODE_LOST = ("node has died", "node was terminated", "owner has died", "unavailable", "preempted")
 """Ray's words for a worker that went with its node; for one that died alone they are `its worker
 process has died`."""
+MEMORY_USER = re.compile(r"^(\d+)\s+[\d.]+\s+ray::ImplicitFunc", re.MULTILINE)
+"""The first trial in Ray's list of the processes that hold the most memory: its process id."""
 ENDED = (Trial.TERMINATED, Trial.ERROR)
 
 
@@ -28,6 +32,8 @@ class StudyScheduler(FIFOScheduler):
         self._asha = asha
         self._epochs = epochs
         self._live: list[Trial] = []
+        self._suspects: Counter[int] = Counter()
+        """Times that Ray ended a trial for memory before its worker was known."""
 
     def __getstate__(self) -> dict[str, object]:
         return {}  # Tune pickles its parts at the start; the study is the state, and stays here
@@ -51,10 +57,22 @@ class StudyScheduler(FIFOScheduler):
         self._live = [other for other in self._live if other is not trial]
         number, error = int(trial.config["number"]), _last_error(trial)
         if "running low on memory" in error or "memory pressure" in error:
+            if not self._took_it(trial, number, error):
+                return  # it dies a worker's death, and is tried again
             text = "Ray ended its worker: the node was running out of memory"
             self._study.end(number, End.OUT_OF_MEMORY, text)
         elif any(words in error for words in NODE_LOST):
             self._study.node_lost.add(number)
+
+    def _took_it(self, trial: Trial, number: int, error: str) -> bool:
+        """Whether a trial itself took the memory: Ray ends several workers at once, and lists the
+        processes that held the most. One that has not reported yet has a second try."""
+        largest = MEMORY_USER.search(error)
+        own = (trial.last_result or {}).get("pid")
+        if largest is None or own is not None:
+            return largest is None or str(own) == largest[1]
+        self._suspects[number] += 1
+        return self._suspects[number] > 1
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, str]) -> str:
         number = int(trial.config["number"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.config import trial_folder
-from search.disk import clean, is_full, sweep, tidy
+from search.disk import Tidying, clean, is_full, sweep
 from search.lock import locked
 from search.study import End, open_study
 from trainer.config import BadInput
@@ -38,15 +38,26 @@ def test_ended_trials_keep_their_best_up_to_the_cap_worst_first(
 ) -> None:
     config = make_search({"search.disk_cap": 200})
     study = searched(config, make_record, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}, running=4)
-    tidy(config, study)
+    Tidying(config, study)()
     assert [left(config, n) for n in range(4)] == [[], ["best.pt"], ["best.pt"], []]
     assert left(config, 4) == sorted(FILES)
+
+
+def test_a_worse_one_goes_when_a_better_one_has_ended(make_search: Make, make_record: Make) -> None:
+    config = make_search({"search.disk_cap": 100})
+    study = searched(config, make_record, {0: 0.1}, running=1)
+    tidy = Tidying(config, study)
+    tidy()
+    assert [left(config, n) for n in range(2)] == [["best.pt"], sorted(FILES)]
+    study.records[1] = make_record(1, [0.0, 0.4] * 5, end=End.FINISHED)
+    tidy()
+    assert [left(config, n) for n in range(2)] == [[], ["best.pt"]]
 
 
 def test_the_best_stays_whatever_the_cap(make_search: Make, make_record: Make) -> None:
     config = make_search({"search.disk_cap": 0})
     study = searched(config, make_record, {0: 0.1, 1: 0.4}, running=2)
-    tidy(config, study)
+    Tidying(config, study)()
     assert [left(config, n) for n in range(2)] == [[], ["best.pt"]]
 
 
@@ -79,7 +90,7 @@ def test_what_is_confirmed_stays_whatever_the_cap(make_search: Make, make_record
     study = searched(config, make_record, {0: 0.6, 1: 0.1, 2: 0.5, 3: 0.4, 4: 0.5}, running=5)
     for number, confirmed in ((3, 0), (4, 2)):  # the better mean may be that of 2
         study.records[number].confirms = confirmed
-    tidy(config, study)
+    Tidying(config, study)()
     kept = [n for n in range(5) if left(config, n)]
     assert kept == [0, 2, 3, 4]
 

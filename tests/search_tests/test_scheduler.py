@@ -23,6 +23,7 @@ class RayTrial:
     number: int
     status: str = "PENDING"
     error_file: str | None = None
+    last_result: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,6 +129,32 @@ def test_a_worker_that_says_how_it_ended_is_believed(make_search: Make) -> None:
     assert study.records[0].text == "no memory"
     assert scheduler.on_trial_result(None, RayTrial(1), {"end": "error"}) == "STOP"
     assert scheduler.on_trial_result(None, RayTrial(1), {}) == "CONTINUE"
+
+
+KILLED = """\
+Failure # 1 (occurred at 2026-11-25_18-00-00)
+2 worker(s) were killed due to the node running low on memory.
+Top 10 memory users: PID\tMEM(GB)\tCOMMAND
+77\t9.00\tpython other.py
+42\t2.37\tray::ImplicitFunc.train
+43\t0.59\tray::ImplicitFunc.train
+"""
+"""Ray's words, shortened."""
+
+
+def test_of_workers_that_ray_ends_for_memory_the_one_that_took_it_is_out_of_memory(
+    make_search: Make, tmp_path: Path
+) -> None:
+    study = opened(3)
+    asked(study, make_search, 3)
+    file = tmp_path / "error.txt"
+    file.write_text(KILLED)
+    scheduler = StudyScheduler(study, None, 9)
+    for number, known in ((0, {"pid": 42}), (1, {"pid": 43}), (2, {})):
+        scheduler.on_trial_error(None, RayTrial(number, "ERROR", str(file), known))
+    assert [study.records[n].end for n in range(3)] == [End.OUT_OF_MEMORY, None, None]
+    scheduler.on_trial_error(None, RayTrial(2, "ERROR", str(file)))  # before its first report again
+    assert study.records[2].end is End.OUT_OF_MEMORY
 
 
 def test_a_disk_that_is_full_for_the_record_stops_without_an_end(
