@@ -13,6 +13,8 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.error import TuneError
 
 from clusters import connect, preflight
@@ -170,6 +172,20 @@ def configure_tune() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # it lists each Tune trial whose worker died, though its trial of the study went on in another
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    RayActorManager._actor_task_failed = _actor_task_failed  # type: ignore[method-assign]
+
+
+_tell_failure = RayActorManager._actor_task_failed
+
+
+def _actor_task_failed(
+    self: RayActorManager, tracked_actor_task: Any, exception: Exception
+) -> None:
+    """Tell Tune of a worker that Ray ended for memory, or whose node it calls dead, as of any dead
+    worker: of these errors Tune 2.60 knows nothing, and ends with "Caught unexpected exception"."""
+    if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+        exception = RayActorError(error_msg=str(exception))
+    _tell_failure(self, tracked_actor_task, exception)
 
 
 def run_trials(

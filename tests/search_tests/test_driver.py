@@ -3,11 +3,12 @@
 import errno
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError
 from ray.tune.error import TuneError
 
 from search import driver
@@ -68,6 +69,19 @@ def test_a_refused_search_starts_and_writes_nothing(make_search: Make) -> None:
         driver.run(make_search({"space": SPACE, LR: 5e-3}))
     assert [file.name for file in config.folder.iterdir()] == ["search.yaml"]
     assert (config.folder / "search.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("low on memory"), NodeDiedError("gone")])
+def test_a_death_that_tune_does_not_know_is_told_as_one_that_it_knows(
+    monkeypatch: pytest.MonkeyPatch, error: RayError
+) -> None:
+    told: list[Exception] = []
+    monkeypatch.setattr(driver, "_tell_failure", lambda *words: told.append(words[-1]))
+    driver._actor_task_failed(cast("Any", None), None, error)
+    (one,) = told
+    assert isinstance(one, RayActorError) and str(one) == str(error)
+    driver._actor_task_failed(cast("Any", None), None, one)
+    assert told[1] is one
 
 
 # -- leaving Tune ---------------------------------------------------------------------------------
