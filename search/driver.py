@@ -41,7 +41,7 @@ from .lock import locked, withdraw_request
 from .opening import open_search, refuse_changes
 from .progress import Progress, Quiet
 from .registry import register
-from .resources import describe_slots, share_of_a_trial, slots, threads_of
+from .resources import describe_slots, every_second, share_of_a_trial, slots, threads_of
 from .results import SearchResult, costs, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
@@ -164,6 +164,9 @@ def configure_tune() -> None:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000"
     os.environ["TUNE_RESULT_BUFFER_LENGTH"] = "1"
+    # as many as the searcher hands out, which knows the slots: with a searcher Tune has one trial
+    # wait by default, so that workers start, and a cluster grows, one after another
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "100000"
     os.environ["TUNE_WARN_THRESHOLD_S"] = "30"
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # pages of traceback; the searcher says a line
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # only the old output keeps silent at verbose=0
@@ -202,7 +205,7 @@ def run_trials(
     tracking = start_tracking(config, data, study)
     deadline = time.monotonic() + (config.search.time_budget or float("inf"))
     # read once: who edits the definition in a search does not end it
-    at_once = partial(slots, share, connect.may_have(config.cluster))
+    at_once = every_second(partial(slots, share, connect.may_have(config.cluster)))
     stopping = Stopping(
         study,
         config.folder,

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import time
+from collections.abc import Callable
 
 import torch
 
@@ -97,6 +99,20 @@ def slots(share: Resources, later: list[Node]) -> int:
     """How many trials of this size may be handed out now: what the cluster holds, or the nodes that
     it grows to, for it grows only while some wait."""
     return max(_at_once(connect.nodes(), share), _at_once(later, share))
+
+
+def every_second(count: Callable[[], int]) -> Callable[[], int]:
+    """The same, asked once a second at most: Ray takes milliseconds to list its nodes, and Tune's
+    loop wants to know at every step."""
+    known, until = 0, 0.0
+
+    def counted() -> int:
+        nonlocal known, until
+        if time.monotonic() >= until:
+            known, until = count(), time.monotonic() + 1
+        return known
+
+    return counted
 
 
 def _at_once(machines: list[Node], share: Resources) -> int:

@@ -8,7 +8,7 @@ import ray
 
 from clusters import connect
 from search.config import Resources
-from search.resources import describe_slots, share_of_a_trial, slots
+from search.resources import describe_slots, every_second, share_of_a_trial, slots
 from trainer.config import BadInput
 
 Make = Callable[..., Any]
@@ -150,6 +150,15 @@ def test_a_gpu_that_autoscaling_may_bring_counts(
     assert describe_slots(share, "aws") == (
         "0 trials at once, 1 GPU each (1 node; up to 4 when the cluster has grown)"
     )
+
+
+def test_nodes_are_counted_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, counts = [100.0], iter([4, 8])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    counted = every_second(lambda: next(counts))
+    assert [counted(), counted()] == [4, 4]
+    now[0] += 1
+    assert [counted(), counted()] == [8, 8]
 
 
 def test_a_cpu_node_never_gets_a_gpu_trial(cluster: Callable[..., None], make_search: Make) -> None:
