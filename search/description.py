@@ -9,6 +9,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from trainer.reports import EpochReport
 
+from .space import by_field
 from .study import TrialRecord
 
 DIGEST = 12
@@ -79,7 +80,7 @@ def flat_metrics(report: EpochReport) -> dict[str, float]:
 
 def run_name(record: TrialRecord) -> str:
     """A child run's name, so that a list of them reads well: `#07 depth 3 lr 1.2e-3`."""
-    values = by_field(record)
+    values = by_field(record.parameters)
     # where neither is searched, whatever is
     main = [name for name in ("train.unfreeze.depth", "train.unfreeze.lr") if name in values]
     parts = [
@@ -87,11 +88,6 @@ def run_name(record: TrialRecord) -> str:
     ]
     origin = [] if record.origin == "sampled" else [f"({record.origin})"]
     return " ".join([f"#{record.number:02}", *parts, *origin])
-
-
-def by_field(record: TrialRecord) -> dict[str, Any]:
-    """A trial's parameters by dotted field: MLflow takes no name with the branch in it."""
-    return {name.partition(" ")[0]: value for name, value in record.parameters.items()}
 
 
 def _short(value: Any) -> str:

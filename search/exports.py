@@ -1,6 +1,7 @@
 """MODEL on the command line: an exported folder or a search's name, and what is done with it."""
 
 import contextlib
+import errno
 import json
 import logging
 import shutil
@@ -35,6 +36,9 @@ from .config import trial_folder
 from .results import config_of
 
 log = logging.getLogger(__name__)
+
+UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+"""Of a model on a read-only mount, or somebody else's."""
 
 
 def find_model(model: str, storage: Path) -> Path:
@@ -188,7 +192,9 @@ def evaluate_model(
         record_evaluation(folder, split, metrics)
         if name == "val" and _is_its_own(place, spec.data, allow):
             write_thresholds(folder, best_thresholds(split, results))
-    except OSError as error:  # a read-only mount, or somebody else's
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
         log.warning("%s does not keep these figures (%s)", folder, error.strerror)
     return {"figures": metrics.figures, "per_class": metrics.per_class}
 

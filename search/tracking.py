@@ -22,7 +22,8 @@ from mlflow.tracking import MlflowClient
 from trainer.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW
 
 from .config import redacted, trial_folder
-from .description import Description, by_field, flat_metrics, run_name
+from .description import Description, flat_metrics, run_name
+from .space import by_field
 from .study import End, Study, TrialRecord
 
 log = logging.getLogger(__name__)
@@ -303,7 +304,8 @@ class MlflowTracking:
                     tags={**tags, "unfreeze.origin": record.origin},
                 )
             identity = run.info.run_id
-            params = [Param(k, str(v)) for k, v in by_field(record).items()]
+            # MLflow takes no name with the branch in it
+            params = [Param(k, str(v)) for k, v in by_field(record.parameters).items()]
             self._client.log_batch(identity, params=params)
             history = self._client.get_metric_history(identity, "val/map")
             self._logged[number] = {row.step for row in history}

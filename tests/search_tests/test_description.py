@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from search.description import by_field, flat_metrics, run_name
+from search.description import flat_metrics, run_name
+from search.space import by_field
 
 Make = Callable[..., Any]
 
@@ -47,7 +48,7 @@ def test_a_run_is_named_after_what_matters(make_record: Make) -> None:
 def test_parameters_go_by_dotted_field(make_record: Make) -> None:
     # MLflow refuses a name with the branch in it
     record = make_record(7, [], parameters={"train.unfreeze.lr (train.optimizer=sgd)": 0.1})
-    assert by_field(record) == {"train.unfreeze.lr": 0.1}
+    assert by_field(record.parameters) == {"train.unfreeze.lr": 0.1}
 
 
 def test_what_a_process_took_is_a_group_of_its_own(make_reports: Make) -> None:

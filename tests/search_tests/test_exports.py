@@ -1,6 +1,8 @@
 """MODEL on the command line, and what is done with it."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -240,6 +242,22 @@ def test_data_of_other_classes_is_refused_with_both(model: Path, tiny_data: Data
     Path("set/val.json").write_text(json.dumps(content))
     with pytest.raises(BadInput, match=r"its classes \(3 green, 7 blue\) are not the model's"):
         evaluate_model(str(model), Path("set/val.json"), "val", Path(), None)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_figures_that_cannot_be_kept_are_told_all_the_same_but_of_a_full_disk(
+    model: Path, tiny_data: Data, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("search.exports.record_evaluation", refuse)
+    words = (str(model), tiny_data.train.parent, "val", Path(), None)
+    if number == errno.EROFS:
+        assert "map" in evaluate_model(*words)["figures"]
+    else:  # the winner's figures would be missing without a word
+        with pytest.raises(OSError, match="No space left"):
+            evaluate_model(*words)
 
 
 # -- predict --------------------------------------------------------------------------------------

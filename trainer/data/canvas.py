@@ -66,6 +66,8 @@ def open_picture(file: Path) -> Image.Image:
     try:
         with Image.open(file, formats=FORMATS) as opened:
             return to_rgb(opened)
+    except MemoryError:  # says nothing of the picture
+        raise
     except Exception as error:  # decoders raise whatever they like for broken files
         raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
 

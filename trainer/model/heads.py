@@ -29,7 +29,7 @@ Detections = list[dict[str, Tensor]]
 class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
     """torchvision's RetinaNet: focal loss on anchors.
 
-    `box_weight` is the share of the box loss in the whole, `nms` the IoU above which a detection
+    `box_weight` is a factor of the box loss, `nms` the IoU above which a detection
     gives way to a better one of its class; by default both are torchvision's.
     """
 
