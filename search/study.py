@@ -9,6 +9,7 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -25,9 +26,8 @@ from trainer.config import BadInput, TrainConfig
 from trainer.reports import EpochReport, read_report
 
 from .config import redacted
+from .journal import JOURNAL, open_journal
 from .space import Space, Values, apply
-
-JOURNAL = "study.journal"
 
 
 class End(StrEnum):
@@ -121,9 +121,13 @@ class Study:
         seed: int = 0,
         trials: int = 1,
         read_only: bool = False,
+        together: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         _hush()
         self.storage = storage
+        self.together = together
+        """Within it the storage may wait with what is written until the end, and write it in one
+        go."""
         self.seed = seed
         self.startup = min(10, trials // 3)
         """Trials sampled at random before TPE begins."""
@@ -155,9 +159,10 @@ class Study:
     ) -> None:
         """Make a trial of given parameters wait for its turn."""
         attrs = {"origin": origin, "confirms": confirms, "seed": seed}
-        self.optuna.enqueue_trial(
-            parameters, user_attrs={k: v for k, v in attrs.items() if v is not None}
-        )
+        with self.together():
+            self.optuna.enqueue_trial(
+                parameters, user_attrs={k: v for k, v in attrs.items() if v is not None}
+            )
         trial = self.optuna.get_trials(deepcopy=False)[-1]
         self._ids[trial.number] = trial._trial_id
         self.records[trial.number] = _read(trial)
@@ -167,8 +172,9 @@ class Study:
         from .sampling import suggest  # timm, which reading a study can do without
 
         self.optuna.sampler = self._sampler((*self.waiting, len(self.records))[0])
-        trial = self.optuna.ask()
-        values = suggest(space, written, trial)
+        with self.together():
+            trial = self.optuna.ask()
+            values = suggest(space, written, trial)
         self._ids[trial.number] = trial._trial_id
         record = self.records.setdefault(
             trial.number, TrialRecord(trial.number, "sampled", dict(trial.params))
@@ -210,14 +216,15 @@ class Study:
             return False
         now = time.time()
         content = {"at": now, "stop": stop, **asdict(report)}
-        self.storage.set_trial_user_attr(self._ids[number], f"epoch {report.epoch}", content)
+        with self.together():
+            self.storage.set_trial_user_attr(self._ids[number], f"epoch {report.epoch}", content)
+            if report.unfreeze_epoch:
+                so_far = record.best_until(record.unfreeze_epoch) if record.unfreeze_epoch else None
+                self.storage.set_trial_intermediate_value(
+                    self._ids[number], report.unfreeze_epoch, max(report.map, so_far or 0.0)
+                )
         record.times[report.epoch] = now  # first: who reads a report reads its time
         record.reports[report.epoch] = report
-        best = record.best_until(report.unfreeze_epoch) if report.unfreeze_epoch else None
-        if best is not None:
-            self.storage.set_trial_intermediate_value(
-                self._ids[number], report.unfreeze_epoch, best
-            )
         if stop:
             record.stopped_at = report.unfreeze_epoch
         return True
@@ -228,17 +235,16 @@ class Study:
         if record.end is not None:
             return
         text = redacted(text)  # an error may name a URL
-        trial = optuna.Trial(self.optuna, self._ids[number])
-        trial.set_user_attr("end", end.value)
-        if text:
-            trial.set_user_attr("text", text)
-        if end in INFEASIBLE:
-            trial.set_constraint("feasible", 1.0)
         best = record.best
-        finished = end is End.FINISHED and best is not None
-        self.optuna.tell(
-            trial, best.map if best and finished else None, state=STATES[end], skip_if_finished=True
-        )
+        value = best.map if best and end is End.FINISHED else None
+        with self.together():
+            trial = optuna.Trial(self.optuna, self._ids[number])
+            trial.set_user_attr("end", end.value)
+            if text:
+                trial.set_user_attr("text", text)
+            if end in INFEASIBLE:
+                trial.set_constraint("feasible", 1.0)
+            self.optuna.tell(trial, value, state=STATES[end], skip_if_finished=True)
         record.end, record.text, record.ended = end, text, time.time()
         record.running = False
 
@@ -266,9 +272,8 @@ def open_study(folder: Path, name: str, uri: str | None = None, **settings: Any)
     folder.mkdir(parents=True, exist_ok=True)
     if uri is not None:
         return Study(_database(uri), name, **settings)
-    journal = folder / JOURNAL
-    cut_torn_line(journal)
-    return Study(JournalStorage(_Journal(str(journal))), name, **settings)
+    journal = open_journal(folder / JOURNAL)
+    return Study(JournalStorage(journal), name, together=journal.together, **settings)
 
 
 def read_study(folder: Path, name: str, uri: str | None = None) -> Study:
@@ -290,26 +295,6 @@ def _database(uri: str) -> BaseStorage:
     except (ImportError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput([f"study: {redacted(uri)} cannot be opened: {reason}"]) from error
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's journal file, which on a full disk keeps no half line: nothing could follow it."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        try:
-            super().append_logs(logs)
-        except OSError:
-            cut_torn_line(Path(self._file_path))
-            raise
-
-
-def cut_torn_line(journal: Path) -> None:
-    """Cut off a last line that a killed driver left unfinished: Optuna reads no line after one."""
-    with contextlib.suppress(FileNotFoundError), journal.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
 
 
 def _read(trial: FrozenTrial) -> TrialRecord:

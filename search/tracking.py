@@ -42,7 +42,14 @@ UNKNOWN_SECONDS = 10.0
 KIND = "custom_model_development"
 """Of an experiment: MLflow shows one of training, and not of language models."""
 BATCH = 900
-"""Metrics a request; MLflow takes 1000."""
+"""Metrics a request; MLflow takes 1000 metrics, params and tags in all."""
+PAUSE = 1.0
+"""Seconds between rounds of filling in: what is new meanwhile about a trial goes into one
+request."""
+RUNS = 1000
+"""Runs a page of MLflow's answer."""
+SEARCH_SECONDS = 10.0
+"""Between two looks at the search as a whole, which reads every trial."""
 
 
 class Turn(IntEnum):
@@ -100,11 +107,14 @@ class MlflowTracking:
         self._describe = describe
         self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._runs: dict[int, str] = {}
+        self._earlier: dict[int, Run] | None = None
+        """Runs of trials that an earlier driver made, or a request without an answer, by number."""
         self._logged: dict[int, set[int]] = {}
         self._written: dict[str, str] = {}
         self._filed: set[int] = set()
         self._parent: str | None = None
         self._complained = False
+        self._search_again = 0.0
         self._reached = uri.startswith("sqlite")  # a file is there; making its tables takes a while
         self._closing = threading.Event()
         self._abandoned = threading.Event()
@@ -138,7 +148,7 @@ class MlflowTracking:
             self._collect(stale, wait=not stale and not self._closing.is_set())
             if not stale and self._closing.is_set():
                 return
-            for item in sorted(stale, key=lambda item: (stale[item], item)):
+            for item in sorted(filter(self._is_due, stale), key=lambda item: (stale[item], item)):
                 if self._abandoned.is_set():
                     return
                 try:
@@ -150,6 +160,12 @@ class MlflowTracking:
                     self._complain(error)
                     time.sleep(RETRY_SECONDS)
                     break
+            self._closing.wait(PAUSE)
+
+    def _is_due(self, item: Item) -> bool:
+        return item != (Turn.SEARCH, WHOLE) or (
+            self._closing.is_set() or time.monotonic() >= self._search_again
+        )
 
     def _collect(self, stale: dict[Item, int], wait: bool) -> None:
         try:
@@ -185,6 +201,7 @@ class MlflowTracking:
         return MlflowClient(self._uri)  # in the thread: a store that cannot be opened raises here
 
     def _fill_search(self) -> None:
+        self._search_again = time.monotonic() + SEARCH_SECONDS
         description = self._describe()
         client, parent = self._client, self._parent_run()
         params = {k: v for k, v in description.params.items() if self._is_new(f"param {k}", v)}
@@ -263,6 +280,7 @@ class MlflowTracking:
         record = self._study.records[number]
         if record.started is None:
             return
+        state = self._state(record)  # first: what comes after it has a turn of its own
         run = self._trial_run(record)
         reports = [r for e, r in sorted(record.reports.items()) if e not in self._logged[number]]
         rows = [
@@ -270,10 +288,20 @@ class MlflowTracking:
             for report in reports
             for name, value in flat_metrics(report).items()
         ]
-        for start in range(0, len(rows), BATCH):
+        # MLflow takes no name with the branch in it
+        params = [Param(k, str(v)) for k, v in by_field(record.parameters).items()]
+        params = params if self._is_new(f"params {number}", "logged") else []
+        ends = self._is_new(f"end {number}", state)
+        tags = [RunTag("unfreeze.end", state)] if ends else []
+        tags += [RunTag("unfreeze.text", record.text[-4000:])] if ends and record.text else []
+        for start in range(BATCH, len(rows), BATCH):
             self._client.log_batch(run, metrics=rows[start : start + BATCH])
+        if rows or params or tags:
+            self._client.log_batch(run, metrics=rows[:BATCH], params=params, tags=tags)
         self._logged[number] |= {report.epoch for report in reports}
-        self._write_end(run, record)
+        self._written[f"params {number}"] = "logged"
+        if ends:
+            self._set_status(run, record, state)
         if record.end is not None and number not in self._filed:
             self._queue.put((Turn.FILES, number))
 
@@ -290,37 +318,58 @@ class MlflowTracking:
             self._client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(tables))
         self._filed.add(number)
 
+    def _state(self, record: TrialRecord) -> str:
+        if record.end is not None:
+            return record.end.value
+        return "running" if self._study.get("state") == "running" else "interrupted"
+
     def _trial_run(self, record: TrialRecord) -> str:
         number = record.number
-        if number not in self._runs:
-            parent = self._parent_run()
-            tags = {"mlflow.parentRunId": parent, "unfreeze.trial": str(number)}
-            run = self._find(tags)
-            if run is None:
+        if number in self._runs:
+            return self._runs[number]
+        parent = self._parent_run()
+        if self._earlier is None:
+            self._earlier = self._trial_runs(parent)
+        run = self._earlier.get(number)
+        if run is None:
+            try:
                 run = self._client.create_run(
                     self._experiment,
                     start_time=_milliseconds(record.started or time.time()),
                     run_name=run_name(record),
-                    tags={**tags, "unfreeze.origin": record.origin},
+                    tags={
+                        "mlflow.parentRunId": parent,
+                        "unfreeze.trial": str(number),
+                        "unfreeze.origin": record.origin,
+                    },
                 )
-            identity = run.info.run_id
-            # MLflow takes no name with the branch in it
-            params = [Param(k, str(v)) for k, v in by_field(record.parameters).items()]
-            self._client.log_batch(identity, params=params)
-            history = self._client.get_metric_history(identity, "val/map")
+            except Exception:
+                self._earlier = None  # the server may have made it all the same
+                raise
+            self._logged[number] = set()
+        elif record.end is not None and _has_ended(run, record.end):
+            self._logged[number] = set(record.reports)
+            self._written |= {f"params {number}": "logged", f"end {number}": record.end.value}
+        else:
+            history = self._client.get_metric_history(run.info.run_id, "val/map")
             self._logged[number] = {row.step for row in history}
-            self._runs[number] = identity
+        self._runs[number] = run.info.run_id
         return self._runs[number]
 
-    def _write_end(self, run: str, record: TrialRecord) -> None:
-        state = record.end.value if record.end else "running"
-        if record.end is None and self._study.get("state") != "running":
-            state = "interrupted"
-        if not self._is_new(f"end {record.number}", state):
-            return
-        self._client.set_tag(run, "unfreeze.end", state)
-        if record.text:
-            self._client.set_tag(run, "unfreeze.text", record.text[-4000:])
+    def _trial_runs(self, parent: str) -> dict[int, Run]:
+        """The runs there are of this search's trials, by number."""
+        clause = f"tags.`mlflow.parentRunId` = '{parent}'"
+        found: list[Run] = []
+        page: str | None = ""
+        while page is not None:
+            runs = self._client.search_runs(
+                [self._experiment], clause, max_results=RUNS, page_token=page or None
+            )
+            found += runs
+            page = runs.token or None
+        return {int(run.data.tags["unfreeze.trial"]): run for run in found}
+
+    def _set_status(self, run: str, record: TrialRecord, state: str) -> None:
         if state == "running":
             self._client.update_run(run, status="RUNNING")
         elif record.end is None:
@@ -329,6 +378,12 @@ class MlflowTracking:
             ended = _milliseconds(record.ended or time.time())
             self._client.set_terminated(run, STATUS[record.end], ended)
         self._written[f"end {record.number}"] = state
+
+
+def _has_ended(run: Run, end: End) -> bool:
+    """Whether a run says that its trial ended so, which is written after all else."""
+    told: str | None = run.data.tags.get("unfreeze.end")
+    return told == end.value and run.info.status == STATUS[end]
 
 
 def artifact_location(uri: str) -> str | None:

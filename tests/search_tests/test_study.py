@@ -12,9 +12,10 @@ import pytest
 from optuna.trial import TrialState
 
 from search.config import SearchConfig
+from search.journal import JOURNAL
 from search.sampling import as_written
 from search.space import read_space
-from search.study import JOURNAL, STATES, End, Study, from_json, open_study, read_study, to_json
+from search.study import STATES, End, Study, from_json, open_study, read_study, to_json
 from trainer.config import TrainConfig
 
 from .conftest import SPACE
@@ -280,27 +281,7 @@ def test_sampling_learns_after_a_third_of_the_trials() -> None:
     ]
 
 
-# -- the journal ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("torn", [b'{"op_code": 8, "wor', b"{", b'{"op_code": 1}'])
-def test_a_torn_last_line_is_cut(make_search: Make, make_reports: Make, torn: bytes) -> None:
-    study, config = opened(), make_search()
-    told(study, asked(study, config)[0], make_reports([0.1, 0.2]), End.FINISHED)
-    with (FOLDER / JOURNAL).open("ab") as file:
-        file.write(torn)
-
-    again = opened()
-    assert without_clock(again) == without_clock(study)
-    number, _ = asked(again, config)
-    assert without_clock(opened()).keys() == {0, number}
-    assert all(json.loads(line) for line in (FOLDER / JOURNAL).read_text().splitlines())
-
-
-def test_an_empty_journal_is_a_new_study() -> None:
-    FOLDER.mkdir()
-    (FOLDER / JOURNAL).write_bytes(b'{"op_code": 0, "stu')
-    assert opened().records == {}
+# -- reading -------------------------------------------------------------------------------------
 
 
 def test_reading_a_study_writes_nothing(make_search: Make, make_reports: Make) -> None:
