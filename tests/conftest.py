@@ -43,8 +43,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """12 pictures to train on, 6 to evaluate on, each with one or two coloured rectangles."""
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Data]:
+    """12 pictures to train on, 6 to evaluate on, each with one or two coloured rectangles; whatever
+    the tests do with them, every byte stays as it was."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "images").mkdir()
     draw = np.random.default_rng(0)
@@ -77,7 +78,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Data:
             "categories": [{"id": c.id, "name": c.name} for c in CATEGORIES],
         }
         (folder / f"{split}.json").write_text(json.dumps(content))
-    return Data(train=folder / "train.json", val=folder / "val.json")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    yield Data(train=folder / "train.json", val=folder / "val.json")
+    assert {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()} == before
 
 
 @pytest.fixture(scope="session")

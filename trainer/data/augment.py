@@ -1,11 +1,11 @@
-"""Augmentation of pictures and boxes together."""
+"""Augmentation of pictures and boxes together, by torchvision's transforms."""
 
 from math import exp, log
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional
+from torchvision.transforms.v2 import InterpolationMode, functional
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 FLIPPING = {"flip", "light_flip"}
 """Values of `train.augment` that mirror every other picture."""
@@ -23,16 +23,16 @@ def flip(
     pictures: Tensor, targets: list[dict[str, Tensor]], flips: list[bool]
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Mirror the chosen pictures left to right, boxes too."""
-    width = pictures.shape[-1]
     pictures = pictures.clone()
     for picture, flipped in zip(pictures, flips, strict=True):
         if flipped:  # one by one: a tenth of the time of a choice for the whole batch
-            picture.copy_(picture.flip(-1))
-    mirrored = []
-    for own, flipped in zip(targets, flips, strict=True):
-        x1, y1, x2, y2 = own["boxes"].unbind(1)
-        boxes = torch.stack([width - x2, y1, width - x1, y2], dim=1) if flipped else own["boxes"]
-        mirrored.append({**own, "boxes": boxes})
+            picture.copy_(functional.horizontal_flip(picture))
+    mirrored = [
+        {**own, "boxes": _plain(functional.horizontal_flip(_boxes(own, pictures.shape[-1])))}
+        if flipped
+        else own
+        for own, flipped in zip(targets, flips, strict=True)
+    ]
     return pictures, mirrored
 
 
@@ -47,25 +47,36 @@ def light(
     zoom = exp(random.uniform(log(ZOOM[0]), log(ZOOM[1])))
     cut = size / zoom
     # the cut lies anywhere in the canvas, or the canvas anywhere in the cut
-    left, top = (float(share) * (size - cut) for share in random.uniform(size=2))
+    starts = [float(share) * (size - cut) for share in random.uniform(size=2)]
     brightness, contrast = (float(factor) for factor in random.uniform(*TONE, size=2))
 
-    # in the coordinates of affine_grid, where the canvas reaches from -1 to 1
-    center = [(2 * start + cut) / size - 1 for start in (left, top)]
-    where = torch.tensor([[1 / zoom, 0, center[0]], [0, 1 / zoom, center[1]]])
-    grid = functional.affine_grid(where[None], [1, 3, size, size], align_corners=False)
-    pixels = picture[None].float() - GREY  # what lies outside is sampled as 0
-    pixels = functional.grid_sample(pixels, grid, align_corners=False)[0]
-    pixels = pixels * contrast + GREY * brightness
+    # of the middle of the canvas, around which torchvision zooms
+    shift = [zoom * (size / 2 - start) - size / 2 for start in starts]
+    move = {"angle": 0.0, "translate": shift, "scale": zoom, "shear": [0.0, 0.0]}
+    bilinear = InterpolationMode.BILINEAR
+    pixels = functional.affine(picture, **move, interpolation=bilinear, fill=GREY)
+    pixels = functional.adjust_brightness(pixels, brightness)
+    pixels = functional.adjust_contrast(pixels, contrast)
 
-    whole = (target["boxes"] - torch.tensor([left, top, left, top])) * zoom
-    inside = whole.clamp(0, size)
+    whole = functional.affine(_boxes(target, size), **move)
+    inside = functional.clamp_bounding_boxes(whole, clamping_mode="soft")
     keep = _areas(inside) >= KEPT * _areas(whole)
-    return (
-        pixels.clamp(0, 255).round().to(torch.uint8),
-        {"boxes": inside[keep], "labels": target["labels"][keep]},
+    return pixels, {"boxes": _plain(inside)[keep], "labels": target["labels"][keep]}
+
+
+def _boxes(target: dict[str, Tensor], size: int) -> BoundingBoxes:
+    return BoundingBoxes(
+        target["boxes"],
+        format=BoundingBoxFormat.XYXY,
+        canvas_size=(size, size),
+        clamping_mode=None,
     )
 
 
+def _plain(boxes: Tensor) -> Tensor:
+    return boxes.as_subclass(Tensor)
+
+
 def _areas(boxes: Tensor) -> Tensor:
+    boxes = _plain(boxes)
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
