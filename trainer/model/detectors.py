@@ -24,7 +24,7 @@ from . import backbones, coco
 from . import weights as files
 from .backbones import Backbone, Pixels
 from .chain import FrozenOutputs
-from .depthwise import train_in_fp32
+from .cpu_bf16 import train_in_fp32
 from .heads import (
     Detections,
     FasterRCNNFromPyramid,

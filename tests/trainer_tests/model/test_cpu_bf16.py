@@ -1,4 +1,4 @@
-"""Depthwise convolutions: in fp32 where they train in bf16 on a CPU, else as they are."""
+"""Convolutions that train in fp32 where the rest trains in bf16 on a CPU, else as they are."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.model.depthwise import train_in_fp32
+from trainer.model.cpu_bf16 import train_in_fp32
 
 
 def slow() -> nn.Conv2d:
@@ -41,8 +41,9 @@ def test_gradients_are_those_of_fp32(features: Tensor) -> None:
 @pytest.mark.parametrize(
     "conv",
     [
-        nn.Conv2d(8, 8, 3, groups=8),  # fast as it is
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),  # fast as it is
         nn.Conv2d(8, 8, 5, groups=2),
+        nn.Conv2d(8, 8, 1, stride=2),
         nn.Conv2d(8, 8, 5),
         nn.Conv2d(1, 8, 5),
     ],
@@ -77,3 +78,49 @@ def test_a_copy_has_weights_of_its_own(features: Tensor) -> None:
         other.bias.zero_()  # type: ignore[union-attr]
     assert not step(other, features.bfloat16())[0].any()
     assert step(conv, features.bfloat16())[0].any()
+
+
+# -- wrong gradients ------------------------------------------------------------------------------
+
+SMALL = [  # size of the map, kernel, stride
+    ((1, 1), 3, 2),  # what makes the pyramid's last level on a canvas of 64 px
+    ((4, 1), 3, 2),
+    ((1, 1), 5, 1),
+    ((2, 2), 7, 1),
+    ((2, 2), 5, 3),
+]
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), SMALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_the_smallest_maps_gradients_are_those_of_fp32(
+    size: tuple[int, int], kernel: int, stride: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(32, 32, kernel, stride, kernel // 2).to(memory_format=torch.channels_last)
+    features = torch.randn(4, 32, *size).bfloat16().to(dtype).requires_grad_()
+    wanted = both(conv, features.float(), precision=False)
+    train_in_fp32(conv)
+    for _ in range(5):  # without it, of any size most of the time, and not always
+        for own, right in zip(both(conv, features), wanted, strict=True):
+            assert torch.allclose(
+                own.float(), right, rtol=2e-2, atol=2e-2 * float(right.abs().max())
+            )
+
+
+def both(conv: nn.Conv2d, features: Tensor, precision: bool = True) -> tuple[Tensor, ...]:
+    """The gradients of the weights and of what came in."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision):
+        out = conv(features)
+    return torch.autograd.grad(out.float().sum(), [conv.weight, features])
+
+
+def test_on_larger_maps_a_stride_keeps_its_bits() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 8, 4, 4).requires_grad_()
+    plain = nn.Conv2d(8, 8, 3, 2, 1)
+    conv = copy.deepcopy(plain)
+    train_in_fp32(conv)
+    assert "forward" in vars(conv)
+    for own, wanted in zip(both(conv, features), both(plain, features), strict=True):
+        assert torch.equal(own, wanted)
