@@ -153,7 +153,7 @@ def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
     result = fit(run.config, data, folder, lambda _: True, PhaseCache(place / "phases", cap=1e9))
     detector = build(run.config.model, len(data.categories))
     load_trained_state(detector, load(folder / BEST)["model"])
-    metrics, _ = measure(detector.eval(), data.test or data.val, run.config.model.image_size)
+    metrics, _ = measure(detector.eval().cpu(), data.test or data.val, run.config.model.image_size)
     found = {
         "map": metrics.figures["map"] or 0.0,
         "val_map": result.best_map,

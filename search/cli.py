@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,17 +41,19 @@ def main(arguments: list[str] | None = None) -> int:
         for line in error.errors:
             print(line, file=sys.stderr)
         return 2
-    except PermissionError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if error.errno not in {EACCES, EPERM, EROFS, ENOSPC, EDQUOT}:
+            raise
+        print(f"{error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
+        return 1 if error.errno in {ENOSPC, EDQUOT} else 2
     except CannotConnect as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
@@ -76,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
 
     init = _command(commands, "init", _init, "write a commented search.yaml for a data set")
     init.add_argument("data", type=Path, metavar="DATA", help=DATA)
-    init.add_argument("--out", type=Path, default=Path("search.yaml"), metavar="FILE")
+    init.add_argument(
+        "--out", type=Path, default=Path("search.yaml"), metavar="FILE", help="default: search.yaml"
+    )
     _allowances(init)
 
     check = _command(commands, "check", _check, "find everything that is wrong with a data set")
@@ -130,8 +135,12 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", _evaluate, "the 12 COCO figures of a model")
     evaluate.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
-    evaluate.add_argument("data", type=Path, metavar="DATA")
-    evaluate.add_argument("--split", choices=["train", "val", "test"], default="val")
+    evaluate.add_argument(
+        "data", type=Path, metavar="DATA", help=f"{DATA}, or a search.yaml; a json is the split"
+    )
+    evaluate.add_argument(
+        "--split", choices=["train", "val", "test"], default="val", help="default: val"
+    )
     _allowances(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--detections", type=Path, metavar="FILE", help="write COCO results")
@@ -148,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--force", action="store_true", help="write into a folder that is there")
 
     ui = _command(commands, "ui", _ui, "MLflow's pages on this store")
-    ui.add_argument("--port", type=int, default=5000)
+    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
     ui.add_argument(
         "--tracking", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db"
     )
@@ -157,7 +166,13 @@ def parser() -> argparse.ArgumentParser:
             "--cluster", metavar="X", help="of a search sent with --detach: asked there, as a job"
         )
     for command in (lister, status, stop, report, clean, export, evaluate, predict):
-        command.add_argument("--storage", type=Path, default=Path("searches"), metavar="DIR")
+        command.add_argument(
+            "--storage",
+            type=Path,
+            default=Path("searches"),
+            metavar="DIR",
+            help="where searches lie; default: searches, in this folder",
+        )
     return top
 
 
@@ -392,7 +407,8 @@ def _predict(options: argparse.Namespace) -> int:
     )
     for line in done.unreadable:
         print(line, file=sys.stderr)
-    print(f"wrote {done.pictures} pictures with {done.boxes} boxes to {options.out}")
+    pictures = f"{done.pictures} picture{'' if done.pictures == 1 else 's'}"
+    print(f"wrote {pictures} with {done.boxes} boxes to {options.out}")
     if done.pictures and not done.boxes:
         print("no box scores high enough; a lower --threshold draws more")
     return 1 if done.unreadable else 0

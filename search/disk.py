@@ -79,7 +79,8 @@ def clean(config: SearchConfig, study: Study) -> int:
             for name in ("trials", "phases"):
                 for file in (config.folder / name).rglob("*"):
                     if file.is_file() and file not in needed:
-                        freed += file.stat().st_size
+                        left = file.stat()
+                        freed += left.st_size if left.st_nlink == 1 else 0  # forks share bytes
                         file.unlink()
     except Busy as error:
         raise BadInput([str(error)]) from error

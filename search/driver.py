@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import ray
@@ -240,7 +241,8 @@ def run_trials(
             ),
         )
         try:
-            tuner.fit()
+            with _sigint_given_back():
+                tuner.fit()
             _catch_up(config, study, scheduler)
             late = "out of time" if time.monotonic() >= deadline else "interrupted"
             done = "done" if confirm.is_complete(config, study) else late
@@ -300,6 +302,17 @@ def _catch_up(config: SearchConfig, study: Study, scheduler: StudyScheduler) -> 
             for raw in checkpoint["reports"]:
                 if scheduler.take(record.number, read_report(raw)):
                     break
+
+
+@contextlib.contextmanager
+def _sigint_given_back() -> Iterator[None]:
+    """Undo what Tune leaves behind: a handler of Ctrl+C that only it would mind."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -364,7 +377,7 @@ def _register(
         line = register(uri, config.name, study.get("id"), winner, metrics, data.val.pictures)
         progress.say(f"in MLflow's registry: {line}")
     except Exception as error:  # of ours, and whatever a server, a disk or a network can do
-        reason = redacted((str(error).splitlines() or [""])[0])[:200]
+        reason = shorten(redacted((str(error).splitlines() or [""])[0]), 200)
         log.warning(
             "MLflow did not get the model (%s: %s); the same line again registers it",
             type(error).__name__,

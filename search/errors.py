@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from trainer.model.detectors import count_stages, is_coco, unused
 from trainer.model.detectors import errors as model_errors
 from trainer.phases import resolve_depth
 
-from .config import HIDDEN, STUDY_VARIABLE, SearchConfig, absolute, redacted
+from .config import HIDDEN, STUDY_VARIABLE, SearchConfig, absolute, redacted, tracking_uri
 from .sampling import walk
 from .space import Dimension, Space, Values, apply, contains, flat, read_space, turn
+
+STORES = {"file", "http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
+"""Kinds of tracking URIs that MLflow takes by itself."""
 
 
 def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> SearchConfig:
@@ -55,6 +59,7 @@ def check(config: SearchConfig) -> list[str]:
     searched = frozenset(config.space)
     found = fixed_errors(config.train, searched)
     found += _password_errors(config)
+    found += _tracking_errors(config)
     found += _file_errors(config)
     found += _resource_errors(config)
     space: Space = []
@@ -93,6 +98,16 @@ def _password_errors(config: SearchConfig) -> list[str]:
         for name, variable in variables.items()
         if (uri := getattr(config, name)) and redacted(uri) != uri and HIDDEN not in uri
     ]
+
+
+def _tracking_errors(config: SearchConfig) -> list[str]:
+    """A URI of no kind that MLflow has a store for: it would take no row, ever."""
+    uri = tracking_uri(config.tracking)
+    kind, found, _ = uri.partition("://")
+    legal = {*STORES, *(store.name for store in entry_points(group="mlflow.tracking_store"))}
+    if not found or uri == "off" or kind.partition("+")[0] in legal:
+        return []
+    return [f"tracking: {redacted(uri)} (legal: off, or one of {', '.join(sorted(legal))}://)"]
 
 
 def _file_errors(config: SearchConfig) -> list[str]:

@@ -133,7 +133,7 @@ def _export_trial(name: str, trial: int, storage: Path, out: Path) -> None:
     trial_config = config_of(config, record, study.get("precision"))
     checkpoint = trial_folder(config.folder, trial) / BEST
     if not checkpoint.is_file():
-        raise BadInput([f"--trial {trial}: its checkpoint is not kept; see search.disk_cap"])
+        raise BadInput([f"--trial {trial}: its checkpoint is gone: `clean`, or search.disk_cap"])
     export(checkpoint, trial_config, categories, study.get("data"), out)
     evaluate_model(str(out), config.folder / "search.yaml", "val", storage, None)
     write_card(out, f"{name}, trial {trial}")
@@ -178,14 +178,14 @@ def evaluate_model(
     folder = find_model(model, storage)
     if detections is not None and not detections.resolve().parent.is_dir():
         raise BadInput([f"--detections {detections}: there is no folder {detections.parent}"])
-    detector, spec = load_export(folder)
+    found_in, spec = open_export(folder)
     split = _split(place, name, allow)
     ours, theirs = spec.categories, split.categories
     if [(c.id, c.name) for c in ours] != [(c.id, c.name) for c in theirs]:
         raise BadInput(
             [f"{place}: its classes ({_names(theirs)}) are not the model's ({_names(ours)})"]
         )
-    metrics, results = measure(detector, split, spec.config.model.image_size)
+    metrics, results = measure(found_in, split, spec.config.model.image_size)
     if detections is not None:
         detections.write_text(json.dumps(results))
     try:

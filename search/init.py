@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from statistics import median
 from typing import Any
 
@@ -34,7 +35,7 @@ train:
     batch_size: {batch}
     depth: 3                 # stages from the head end: 0 to all
     schedule: at_once        # or gradual
-    open_epochs: 2           # gradual opens the stages over so many epochs
+    open_epochs: 2           # gradual opens the stages over so many; without gradual leave it out
     lr: {lr}
     backbone_lr_ratio: {ratio}   # the backbone's learning rate, as a share of lr
     stage_lr_decay: 1.0      # and of each further stage down, as a share of the one above
@@ -107,7 +108,7 @@ def write_search(
     )
     out.write_text(text)
     say(f"wrote {out}: {_counts(splits)}. Next:")
-    say(f"  unfreeze search {out}")
+    say(f"  unfreeze search {quote(str(out))}")
 
 
 def _counts(splits: Splits) -> str:

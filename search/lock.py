@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from trainer.config import BadInput
+
 REQUEST = "stop"
 """A file of this name in a search's folder asks its driver to stop."""
 
@@ -19,8 +21,12 @@ class Busy(Exception):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a search's folder for this process alone. Raises Busy, saying who holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Hold a search's folder for this process alone. Raises Busy, saying who holds it, and
+    BadInput where there can be no such folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput([f"storage: {folder} cannot be made ({error.strerror})"]) from error
     holder = folder / "driver.json"
     lock = FileLock(folder / "driver.lock")
     try:

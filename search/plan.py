@@ -59,11 +59,12 @@ def print_plan(config: SearchConfig) -> None:
 def _print_timing(
     console: Console, config: SearchConfig, data: Splits, epochs: int, threads: int, slots: int
 ) -> None:
-    settled = settle(config, data, threads)
+    with console.status("timing a few steps"):
+        settled = settle(config, data, threads)
+        values = {"train.precision": settled.precision, "train.trunk_cache": settled.trunk_cache}
+        timing = time_epochs(apply(config, values), data, threads)
     if settled.text:
         console.print(settled.text)
-    values = {"train.precision": settled.precision, "train.trunk_cache": settled.trunk_cache}
-    timing = time_epochs(apply(config, values), data, threads)
     head = config.train.head.epochs
     seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / slots
     console.print(

@@ -73,8 +73,8 @@ class Lines:
                 )
         if record.end is not None and (number, 0) not in self._shown:
             self._shown.add((number, 0))
-            done, wanted = len(self._study.ended()), _wanted(self._config, self._study)
-            self.say(f"trial {number} {record.end.value} ({done} of {wanted})")
+            done, of = len(self._study.ended()), wanted(self._config, self._study)
+            self.say(f"trial {number} {record.end.value} ({done} of {of})")
 
     def close(self) -> None: ...
 
@@ -133,7 +133,7 @@ class LiveTable:
     def _summary(self, ended: int) -> str:
         now = time.monotonic()
         run = _epochs_run(self._study)
-        trials = _wanted(self._config, self._study)
+        trials = wanted(self._config, self._study)
         text = f"{ended} of {trials} trials, {run} epochs, {_clock(now - self._started)}"
         left = max(0, self._expected - run)
         if run > self._seen:  # estimated anew at each epoch; between, the clock runs down
@@ -145,9 +145,10 @@ class LiveTable:
         return text
 
 
-def _wanted(config: SearchConfig, study: Study) -> int:
+def wanted(config: SearchConfig, study: Study) -> int:
     """Trials in all, as far as they are known: those that confirm others come last."""
-    return max(config.search.trials, len(study.records))
+    searched = len(study.searched())
+    return max(config.search.trials, searched) + len(study.records) - searched
 
 
 def _epochs_run(study: Study) -> int:

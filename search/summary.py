@@ -14,7 +14,7 @@ from trainer.config import BadInput
 from .begun import begun_study, read_search
 from .config import SearchConfig, redacted, tracking_uri
 from .lock import is_held
-from .progress import Lines, LiveTable, Progress
+from .progress import Lines, LiveTable, Progress, wanted
 from .results import (
     Costs,
     Row,
@@ -198,8 +198,9 @@ def _costs(spent: Costs) -> str:
     hours = f"{spent.cpu_hours:.2f} CPU-hours"
     if spent.gpu_hours:
         hours = f"{spent.gpu_hours:.2f} GPU-hours"
+    trials = f"{spent.trials} trial{'' if spent.trials == 1 else 's'}"
     lines = [
-        f"{spent.trials} trials; {spent.run} epochs trained in {hours}, {spent.forked} forked, "
+        f"{trials}; {spent.run} epochs trained in {hours}, {spent.forked} forked, "
         f"{spent.stopped} not run since ASHA stopped their trials"
     ]
     if spent.read:
@@ -229,7 +230,7 @@ def print_list(storage: Path) -> None:
     console = _console()
     names = sorted(file.parent.name for file in storage.glob("*/search.yaml"))
     if not names:
-        console.print(f"no searches in {storage}")
+        console.print(f"no searches in {storage.absolute()}", soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "state", "trials", "best AP"):
@@ -242,9 +243,11 @@ def print_list(storage: Path) -> None:
             table.add_row(name, error.errors[0], "-", "-")
             continue
         best = winner(rank(config, study.records.values()))
-        ended = f"{len(study.ended())} of {config.search.trials}"
+        ended = f"{len(study.ended())} of {wanted(config, study)}"
         shown = f"{best.map:.3f}" if best and best.map is not None else "-"
-        table.add_row(name, _state(config, study.get("state")), ended, shown)
+        state = _state(config, study.get("state"))
+        state += ", no result" if best is None and state == "done" else ""
+        table.add_row(name, state, ended, shown)
     console.print(table)
 
 
@@ -281,6 +284,6 @@ def _print_status(console: Console, config: SearchConfig) -> None:
     console.print(f"{config.name}: {state}, tracking {redacted(tracking_uri(config.tracking))}")
     console.print(_table(rows, space, state, console.width))
     running = sum(r.end is None and bool(r.reports) for r in study.records.values())
-    wanted = max(config.search.trials, len(study.records))
-    console.print(f"{len(study.ended())} of {wanted} trials ended, {running} under way")
+    of = wanted(config, study)
+    console.print(f"{len(study.ended())} of {of} trials ended, {running} under way")
     console.print(_costs(costs(config, study)))

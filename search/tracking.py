@@ -15,6 +15,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
@@ -188,7 +189,7 @@ class MlflowTracking:
     def _complain(self, error: Exception) -> None:
         if not self._complained:
             self._complained = True
-            reason = redacted((str(error).splitlines() or [""])[0])[:200]
+            reason = shorten(redacted((str(error).splitlines() or [""])[0]), 200)
             log.warning(
                 "MLflow does not take our rows (%s: %s); the search goes on, and they are filled "
                 "in when it does",

@@ -1,6 +1,8 @@
 """What watches a search: MLflow, the progress shown, the disk. None of it can stop the work."""
 
+import contextlib
 import logging
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -52,6 +54,22 @@ class Watchers(tune.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its parts at the start; these stay here
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Have Ctrl+C answered at once. Tune has just set its own handler, which says nothing to us
+        and has trials stop where they are."""
+        ends = signal.getsignal(signal.SIGINT)
+
+        def answer(number: int, frame: Any) -> None:
+            with contextlib.suppress(Exception):  # a closed terminal
+                self._progress.say(
+                    "stopping its trials, which may take half a minute; the same line continues"
+                )
+            if callable(ends):
+                ends(number, frame)
+
+        with contextlib.suppress(ValueError):  # not in the main thread: its owner minds signals
+            signal.signal(signal.SIGINT, answer)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self._tell(trial)

@@ -6,7 +6,7 @@ Each epoch is scored by hotcoco, which gives the bits of pycocotools in a hundre
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from torch import Tensor
 
 from .data.batches import Outputs
 from .data.canvas import letterbox, scales
-from .data.dataset import Split
+from .data.dataset import Picture, Split
 from .model.detectors import Detector
+from .model.heads import Detect
 from .precision import autocast
 
 FIGURES = (
@@ -130,7 +132,7 @@ def detect(
     """
     detector.eval()
     where = detector.mean.device
-    results = []
+    results: list[dict[str, Any]] = []
     for start in range(0, len(split.pictures), batch_size):
         on_step()
         pictures = split.pictures[start : start + batch_size]
@@ -140,32 +142,40 @@ def detect(
         with autocast(where, precision):
             detections = detector(batch.to(where), frozen=frozen)
         for picture, own in zip(pictures, detections, strict=True):
-            boxes = own["boxes"].cpu().numpy().astype(np.float64)
-            across, down = scales(picture.width, picture.height, canvases.shape[1])
-            for box, label, certainty in zip(
-                to_xywh(boxes / [across, down, across, down], picture.width, picture.height),
-                own["labels"].tolist(),
-                own["scores"].tolist(),
-                strict=True,
-            ):
-                results.append(
-                    {
-                        "image_id": picture.id,
-                        "category_id": split.categories[label - 1].id,
-                        "bbox": box.tolist(),
-                        "score": certainty,
-                    }
-                )
+            results += _in_coco(own, picture, split, canvases.shape[1])
     return results
 
 
-def measure(detector: Detector, split: Split, size: int) -> tuple[Metrics, list[dict[str, Any]]]:
-    """Final figures of a detector, with its detections: fp32, one picture at a time."""
+@torch.no_grad()
+def measure(found_in: Detect, split: Split, size: int) -> tuple[Metrics, list[dict[str, Any]]]:
+    """Final figures of what an export of any format detects, with its detections: fp32, one picture
+    at a time."""
     results: list[dict[str, Any]] = []
     for picture in split.pictures:
-        alone = Split(split.name, (picture,), split.categories)
-        results += detect(detector, alone, letterbox(picture, size)[None])
+        pixels = torch.from_numpy(letterbox(picture, size))[None].permute(0, 3, 1, 2)
+        (own,) = found_in(pixels)
+        results += _in_coco(own, picture, split, size)
     return score_finally(split, results), results
+
+
+def _in_coco(
+    found: dict[str, Tensor], picture: Picture, split: Split, size: int
+) -> Iterator[dict[str, Any]]:
+    """A picture's detections on its canvas in COCO's result format."""
+    across, down = scales(picture.width, picture.height, size)
+    corners = found["boxes"].cpu().numpy().astype(np.float64) / [across, down, across, down]
+    for box, label, certainty in zip(
+        to_xywh(corners, picture.width, picture.height),
+        found["labels"].tolist(),
+        found["scores"].tolist(),
+        strict=True,
+    ):
+        yield {
+            "image_id": picture.id,
+            "category_id": split.categories[label - 1].id,
+            "bbox": box.tolist(),
+            "score": certainty,
+        }
 
 
 def to_xywh(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:

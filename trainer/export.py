@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from .checkpoint import Damaged, load, load_trained_state, write_whole
 from .config import BadInput, TrainConfig
@@ -16,10 +16,11 @@ from .data.dataset import Category, Split
 from .evaluate import Metrics
 from .model.backbones import Pixels
 from .model.detectors import Detector, build, rebuild
+from .model.heads import Detect
 from .model.weights import SPEC, WEIGHTS
 from .operating_point import DEFAULT
 from .portable import open_portable
-from .predict import Box, Detect, draw, predict
+from .predict import Box, draw, predict
 
 METRICS = "metrics.json"
 FORMAT = 1
@@ -63,7 +64,8 @@ def export(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     tensors = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
-    save_file(tensors, part / WEIGHTS)
+    # by itself safetensors writes a file that no other account may read
+    (part / WEIGHTS).write_bytes(save(tensors))
     spec = {
         "format": FORMAT,
         **config.model_dump(mode="json"),

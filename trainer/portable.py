@@ -22,8 +22,7 @@ from .data.canvas import letterbox
 from .data.dataset import Picture
 from .graph import Graph, as_graph
 from .model.detectors import Detector
-from .model.heads import DETECTIONS, SCORE_THRESHOLD, Detections
-from .predict import Detect
+from .model.heads import DETECTIONS, SCORE_THRESHOLD, Detect, Detections
 
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
 COMPARED = 32

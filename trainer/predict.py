@@ -1,23 +1,20 @@
 """Detection on any pictures with an export, and pictures with the boxes drawn."""
 
 import glob
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
-from torch import Tensor
 
 from .config import BadInput
 from .data.canvas import to_canvas
 from .data.dataset import Category
 from .evaluate import to_xywh
-from .model.heads import Detections
+from .model.heads import Detect
 
-Detect = Callable[[Tensor], Detections]
-"""Something that detects as a `Detector` in eval mode: uint8 pictures (N, 3, S, S) in."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 SMALL = 480
 """Pixels; a picture whose longer side has fewer is drawn enlarged, so that names can be read."""

@@ -226,7 +226,7 @@ ROWS: list[tuple[str, str, Spoil, dict[str, Any]]] = [
         "B26 bbox",
         "field-missing",
         edit(lambda c: c["annotations"][7].pop("bbox")),
-        {"detail": "annotations number 7 has no bbox"},
+        {"detail": "annotations[7] (id 7) has no bbox"},
     ),
     (
         "B26 category_id",
@@ -239,7 +239,7 @@ ROWS: list[tuple[str, str, Spoil, dict[str, Any]]] = [
         "B26 id",
         "field-missing",
         edit(lambda c: c["images"][3].pop("id")),
-        {"detail": "images number 3 has no id"},
+        {"detail": "images[3] has no id"},
     ),
     ("B26 name", "field-missing", edit(lambda c: c["categories"][1].pop("name")), {}),
     ("B26 type", "field-malformed", with_image(id="three"), {}),

@@ -178,7 +178,7 @@ def test_the_default_needs_no_file(capsys: Captured) -> None:
 def test_list_of_an_empty_folder_is_no_error(capsys: Captured) -> None:
     Path("empty").mkdir()
     assert main(["list", "--storage", "empty"]) == 0
-    assert capsys.readouterr().out == "no searches in empty\n"
+    assert capsys.readouterr().out == f"no searches in {Path('empty').absolute()}\n"
     assert main(["list"]) == 0
     assert not list(Path("empty").iterdir()) and not Path("searches").exists()
 

@@ -78,6 +78,16 @@ def test_clean_leaves_the_record_and_the_winner(make_search: Make, make_record: 
     }
 
 
+def test_a_file_that_forks_share_is_freed_once(make_search: Make, make_record: Make) -> None:
+    config = make_search()
+    study = searched(config, make_record, {0: 0.1, 1: 0.2}, running=2)
+    phase = config.folder / "phases" / "a" / "best.pt"
+    phase.parent.mkdir(parents=True)
+    phase.hardlink_to(config.folder / "trials" / "0" / "best.pt")
+    assert clean(config, study) == 800  # as without it
+    assert not phase.exists()
+
+
 def test_a_search_that_runs_is_not_cleaned(make_search: Make) -> None:
     config = make_search()
     study = open_study(config.folder, config.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.lock import Busy, is_held, locked
+from trainer.config import BadInput
 
 FOLDER = Path("searches/cells")
 
@@ -47,3 +48,10 @@ def test_a_killed_driver_holds_nothing(tmp_path: Path) -> None:
 def test_asking_makes_nothing() -> None:
     assert not is_held(FOLDER)
     assert not FOLDER.exists()
+
+
+def test_a_place_that_can_be_no_folder_is_bad_input() -> None:
+    Path("file").touch()
+    with pytest.raises(BadInput) as told, locked(Path("file") / "search"):
+        pass
+    assert told.value.errors == ["storage: file/search cannot be made (Not a directory)"]

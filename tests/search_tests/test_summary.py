@@ -46,7 +46,7 @@ def test_a_winner_is_printed_with_its_figures_and_what_is_next(
     summary.print_result(trained.result)
     out = capsys.readouterr().out
     assert re.search(
-        r"1 trials; 2 epochs trained in \d\.\d\d CPU-hours, 0 forked, 0 not run since ASHA", out
+        r"1 trial; 2 epochs trained in \d\.\d\d CPU-hours, 0 forked, 0 not run since ASHA", out
     )
     assert "Winner: trial #0 as written" in out
     figure = trained.result.metrics["val"]["figures"]["map"]
@@ -87,7 +87,7 @@ def test_an_interrupted_search_says_how_to_go_on(
 
 def test_a_list_of_nothing_says_so(capsys: Captured) -> None:
     summary.print_list(Path("searches"))
-    assert capsys.readouterr().out == "no searches in searches\n"
+    assert capsys.readouterr().out == f"no searches in {Path('searches').absolute()}\n"
 
 
 def test_a_list_has_a_line_a_search(trained: Trained, capsys: Captured) -> None:

@@ -44,8 +44,12 @@ CODES = {
     # the annotation files
     "file-missing": _error("no such file or folder", "correct the path"),
     "file-unreadable": _error("cannot be read as annotations", "mend or export it again"),
-    "field-missing": _error("entries without a field they need", "add it"),
-    "field-malformed": _error("fields of the wrong type", "write ids as whole numbers"),
+    "field-missing": _error(
+        "entries without a field they need", "add it; the rest of the split is checked then"
+    ),
+    "field-malformed": _error(
+        "fields of the wrong type", "write ids as whole numbers; the rest is checked then"
+    ),
     "path-outside": _error(
         "file names that lead out of the picture folder (absolute, .., a URL)",
         "put the pictures below one folder and name them relative to it",

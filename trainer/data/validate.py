@@ -89,13 +89,13 @@ def _has_fields(records: Records, findings: Findings) -> bool:
     for part, wanted in NEEDED.items():
         items = getattr(records, part)
         lacking = (
-            Place(detail=f"{CALLED[part]} number {i} has no {' and no '.join(gone)}")
+            Place(detail=f"{_entry(part, i, item)} has no {' and no '.join(gone)}")
             for i, item in enumerate(items)
             if (gone := [name for name in wanted if getattr(item, name) is UNSET])
         )
         findings.add("field-missing", records.name, records.source, lacking)
         wrong = (
-            Place(detail=f"{CALLED[part]} number {i}: {name} is {value!r:.60}")
+            Place(detail=f"{_entry(part, i, item)}: {name} is {value!r:.60}")
             for name in IDS[part]
             for i, item in enumerate(items)
             if not _is_id(value := getattr(item, name))
@@ -104,19 +104,25 @@ def _has_fields(records: Records, findings: Findings) -> bool:
         )
         findings.add("field-malformed", records.name, records.source, wrong)
     unnamed = (
-        Place(detail=f"images number {i}: file_name is {image.file_name!r:.60}")
+        Place(detail=f"images[{i}]: file_name is {image.file_name!r:.60}")
         for i, image in enumerate(records.images)
         if image.file_name is not UNSET
         and not (isinstance(image.file_name, str) and image.file_name)
     )
     findings.add("field-malformed", records.name, records.source, unnamed)
     nameless = (
-        Place(detail=f"categories number {i}: name is {category.name!r:.60}")
+        Place(detail=f"categories[{i}]: name is {category.name!r:.60}")
         for i, category in enumerate(records.categories)
         if category.name is not UNSET and not isinstance(category.name, str)
     )
     findings.add("field-malformed", records.name, records.source, nameless)
     return len(findings.found) == before
+
+
+def _entry(part: str, i: int, item: Any) -> str:
+    """An entry as its file has it: by its place, counted from 0, and by its id where it has one."""
+    named = f" (id {item.id})" if _is_id(item.id) else ""
+    return f"{CALLED[part]}[{i}]{named}"
 
 
 def _is_id(value: Any) -> bool:

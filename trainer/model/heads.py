@@ -7,6 +7,7 @@ has an output for 0, the background, it is trained to be low and never detected.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ DETECTIONS = 100
 Features = OrderedDict[str, Tensor]
 Targets = list[dict[str, Tensor]]
 Detections = list[dict[str, Tensor]]
+Detect = Callable[[Tensor], Detections]
+"""Something that detects as a `Detector` in eval mode: uint8 pictures (N, 3, S, S) in."""
 
 
 class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
