@@ -1,6 +1,7 @@
 """The study as a Tune scheduler: a report is recorded, then judged by ASHA."""
 
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ NODE_LOST = ("node has died", "node was terminated", "owner has died", "unavaila
 process has died`."""
 MEMORY_USER = re.compile(r"^(\d+)\s+[\d.]+\s+ray::ImplicitFunc", re.MULTILINE)
 """The first trial in Ray's list of the processes that hold the most memory: its process id."""
+START_SECONDS = 60.0
+"""A worker that takes longer to start will not."""
 ENDED = (Trial.TERMINATED, Trial.ERROR)
 
 
@@ -32,6 +35,8 @@ class StudyScheduler(FIFOScheduler):
         self._asha = asha
         self._epochs = epochs
         self._live: list[Trial] = []
+        self._since: dict[str, float] = {}
+        """Since when each trial waits that does, by Tune's id."""
         self._suspects: Counter[int] = Counter()
         """Times that Ray ended a trial for memory before its worker was known."""
 
@@ -42,15 +47,24 @@ class StudyScheduler(FIFOScheduler):
         self._live.append(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The first that waits. Also fails those that Tune gave up without telling anybody, since
-        the worker they were to take over from another trial could not be used again."""
+        """The trial for the next worker, a free one if there is any: the first that is new.
+
+        Those that waited before have a worker on its way each, which Tune would end to give them
+        the free one, so that there were ever fewer. Also fails trials that Tune gave up without
+        telling anybody, since the worker they were to take over could not be used again.
+        """
         given_up = [trial for trial in self._live if trial.status == Trial.ERROR]
         # Tune's own way looks at every trial there ever was, many times a second
         self._live = [trial for trial in self._live if trial.status not in ENDED]
         for trial in given_up:
             self.on_trial_error(tune_controller, trial)
             tune_controller.search_alg.on_trial_complete(trial.trial_id, error=True)
-        return next((trial for trial in self._live if trial.status == Trial.PENDING), None)
+        waiting = [trial for trial in self._live if trial.status == Trial.PENDING]
+        before, now = self._since, time.monotonic()
+        self._since = {trial.trial_id: before.get(trial.trial_id, now) for trial in waiting}
+        late = [t for t in waiting if now - self._since[t.trial_id] > START_SECONDS]
+        new = [trial for trial in waiting if trial.trial_id not in before]
+        return next(iter((*late, *new, *waiting)), None)
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
         """A worker died. Memory would be as short the next time; a node is another's fault."""

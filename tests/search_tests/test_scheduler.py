@@ -194,6 +194,21 @@ def test_what_waits_runs_in_its_order() -> None:
     assert scheduler.choose_trial_to_run(tune) is None
 
 
+def test_a_free_worker_is_for_a_trial_that_has_none_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
+    starting, new = RayTrial(0), RayTrial(1)
+    scheduler.on_trial_add(tune, starting)
+    assert scheduler.choose_trial_to_run(tune) is starting
+    scheduler.on_trial_add(tune, new)
+    assert scheduler.choose_trial_to_run(tune) is new
+    assert scheduler.choose_trial_to_run(tune) is starting  # nobody else wants what is free
+    monkeypatch.setattr("search.scheduler.START_SECONDS", 0.0)
+    scheduler.on_trial_add(tune, RayTrial(2))
+    assert scheduler.choose_trial_to_run(tune) is starting  # its worker never came
+
+
 def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
     scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
     silent, failed = RayTrial(0), RayTrial(1)
