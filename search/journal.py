@@ -1,6 +1,7 @@
 """The file of a search's study: Optuna's journal, of which the driver writes whole steps."""
 
 import contextlib
+import os
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -42,8 +43,8 @@ class _Lock(BaseJournalFileLock):
 
 class Journal(JournalFileBackend):
     """Optuna's journal file, which can write several logs in one go: it waits for the disk each
-    time. A full disk leaves no half line, which nothing could follow; what found no room is written
-    with the next log."""
+    time. A full disk leaves nothing of them, for nothing could follow a half line; what found no
+    room is written with the next log."""
 
     def __init__(self, file: str) -> None:
         self._held = _Lock(JournalFileSymlinkLock(file))
@@ -86,11 +87,16 @@ class Journal(JournalFileBackend):
     def _write(self) -> None:
         if not self._waiting:
             return
+        self._held.acquire()
         try:
-            super().append_logs(self._waiting)
-        except OSError:
-            cut_torn_line(Path(self._file_path))
-            raise
+            size = os.stat(self._file_path).st_size
+            try:
+                super().append_logs(self._waiting)
+            except OSError:
+                os.truncate(self._file_path, size)  # all of them are written with the next
+                raise
+        finally:
+            self._held.release()
         if self._replayed:  # let Optuna's class go by what it need not give out again
             for _ in super().read_logs(self._read):
                 pass

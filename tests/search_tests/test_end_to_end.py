@@ -43,7 +43,7 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Searched:
-    """A search of three trials, the same line again, a fourth trial, and the best one confirmed."""
+    """A search of three trials, the same line again, then a fourth trial and the best confirmed."""
 
     config: SearchConfig
     first: SearchResult
@@ -53,10 +53,9 @@ class Searched:
     between: dict[int, TrialRecord]
     """The record after it."""
     refusal: list[str]
-    extended: SearchResult
     winner: Path
-    """What was exported then."""
-    confirmed: SearchResult
+    """What was exported at first."""
+    extended: SearchResult
     study: Study
     runs: dict[int, Run]
     parent: Run
@@ -114,13 +113,9 @@ def searched(
         with pytest.raises(BadInput) as refused:
             override(raw, "train.unfreeze.lr", 2e-3)
             run(resolve(raw, place))
-        more = config.model_copy(update={"search": config.search.model_copy(update={"trials": 4})})
-        extended, _ = searching(more)
         keep = shutil.copytree(config.folder / "winner", place / "winner")
-        confirm = Confirm(top=1, seeds=1)
-        confirmed, _ = searching(
-            more.model_copy(update={"search": more.search.model_copy(update={"confirm": confirm})})
-        )
+        more = config.search.model_copy(update={"trials": 4, "confirm": Confirm(top=1, seeds=1)})
+        extended, _ = searching(config.model_copy(update={"search": more}))
         study = read_study(config.folder, config.name)
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("small")
@@ -138,9 +133,8 @@ def searched(
         out.getvalue(),
         between,
         refused.value.errors,
-        extended,
         keep,
-        confirmed,
+        extended,
         study,
         trials,
         parent,
@@ -196,7 +190,8 @@ def test_the_head_was_trained_once_and_the_others_took_it_over(searched: Searche
     filed = [load(file)["reports"] for file in searched.config.folder.glob("phases/*/last.pt")]
     assert [len(reports) for reports in filed].count(1) == 2
     assert searched.extended.costs.forked == 3
-    assert searched.extended.costs.run == 1 + sum(len(r.reports) - 1 for r in [first, *others])
+    own = 1 + sum(len(r.reports) - 1 for r in [first, *others])
+    assert searched.extended.costs.run == own + len(searched.study.records[4].reports)
 
 
 def test_who_was_stopped_follows_from_the_reports_in_their_order(searched: Searched) -> None:
@@ -307,11 +302,12 @@ def test_trial_0_is_the_configuration_as_written_and_trial_1_all_unfrozen(
 
 
 def test_the_winner_is_of_those_that_were_given_the_most_epochs(searched: Searched) -> None:
-    assert searched.extended.winner is not None
-    best = searched.extended.winner.record
-    assert searched.extended.winner.rung == max(row.rung for row in searched.extended.rows)
+    result = searched.first
+    assert result.winner is not None
+    best = result.winner.record
+    assert result.winner.rung == max(row.rung for row in result.rows)
     assert best.best is not None
-    assert best.best.map == max(row.map or 0.0 for row in searched.extended.rows if row.rung == 1)
+    assert best.best.map == max(row.map or 0.0 for row in result.rows if row.rung == 1)
 
 
 def test_the_winners_figures_come_out_again(
@@ -320,15 +316,15 @@ def test_the_winners_figures_come_out_again(
     model = tmp_path / "model"
     shutil.copytree(searched.winner, model)
     kept = json.loads((model / "metrics.json").read_text())
-    assert searched.extended.winner is not None
-    record = searched.extended.winner.record
+    assert searched.first.winner is not None
+    record = searched.first.winner.record
     assert record.best is not None
     assert kept["of"] == {"trial": record.number, "epoch": record.best.epoch}
     assert load_export(model)[1].config.train == searched.trained(record.number).train
     found = evaluate_model(str(model), tiny_data.train.parent, "val", tmp_path, None)
     assert found["figures"] == pytest.approx(kept["val"]["figures"], abs=1e-4)
     assert found["figures"]["mar_100"] > 0
-    assert searched.extended.metrics == kept
+    assert searched.first.metrics == kept
 
 
 def test_the_folder_holds_what_it_should(searched: Searched) -> None:
@@ -368,7 +364,7 @@ def test_the_same_line_again_shows_the_result_and_runs_nothing(searched: Searche
 
 
 def test_more_trials_extend_it(searched: Searched) -> None:
-    assert len(searched.first.rows) == 3 and len(searched.extended.rows) == 4
+    assert len(searched.first.rows) == 3 and len(searched.extended.rows) == 5
     for number, before in searched.between.items():
         after = searched.study.records[number]
         assert (after.reports, after.times, after.end) == (
@@ -379,17 +375,17 @@ def test_more_trials_extend_it(searched: Searched) -> None:
 
 
 def test_the_best_is_confirmed_with_another_seed(searched: Searched) -> None:
-    assert searched.extended.winner is not None and searched.confirmed.winner is not None
-    before, row = searched.extended.winner.record, searched.confirmed.winner
-    again = searched.study.records[4]
-    assert row.record.number == before.number == again.confirms
+    row, again = searched.extended.winner, searched.study.records[4]
+    assert row is not None and again.confirms is not None
+    before = searched.study.records[again.confirms]
+    assert row.record.number == before.number
     assert (again.end, again.seed) == (End.FINISHED, searched.config.train.seed + 1)
     assert again.parameters == before.parameters
     assert not any(report.forked for report in again.reports.values())  # a head of its own
     assert again.best is not None and before.best is not None
     assert again.reports[1].map != before.reports[1].map
     assert row.mean == pytest.approx((again.best.map + before.best.map) / 2)
-    assert searched.confirmed.metrics["of"]["trial"] == row.best_run.number
+    assert searched.extended.metrics["of"]["trial"] == row.best_run.number
     assert searched.runs[4].data.tags["unfreeze.origin"] == f"confirms #{before.number}"
 
 

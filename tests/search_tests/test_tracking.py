@@ -288,7 +288,8 @@ def test_what_is_never_taken_holds_up_nothing_else(
     monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
     tracker = MlflowTracking(store, reviewed, "refused", FOLDER, described)
-    assert tracker.close(5) is False
+    monkeypatch.setattr(tracking, "UNKNOWN_SECONDS", 1.0)
+    assert tracker.close(2) is False
     parent, trials = runs_of(store, "refused")
     assert parent.info.status == "FINISHED"
     assert trials.keys() == reviewed.records.keys()

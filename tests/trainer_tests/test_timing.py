@@ -54,6 +54,7 @@ def test_a_measurement_decides(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(outputs_folder().glob("*"))
+    monkeypatch.setattr(timing, "ROUNDS", 1)
     monkeypatch.setattr(timing, "GAIN", 0.0)
     assert choose_trunk_cache(tiny_config(AUTO), tiny, 1).setting == 4
     monkeypatch.setattr(timing, "GAIN", 1000.0)

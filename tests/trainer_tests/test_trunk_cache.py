@@ -103,12 +103,14 @@ def losses(
     [
         ({"backbone": "tf_efficientnet_lite0"}, (0, 1, 2, 3, 4)),
         ({"backbone": "resnet18"}, (0, 3)),
-        ({"backbone": "vgg16_bn"}, (0, 2)),
+        pytest.param({"backbone": "vgg16_bn"}, (0, 2), marks=pytest.mark.slow),
         ({"backbone": "inception_v4"}, (1,)),
         ({"backbone": "convnext_tiny", "detector": "fcos"}, (0, 2)),
         ({"backbone": "resnet18", "detector": "faster_rcnn"}, (1,)),
         ({"backbone": "resnet18", "detector": "ssd"}, (1,)),
-        ({"detector": "fasterrcnn_mobilenet_v3_large_320_fpn"}, (0, 1)),
+        pytest.param(
+            {"detector": "fasterrcnn_mobilenet_v3_large_320_fpn"}, (0, 1), marks=pytest.mark.slow
+        ),
         ({"detector": "ssdlite320_mobilenet_v3_large"}, (0, 2)),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else None,

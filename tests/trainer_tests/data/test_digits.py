@@ -12,15 +12,16 @@ import pytest
 from PIL import Image
 
 from trainer.data import digits
+from trainer.data.canvas import cache_folder
 from trainer.data.digits import make_digits
 
 SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder() -> Path:
     # passes its own check of the digest
-    return make_digits(tmp_path_factory.mktemp("cache"))
+    return make_digits(cache_folder())
 
 
 @pytest.fixture(scope="module")
