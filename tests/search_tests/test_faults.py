@@ -257,12 +257,12 @@ def test_the_journals_last_line_is_torn(faulty: Make, tiny_data: Data) -> None:
 def test_the_disk_is_full(faulty: Make, tiny_data: Data, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(small)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=800m", "tmpfs", str(small)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:
         filler = small / "filler"
-        filler.write_bytes(bytes(185 << 20))
+        filler.write_bytes(bytes(785 << 20))
         search = faulty(storage=str(small))
         search.start()
         assert search.wait() == 1, search.out
