@@ -367,7 +367,7 @@ ALL_ON = {
     "changes",
     [
         {"model.detector": "fcos", "train.optimizer": "sgd"},
-        {"model.detector": "ssd"},
+        pytest.param({"model.detector": "ssd"}, marks=pytest.mark.slow),
         {"model.detector": "ssdlite320_mobilenet_v3_large", "train.unfreeze.drop_path": 0.0},
         pytest.param({"model.detector": "faster_rcnn"}, marks=pytest.mark.slow),
     ],

@@ -31,7 +31,6 @@ EVERYDAY = [
     *(("retinanet", backbone) for backbone in TESTED),
     *((detector, LITE0) for detector in get_args(NewDetector)[1:]),
     ("ssdlite320_mobilenet_v3_large", ""),
-    ("retinanet_resnet50_fpn_v2", ""),
 ]
 REST = [
     *(pair for pair in product(get_args(NewDetector)[1:], TESTED) if pair[1] != LITE0),
