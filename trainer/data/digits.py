@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 from PIL import Image
 
 DIGEST = "b2d65746becd2acfd403c7882377083e34fce1e9271a1080f3f5173b0556572e"
@@ -200,12 +201,13 @@ def _place(
     generator: Generator, picture: Image.Image, mask: Image.Image, taken: list[Box]
 ) -> tuple[Box, tuple[int, int]] | None:
     """A free place where the digit can be read, and the tint it needs there; None: found none."""
+    levels = np.asarray(picture.convert("L"))
     for _ in range(TRIES):
         x = _between(generator, 0, SIDE - mask.width)
         y = _between(generator, 0, SIDE - mask.height)
         box = (x, y, x + mask.width, y + mask.height)
         if all(_overlap(box, other) <= OVERLAP for other in taken):
-            tint = _tint(picture.crop(box))
+            tint = _tint(levels[y : box[3], x : box[2]])
             if tint is not None:
                 return box, tint
     return None
@@ -218,9 +220,8 @@ def _overlap(a: Box, b: Box) -> float:
     return width * height / min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
 
 
-def _tint(behind: Image.Image) -> tuple[int, int] | None:
+def _tint(levels: NDArray[np.uint8]) -> tuple[int, int] | None:
     """Least and largest red, green, blue that stand out; None: dark and bright lie behind."""
-    levels = np.asarray(behind.convert("L"))
     enough = levels.size * 5 // 6
     if np.count_nonzero(levels < 130) > enough:
         return BRIGHT
