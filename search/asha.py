@@ -57,8 +57,7 @@ def stops(
     limit = cutoff(others, asha.reduction_factor)
     if limit is None:
         return False
-    so_far = trial.best_until(trial.unfreeze_epoch) if trial.unfreeze_epoch else None
-    own = max(report.map, so_far or 0.0)
+    own = trial.best_with(report)
     return own < limit or own <= 0
 
 

@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         for line in error.errors:
             print(line, file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         if error.errno not in {EACCES, EPERM, EROFS, ENOSPC, EDQUOT}:
             raise
         print(f"{error.filename or 'disk'}: {error.strerror}", file=sys.stderr)

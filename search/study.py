@@ -109,6 +109,11 @@ class TrialRecord:
             return None
         return max(r.map for r in self.reports.values() if 1 <= r.unfreeze_epoch <= unfreeze_epoch)
 
+    def best_with(self, report: EpochReport) -> float:
+        """Best AP of the unfreeze epochs up to this one, which is not recorded yet."""
+        so_far = self.best_until(self.unfreeze_epoch) if self.unfreeze_epoch else None
+        return max(report.map, so_far or 0.0)
+
 
 class Study:
     """An Optuna study with the project's own rules about what is written when."""
@@ -219,9 +224,8 @@ class Study:
         with self.together():
             self.storage.set_trial_user_attr(self._ids[number], f"epoch {report.epoch}", content)
             if report.unfreeze_epoch:
-                so_far = record.best_until(record.unfreeze_epoch) if record.unfreeze_epoch else None
                 self.storage.set_trial_intermediate_value(
-                    self._ids[number], report.unfreeze_epoch, max(report.map, so_far or 0.0)
+                    self._ids[number], report.unfreeze_epoch, record.best_with(report)
                 )
         record.times[report.epoch] = now  # first: who reads a report reads its time
         record.reports[report.epoch] = report

@@ -39,8 +39,9 @@ def _forward(module: nn.Conv2d, plain: Callable[[Tensor], Tensor], features: Ten
         return plain(features)
     is_bf16 = features.dtype is torch.bfloat16
     slow = is_bf16 and module.weight.requires_grad and _is_slow(module)
+    autocast = torch.is_autocast_enabled("cpu")
     wrong = (
-        (is_bf16 or torch.is_autocast_enabled("cpu"))
+        (torch.get_autocast_dtype("cpu") is torch.bfloat16 if autocast else is_bf16)
         and (module.weight.requires_grad or features.requires_grad)
         and min(features.shape[-2:]) < _reach(module)
     )
