@@ -6,8 +6,9 @@ BIN := .venv/bin
 search: venv
 	$(BIN)/unfreeze search
 
+# side by side, a file in one process: what its tests share is made once
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow-tests: venv
 	$(BIN)/python -m pytest -m slow
