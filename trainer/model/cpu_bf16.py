@@ -1,31 +1,46 @@
-"""Convolutions whose bf16 gradients a CPU is slow at, or wrong: they train in fp32.
+"""What a CPU is slow at in bf16, or gets wrong, computed in another way.
 
-Slow: for depthwise ones oneDNN takes 3 to 6 times as long for the weights' gradient of a 5x5 kernel
-in bf16 as in fp32, and 20 times for the input's gradient of a stride of 2; for the rest bf16 is the
-faster. A step of lite0 with three open stages takes 0.63 of the time so.
+Figures are of torch 2.14.1 on a core with AVX512-bf16. A step of lite0 with everything unfrozen
+takes 0.8 of the time so, in the head phase 0.9 (`benchmarks/step.py` on either side, in turns).
 
-Wrong: on a map smaller than the stride or the padding (the pyramid's last level on a canvas of
-64 px) both gradients hold numbers of any size: 28 of 30 times with torch 2.14.1.
+Slow: of a depthwise convolution the weights' gradient takes oneDNN 7 to 100 times as long for a
+kernel of 5x5 or 7x7 as for one of 3x3, of which the larger is put together; the input's gradient
+20 times as long for a stride of 2 as in fp32. GroupNorm takes 2 to 3 times as long as in fp32.
+
+Wrong: on a map smaller than a convolution's stride or padding (the pyramid's last level on a canvas
+of 64 px) both gradients hold numbers of any size, 28 of 30 times: these are computed in fp32.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+Plain = Callable[[Tensor], Tensor]
 
 
-def train_in_fp32(detector: nn.Module) -> None:
-    """Let these among a detector's convolutions compute in fp32 where they are trained in bf16 on a
-    CPU; nothing else changes."""
+def work_around(detector: nn.Module) -> None:
+    """Let a detector's modules do all this where they are trained in bf16 on a CPU; nothing else
+    changes."""
     for module in detector.modules():
         if isinstance(module, nn.Conv2d) and (_is_slow(module) or _reach(module) > 1):
-            module.forward = partial(_forward, module, module.forward)  # type: ignore[method-assign]
+            module.forward = partial(_convolve, module, module.forward)  # type: ignore[method-assign]
+        elif isinstance(module, nn.GroupNorm):
+            module.forward = partial(_normalize, module.forward)  # type: ignore[method-assign]
 
 
 def _is_slow(module: nn.Conv2d) -> bool:
-    depthwise = 1 < module.groups == module.in_channels
-    return depthwise and (max(module.kernel_size) > 3 or max(module.stride) > 1)
+    depthwise = 1 < module.groups == module.in_channels == module.out_channels
+    usual = module.padding_mode == "zeros" and set(module.dilation) == {1}
+    if not (depthwise and usual and type(module) in (nn.Conv2d, Conv2dSame)):
+        return False
+    square = len(set(module.kernel_size)) == 1 and not isinstance(module.padding, str)
+    return square and (module.kernel_size[0] > 3 or max(module.stride) > 1)
 
 
 def _reach(module: nn.Conv2d) -> int:
@@ -34,18 +49,102 @@ def _reach(module: nn.Conv2d) -> int:
     return max(*module.stride, *padding) if max(module.kernel_size) > 1 else 1
 
 
-def _forward(module: nn.Conv2d, plain: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+def _trains_in_bf16(features: Tensor) -> bool:
     if features.device.type != "cpu" or not torch.is_grad_enabled():
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return features.dtype is torch.bfloat16
+
+
+def _convolve(module: nn.Conv2d, plain: Plain, features: Tensor) -> Tensor:
+    trained = module.weight.requires_grad or features.requires_grad
+    if not (trained and _trains_in_bf16(features)):
         return plain(features)
-    is_bf16 = features.dtype is torch.bfloat16
-    slow = is_bf16 and module.weight.requires_grad and _is_slow(module)
-    autocast = torch.is_autocast_enabled("cpu")
-    wrong = (
-        (torch.get_autocast_dtype("cpu") is torch.bfloat16 if autocast else is_bf16)
-        and (module.weight.requires_grad or features.requires_grad)
-        and min(features.shape[-2:]) < _reach(module)
-    )
-    if not slow and not wrong:
+    if min(features.shape[-2:]) < _reach(module):
+        with torch.autocast("cpu", enabled=False):
+            return plain(features.float()).to(torch.bfloat16)
+    if not _is_slow(module):
         return plain(features)
+    if isinstance(module, Conv2dSame):
+        features = pad_same(features, list(module.kernel_size), list(module.stride))
     with torch.autocast("cpu", enabled=False):
-        return plain(features.float()).to(torch.bfloat16)
+        bf16 = partial(Tensor.to, dtype=torch.bfloat16)
+        outcome: Tensor = _Depthwise.apply(
+            bf16(features), bf16(module.weight), list(module.stride), list(module.padding)
+        )
+        return outcome if module.bias is None else outcome + bf16(module.bias)[:, None, None]
+
+
+def _normalize(plain: Plain, features: Tensor) -> Tensor:
+    if not _trains_in_bf16(features):
+        return plain(features)
+    return plain(features.float()).to(torch.bfloat16)
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution of bf16 (N, C, H, W) with square kernels (C, 1, k, k)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, stride: list[int], padding: list[int]
+    ) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(features, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        parts = (gradients[0], *ctx.saved_tensors, ctx.stride, ctx.padding)
+        of_features, of_weight, *_ = ctx.needs_input_grad
+        return (
+            _of_features(*parts) if of_features else None,
+            _of_weight(*parts) if of_weight else None,
+            None,
+            None,
+        )
+
+
+def _of_features(
+    gradient: Tensor, features: Tensor, weight: Tensor, stride: list[int], padding: list[int]
+) -> Tensor:
+    if max(stride) == 1:
+        return _backward(gradient, features, weight, stride, padding, 0)
+    shape_only = torch.empty_like(features, dtype=torch.float32)
+    found = _backward(gradient.float(), shape_only, weight.float(), stride, padding, 0)
+    return found.to(features.dtype)
+
+
+def _of_weight(
+    gradient: Tensor, features: Tensor, weight: Tensor, stride: list[int], padding: list[int]
+) -> Tensor:
+    size = weight.shape[-1]
+    if size <= 3:
+        return _backward(gradient, features, weight, stride, padding, 1)
+    features = F.pad(features, [padding[1], padding[1], padding[0], padding[0]])
+    # how far the first taps of a piece reach over the map, and its two others
+    height, width = (s * (n - 1) + 3 for s, n in zip(stride, gradient.shape[-2:], strict=True))
+    found = torch.empty_like(weight)
+    starts = sorted({*range(0, size - 2, 3), size - 3})  # the last two may overlap
+    for y in starts:
+        for x in starts:
+            seen = features[:, :, y : y + height, x : x + width]
+            piece = weight[:, :, y : y + 3, x : x + 3]
+            found[:, :, y : y + 3, x : x + 3] = _backward(gradient, seen, piece, stride, [0, 0], 1)
+    return found
+
+
+def _backward(
+    gradient: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    which: int,
+) -> Tensor:
+    """The gradient of the features (0) or of the weights (1)."""
+    steps = (stride, padding, [1, 1], False, [0, 0], len(weight))  # and no dilation, not transposed
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradient, features, weight, None, *steps, [which == 0, which == 1, False]
+    )[which]
+    return found

@@ -24,7 +24,7 @@ from . import backbones, coco
 from . import weights as files
 from .backbones import Backbone, Pixels
 from .chain import FrozenOutputs
-from .cpu_bf16 import train_in_fp32
+from .cpu_bf16 import work_around
 from .heads import (
     Detections,
     FasterRCNNFromPyramid,
@@ -119,7 +119,7 @@ def build(model: Model, classes: int) -> Detector:
         raise BadInput(found)
     detector = Detector(*_parts(model, classes))
     detector.to(memory_format=torch.channels_last)
-    train_in_fp32(detector)
+    work_around(detector)
     if Path(model.weights).is_dir():
         _go_on_from(detector, model)
     return detector
