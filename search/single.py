@@ -55,9 +55,9 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
             folder = trial_folder(config.folder, 0)
             phases = phase_cache(config.folder, config.search.disk_cap)
             try:
-                fit(written, data, folder, report, phases)
+                result = fit(written, data, folder, report, phases)
                 if not is_requested(config.folder):
-                    review(written, data.val, folder)
+                    review(written, data.val, folder, result.found)
                     study.end(0, End.FINISHED)
             except Diverged as error:
                 study.end(0, End.DIVERGED, str(error))

@@ -62,8 +62,8 @@ def run_trial(
             try:
                 trial = TrainConfig.model_validate(config["config"])
                 cache = phase_cache(folder, disk_cap)
-                fit(trial, data, own, report, cache, on_step=on_step)
-                review(trial, data.val, own, on_step)
+                result = fit(trial, data, own, report, cache, on_step=on_step)
+                review(trial, data.val, own, result.found, on_step)
             finally:
                 faulthandler.cancel_dump_traceback_later()
     except Diverged as error:

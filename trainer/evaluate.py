@@ -92,29 +92,6 @@ def _annotations(split: Split) -> list[dict[str, Any]]:
     return found
 
 
-def evaluate(
-    detector: Detector,
-    truth: Truth,
-    canvases: NDArray[np.uint8],
-    *,
-    precision: str = "fp32",
-    batch_size: int = 1,
-    outputs: Outputs | None = None,
-    on_step: Callable[[], None] = lambda: None,
-) -> Metrics:
-    """Detect on every picture of a split and score against its truth; see `detect`."""
-    found = detect(
-        detector,
-        truth.split,
-        canvases,
-        precision=precision,
-        batch_size=batch_size,
-        outputs=outputs,
-        on_step=on_step,
-    )
-    return score(truth, found)
-
-
 @torch.no_grad()
 def detect(
     detector: Detector,
@@ -188,25 +165,39 @@ def score(truth: Truth, results: list[dict[str, Any]]) -> Metrics:
     """The COCO figures of detections in COCO's result format, by hotcoco."""
     if not results:
         return _nothing_found(truth.split)
-    run = hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox")
-    return _metrics(_evaluated(run), truth.split)
+    return _metrics(match(truth, results), truth.split)
+
+
+def match(truth: Truth, results: list[dict[str, Any]]) -> Any:
+    """hotcoco's `COCOeval` of detections (at least one), accumulated."""
+    return _evaluated(hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox"))
 
 
 def score_finally(split: Split, results: list[dict[str, Any]]) -> Metrics:
     """The same by pycocotools, whose figures are what others compare with."""
     if not results:  # its loadRes fails on an empty list
         return _nothing_found(split)
-    return _metrics(compare(split, results), split)
-
-
-def compare(split: Split, results: list[dict[str, Any]]) -> COCOeval:
-    """pycocotools' evaluation of detections (at least one), accumulated."""
     coco = COCO()
     coco.dataset = as_coco(split)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints unasked
         coco.createIndex()
         found = coco.loadRes([dict(result) for result in results])
-    return _evaluated(COCOeval(coco, found, "bbox"))
+    return _metrics(_evaluated(COCOeval(coco, found, "bbox")), split)
+
+
+def pack(results: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """Detections in COCO's result format as rows (n, 7), a tenth of their size: image id, x, y,
+    width, height, score, category id."""
+    rows = [(r["image_id"], *r["bbox"], r["score"], r["category_id"]) for r in results]
+    return np.array(rows, dtype=np.float64).reshape(-1, 7)
+
+
+def unpack(rows: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """The inverse of `pack`."""
+    return [
+        {"image_id": int(image), "category_id": int(category), "bbox": box, "score": score}
+        for image, *box, score, category in rows.tolist()
+    ]
 
 
 def _nothing_found(split: Split) -> Metrics:

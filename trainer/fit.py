@@ -25,7 +25,7 @@ from .data.batches import batches, steps
 from .data.canvas import cache_folder, open_store
 from .data.dataset import Splits
 from .engine import OutOfMemory, train_one_epoch
-from .evaluate import BATCH_SIZE, Truth, evaluate
+from .evaluate import BATCH_SIZE, Truth, detect, pack, score
 from .model.detectors import Detector, build
 from .model.freezing import set_depth
 from .phase_cache import PhaseCache, digest
@@ -44,6 +44,9 @@ class Result:
     best_epoch: int
     epochs: int
     """Epochs of the trial so far, forked ones included."""
+    found: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    """What was detected on val at the best epoch, see `evaluate.pack`; None where that epoch is
+    another process's or was forked."""
 
 
 @dataclass
@@ -54,6 +57,8 @@ class _Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     reports: list[EpochReport] = field(default_factory=list)
+    found: NDArray[np.float64] | None = None
+    """See Result."""
 
     @property
     def epoch(self) -> int:
@@ -73,7 +78,7 @@ class _Run:
 
     def result(self) -> Result:
         best = self.best
-        return Result(best.map if best else 0.0, best.epoch if best else 0, self.epoch)
+        return Result(best.map if best else 0.0, best.epoch if best else 0, self.epoch, self.found)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         load_trained_state(self.detector, checkpoint["model"])
@@ -126,15 +131,16 @@ def fit(
                 )
                 losses = _train(run, config, scene, phase, epoch, kept.get("train"), on_step)
                 trained = time.monotonic()
-                metrics = evaluate(
+                found = detect(
                     run.detector,
-                    scene.truth,
+                    data.val,
                     scene.val,
                     precision=train.precision,
                     batch_size=BATCH_SIZE[where.type],
                     outputs=kept.get("val"),
                     on_step=on_step,
                 )
+                metrics = score(scene.truth, found)
                 ended = time.monotonic()
                 run.reports.append(
                     EpochReport(
@@ -155,6 +161,8 @@ def fit(
                         system=meter.read(),
                     )
                 )
+                if run.best is run.reports[-1]:
+                    run.found = pack(found)
                 _keep(run, phase, config, folder)
                 _share(run, phase, key, folder, reuse)
                 if not report(run.reports[-1]):

@@ -1,6 +1,7 @@
 """What a person looks at to judge a finished trial: pictures, misses, precision against recall.
 
-Made once, from its best checkpoint, by a pass over val: about the evaluation of one epoch.
+Made once, from what was detected at its best epoch; where that is not known any more, from its best
+checkpoint by a pass over val.
 """
 
 import io
@@ -19,7 +20,7 @@ from .checkpoint import BEST, load, load_trained_state, write_whole
 from .config import TrainConfig
 from .data.canvas import cache_folder, open_picture, open_store
 from .data.dataset import Picture, Split
-from .evaluate import BATCH_SIZE, compare, detect
+from .evaluate import BATCH_SIZE, Truth, detect, match, unpack
 from .model.detectors import build
 from .precision import device, resolve
 from .predict import Box, draw
@@ -43,9 +44,14 @@ TILE, GAP, TITLE = 320, 12, 26
 
 
 def review(
-    config: TrainConfig, val: Split, folder: Path, on_step: Callable[[], None] = lambda: None
+    config: TrainConfig,
+    val: Split,
+    folder: Path,
+    found: NDArray[np.float64] | None = None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write `folder/review` from `folder/best.pt` and val: PREDICTIONS, truth and prediction side
+    """Write `folder/review` from what was `found` at the best epoch (`Result.found`), else from
+    `folder/best.pt`, and val: PREDICTIONS, truth and prediction side
     by side for the same pictures in every trial; MISSES, the pictures with the most wrong and
     missing boxes; CURVES, precision against recall a class; CLASSES, figures a class.
 
@@ -55,22 +61,22 @@ def review(
     """
     try:
         (folder / REVIEW).mkdir()
-        _review(config, val, folder, on_step)
+        results = _detections(config, val, folder, on_step) if found is None else unpack(found)
+        _review(val, results, folder / REVIEW)
     except FileExistsError:
         return
     except Exception:
         log.warning("%s: its review could not be written", folder, exc_info=True)
 
 
-def _review(config: TrainConfig, split: Split, folder: Path, on_step: Callable[[], None]) -> None:
-    place = folder / REVIEW
-    found = _detections(config, split, folder, on_step)
-    _write_classes(split, found, place)
+def _review(split: Split, found: list[dict[str, Any]], place: Path) -> None:
+    truth = Truth(split)
+    _write_classes(truth, found, place)
     certain = [result for result in found if result["score"] >= THRESHOLD]
     boxes = _boxes(split, certain)
     every = max(1, len(split.pictures) // PICTURES)
     _write_sheet(split, split.pictures[::every][:PICTURES], boxes, {}, place / PREDICTIONS)
-    wrong = mistakes(split, certain)
+    wrong = mistakes(truth, certain)
     worst = sorted(split.pictures, key=lambda p: -sum(wrong[p.id]))[:WORST]
     captions = {
         picture.id: f"{missed} missed, {false} wrong"
@@ -98,18 +104,24 @@ def _detections(
     )
 
 
-def mistakes(split: Split, certain: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
+def mistakes(truth: Truth, certain: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
     """Boxes missed and detections wrong, by picture id, at IoU .50."""
-    found = {picture.id: (0, 0) for picture in split.pictures}
+    pictures = truth.split.pictures
     if not certain:
-        return {p.id: (int((~p.crowd).sum()), 0) for p in split.pictures}
-    for one in compare(split, certain).evalImgs:  # a class, a range of areas and a picture each
+        return {p.id: (int((~p.crowd).sum()), 0) for p in pictures}
+    found = {picture.id: (0, 0) for picture in pictures}
+    for one in match(truth, certain).evalImgs:  # a class, a range of areas and a picture each
         if one is None or one["aRng"][0] > 0 or one["aRng"][1] < 1e9:
             continue
-        missed = (one["gtMatches"][0] == 0) & ~one["gtIgnore"].astype(bool)
-        false = (one["dtMatches"][0] == 0) & ~one["dtIgnore"][0].astype(bool)
+        missed, false = (
+            int(((np.asarray(one[f"{of}Matches"])[0] == 0) & ~ignored.astype(bool)).sum())
+            for of, ignored in (
+                ("gt", np.asarray(one["gtIgnore"])),
+                ("dt", np.asarray(one["dtIgnore"])[0]),
+            )
+        )
         before = found[one["image_id"]]
-        found[one["image_id"]] = (before[0] + int(missed.sum()), before[1] + int(false.sum()))
+        found[one["image_id"]] = (before[0] + missed, before[1] + false)
     return found
 
 
@@ -126,7 +138,8 @@ def _boxes(split: Split, results: list[dict[str, Any]]) -> dict[int, list[Box]]:
 # -- figures a class ----------------------------------------------------------------------------
 
 
-def _write_classes(split: Split, results: list[dict[str, Any]], place: Path) -> None:
+def _write_classes(truth: Truth, results: list[dict[str, Any]], place: Path) -> None:
+    split = truth.split
     names = [category.name for category in split.categories]
     boxes = np.zeros(len(names), dtype=int)
     for picture in split.pictures:
@@ -134,7 +147,7 @@ def _write_classes(split: Split, results: list[dict[str, Any]], place: Path) -> 
     # IoU thresholds x recalls x classes; -1 where a class has no boxes
     precision = np.zeros((10, 101, len(names)))
     if results:
-        precision = compare(split, results).eval["precision"][:, :, :, 0, -1]
+        precision = match(truth, results).eval["precision"][:, :, :, 0, -1]
     rows = [
         [name, int(count), _rounded(own), _rounded(own[0])]
         for name, count, own in zip(names, boxes, np.moveaxis(precision, 2, 0), strict=True)

@@ -16,7 +16,7 @@ from trainer.config import Data, TrainConfig
 from trainer.data.batches import target
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Picture, Split, Splits
-from trainer.evaluate import FIGURES, Truth, detect, evaluate, measure, score, score_finally
+from trainer.evaluate import FIGURES, Truth, detect, measure, pack, score, score_finally, unpack
 from trainer.model.detectors import build
 
 SIZE = 64
@@ -66,7 +66,8 @@ def guesses(split: Split) -> list[dict[str, Any]]:
 
 
 def test_perfect_detections_score_1(tiny: Splits) -> None:
-    metrics = evaluate(perfect(tiny.val), Truth(tiny.val), canvases(6), batch_size=4)
+    results = detect(perfect(tiny.val), tiny.val, canvases(6), batch_size=4)
+    metrics = score(Truth(tiny.val), results)
     assert metrics["map"] == pytest.approx(1.0)
     assert metrics["mar_100"] == pytest.approx(1.0)
     assert metrics.per_class == pytest.approx({"red": 1.0, "blue": 1.0})
@@ -135,7 +136,13 @@ def test_no_detections_score_0(tiny: Splits) -> None:
 def test_a_detector_that_finds_nothing_scores_0(tiny: Splits) -> None:
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     blind: Any = Oracle([nothing] * 6)
-    assert evaluate(blind, Truth(tiny.val), canvases(6))["map"] == 0.0
+    assert score(Truth(tiny.val), detect(blind, tiny.val, canvases(6)))["map"] == 0.0
+
+
+def test_packed_detections_are_the_same(tiny: Splits) -> None:
+    results = detect(perfect(tiny.val), tiny.val, canvases(6))
+    assert unpack(pack(results)) == results
+    assert unpack(pack([])) == []
 
 
 def test_detections_carry_own_ids_and_original_pixels(

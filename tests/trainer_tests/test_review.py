@@ -12,6 +12,7 @@ from PIL import Image
 from trainer import review as module
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
+from trainer.evaluate import Truth
 from trainer.fit import fit
 from trainer.review import (
     CLASSES,
@@ -39,7 +40,7 @@ def folder(tiny: Splits, config: TrainConfig, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("reviewed")
     fit(config, tiny, folder, lambda _: True)
     steps: list[int] = []
-    review(config, tiny.val, folder, lambda: steps.append(1))
+    review(config, tiny.val, folder, on_step=lambda: steps.append(1))
     assert len(steps) == 3  # two pictures a batch
     return folder
 
@@ -58,8 +59,25 @@ def test_a_review_is_pictures_curves_and_a_table(folder: Path, tiny: Splits) -> 
 
 def test_it_is_made_once(folder: Path, config: TrainConfig, tiny: Splits) -> None:
     before = {f.name: f.stat().st_mtime_ns for f in (folder / REVIEW).iterdir()}
-    review(config, tiny.val, folder, lambda: pytest.fail("again"))
+    review(config, tiny.val, folder, on_step=lambda: pytest.fail("again"))
     assert {f.name: f.stat().st_mtime_ns for f in (folder / REVIEW).iterdir()} == before
+
+
+def test_what_the_best_epoch_found_is_not_detected_again(
+    folder: Path, config: TrainConfig, tiny: Splits, tmp_path: Path
+) -> None:
+    result = fit(config, tiny, tmp_path, lambda _: True)
+    review(config, tiny.val, tmp_path, result.found, lambda: pytest.fail("detected again"))
+    for name in (PREDICTIONS, MISSES, CURVES, CLASSES):
+        own = (tmp_path / REVIEW / name).read_bytes()
+        assert own == (folder / REVIEW / name).read_bytes()
+
+
+def test_a_trial_that_only_went_on_does_not_know_what_was_found(
+    config: TrainConfig, tiny: Splits, tmp_path: Path
+) -> None:
+    assert fit(config, tiny, tmp_path, lambda _: True).found is not None
+    assert fit(config, tiny, tmp_path, lambda _: True).found is None
 
 
 def test_what_fails_is_told_and_not_raised(
@@ -92,8 +110,8 @@ def test_mistakes_are_missed_boxes_and_wrong_ones(make_picture: Make, make_split
         found(3, 3, 52, 12, 25, 25),  # within a crowd: neither right nor wrong
         found(4, 7, 10, 10, 20, 20),
     ]
-    assert mistakes(split, results) == {1: (1, 1), 2: (1, 1), 3: (1, 0), 4: (0, 1)}
-    assert mistakes(split, []) == {1: (2, 0), 2: (1, 0), 3: (1, 0), 4: (0, 0)}
+    assert mistakes(Truth(split), results) == {1: (1, 1), 2: (1, 1), 3: (1, 0), 4: (0, 1)}
+    assert mistakes(Truth(split), []) == {1: (2, 0), 2: (1, 0), 3: (1, 0), 4: (0, 0)}
 
 
 def test_a_detector_that_finds_nothing_has_a_review_too(
