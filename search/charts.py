@@ -110,7 +110,7 @@ def depth_against_ap(result: SearchResult) -> Chart:
     rows = [row for row in result.rows if row.record.confirms is None and row.record.unfreeze_epoch]
     depths = {row.record.number: max(r.depth for r in row.record.reports.values()) for row in rows}
     if len(set(depths.values())) < 2:
-        return "No two trials differ in depth."
+        return "No two trials that came to an unfreeze epoch differ in depth."
     best = result.winner.record.number if result.winner else None
     figure = go.Figure()
     whole = [row for row in rows if row.record.end is End.FINISHED]
@@ -269,6 +269,13 @@ def _shortened(trial: FrozenTrial, value: float, heads: dict[str, str]) -> Froze
         distributions={short(name): own for name, own in trial.distributions.items()},
         value=value,
     )
+
+
+def left_out(study: optuna.Study) -> str:
+    """Which dimensions not all trials have, in a sentence; fANOVA cannot tell of these."""
+    all_of_them = {name for trial in study.trials for name in trial.params}
+    some = sorted(n for n in all_of_them if any(n not in trial.params for trial in study.trials))
+    return f" Left out, since not all of them have it: {', '.join(some)}." if some else ""
 
 
 def importances(study: optuna.Study) -> Chart:

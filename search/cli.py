@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--out", type=Path, required=True, metavar="DIR")
     predict.add_argument(
-        "--threshold", type=float, metavar="T", help="least score; default: the model's, a class"
+        "--threshold", type=_score, metavar="T", help="least score; default: the model's, a class"
     )
     predict.add_argument("--force", action="store_true", help="write into a folder that is there")
 
@@ -392,6 +392,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _score(text: str) -> float:
+    """argparse's type of a score."""
+    score = float(text)
+    if not 0 <= score <= 1:
+        raise argparse.ArgumentTypeError(f"{text} (legal: 0 to 1)")
+    return score
+
+
 def _predict(options: argparse.Namespace) -> int:
     from . import summary
     from .exports import predict_pictures
@@ -409,7 +417,7 @@ def _predict(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     pictures = f"{done.pictures} picture{'' if done.pictures == 1 else 's'}"
     print(f"wrote {pictures} with {done.boxes} boxes to {options.out}")
-    if done.pictures and not done.boxes:
+    if not done.boxes:
         print("no box scores high enough; a lower --threshold draws more")
     return 1 if done.unreadable else 0
 

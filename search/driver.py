@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import ray
@@ -50,6 +49,7 @@ from .settled import is_settled, record_settled, settle, settled_config
 from .space import Space, read_space
 from .stopping import Stopping
 from .study import Study
+from .tracking import reason as why
 from .trial import run_trial
 from .watchers import Watchers, draw_data, start_tracking, try_report
 from .winner import export_winner
@@ -260,8 +260,16 @@ def run_trials(
             raise
     tidy()
     if not watchers.close(study, patience(study)):
-        log.warning("MLflow lacks some rows still; the same line again fills them in")
+        _warn_of_missing_rows(config)
     return stopping.reason
+
+
+def _warn_of_missing_rows(config: SearchConfig) -> None:
+    log.warning(
+        "MLflow lacks some rows still, %s did not take them in time; the same line again fills "
+        "them in",
+        redacted(tracking_uri(config.tracking)),
+    )
 
 
 def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
@@ -360,7 +368,7 @@ def conclude(
     result = SearchResult(config, space, rows, best, metrics, costs(config, study), state, reason)
     tracking = start_tracking(config, data, study, try_report(result, study))
     if not tracking.close(patience(study)):
-        log.warning("MLflow lacks the final rows; the same line again fills them in")
+        _warn_of_missing_rows(config)
     elif metrics:
         _register(config, data, study, metrics, progress)
     return result
@@ -377,9 +385,6 @@ def _register(
         line = register(uri, config.name, study.get("id"), winner, metrics, data.val.pictures)
         progress.say(f"in MLflow's registry: {line}")
     except Exception as error:  # of ours, and whatever a server, a disk or a network can do
-        reason = shorten(redacted((str(error).splitlines() or [""])[0]), 200)
         log.warning(
-            "MLflow did not get the model (%s: %s); the same line again registers it",
-            type(error).__name__,
-            reason,
+            "MLflow did not get the model (%s); the same line again registers it", why(error)
         )

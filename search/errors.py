@@ -27,7 +27,7 @@ from .config import HIDDEN, STUDY_VARIABLE, SearchConfig, absolute, redacted, tr
 from .sampling import walk
 from .space import Dimension, Space, Values, apply, contains, flat, read_space, turn
 
-STORES = {"file", "http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
+STORES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
 """Kinds of tracking URIs that MLflow takes by itself."""
 
 
@@ -59,7 +59,7 @@ def check(config: SearchConfig) -> list[str]:
     searched = frozenset(config.space)
     found = fixed_errors(config.train, searched)
     found += _password_errors(config)
-    found += _tracking_errors(config)
+    found += uri_errors(tracking_uri(config.tracking))
     found += _file_errors(config)
     found += _resource_errors(config)
     space: Space = []
@@ -100,12 +100,15 @@ def _password_errors(config: SearchConfig) -> list[str]:
     ]
 
 
-def _tracking_errors(config: SearchConfig) -> list[str]:
-    """A URI of no kind that MLflow has a store for: it would take no row, ever."""
-    uri = tracking_uri(config.tracking)
-    kind, found, _ = uri.partition("://")
+def uri_errors(uri: str) -> list[str]:
+    """A tracking URI of no kind that MLflow has a store for: it would take no row, ever."""
+    kind, is_url, _ = uri.partition("://")
     legal = {*STORES, *(store.name for store in entry_points(group="mlflow.tracking_store"))}
-    if not found or uri == "off" or kind.partition("+")[0] in legal:
+    known = kind.partition("+")[0] in legal and (is_url or kind == "databricks")
+    # MLflow keeps up its store of files no more, and opens it only where this is set
+    is_allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
+    is_folder = (not is_url or kind == "file") and is_allowed
+    if uri == "off" or known or is_folder:
         return []
     return [f"tracking: {redacted(uri)} (legal: off, or one of {', '.join(sorted(legal))}://)"]
 

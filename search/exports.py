@@ -23,11 +23,12 @@ from trainer.export import (
     load_export,
     open_export,
     record_evaluation,
+    write_digest,
     write_thresholds,
 )
 from trainer.model.weights import SPEC
 from trainer.operating_point import best_thresholds
-from trainer.portable import write_portable
+from trainer.portable import FILES, write_portable
 from trainer.predict import draw, find_pictures, predict, to_coco
 
 from .begun import begun_study, read_search
@@ -44,6 +45,8 @@ UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 def find_model(model: str, storage: Path) -> Path:
     """The exported folder that MODEL names. Raises BadInput saying where was looked."""
     folder = Path(model)
+    if not model:
+        raise BadInput(["MODEL is empty: give a search's name or an exported folder"])
     if (folder / SPEC).is_file():
         return folder
     winner = storage / model / "winner"
@@ -93,6 +96,7 @@ def make_portable(source: Path, format: str, folder: Path, pictures: tuple[Pictu
     write_portable(detector, spec.config.model.image_size, format, folder, pictures)
     shutil.copy(source / SPEC, folder)
     write_thresholds(folder, spec.thresholds)  # an export of the first version has none
+    write_digest(folder / FILES[format])
     if (source / METRICS).is_file():
         shutil.copy(source / METRICS, folder)
 
@@ -152,7 +156,7 @@ def _compared_on(
     place = data or search / "search.yaml"
     if data is None and not place.is_file():
         raise BadInput([f"{model} lies in no search: give --data DATA, to be compared on its val"])
-    return load_data(place, allow).val.pictures
+    return _split(place, "val", allow).pictures
 
 
 def _name_of(model: str) -> str:
@@ -238,7 +242,7 @@ def predict_pictures(
     force: bool = False,
     watch: Callable[[list[Path]], Iterable[Path]] = iter,
 ) -> Predicted:
-    """Write pictures with boxes and `detections.json`.
+    """Write pictures with boxes and `detections.json`. Raises BadInput when none can be read.
 
     Without a threshold the model's own operating point counts. `watch` iterates over the files.
     """
@@ -261,6 +265,8 @@ def predict_pictures(
             size = {"width": picture.width, "height": picture.height}
             images.append({"id": number, "file_name": str(file), **size})
             annotations += list(to_coco(number, found))
+        if not images:
+            raise BadInput([*unreadable, "none of the pictures can be read: nothing was written"])
         content = {
             "images": images,
             "categories": [{"id": c.id, "name": c.name} for c in spec.categories],

@@ -117,4 +117,7 @@ def _create(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"models:/{model.model_id}"
-    return client.create_model_version(name, source, run, tags, model_id=model.model_id)
+    told = f"{tags[WINNER]}; AP {float(tags[VAL_AP]):.3f} on val, measured from the export"
+    return client.create_model_version(
+        name, source, run, tags, description=told, model_id=model.model_id
+    )

@@ -3,7 +3,6 @@ it. All of it is read off the study and the winner's export."""
 
 import base64
 import io
-import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +16,8 @@ from PIL import Image
 
 from trainer.checkpoint import write_whole
 from trainer.evaluate import FIGURES
-from trainer.export import METRICS
-from trainer.review import CURVES, MISSES, REVIEW
+from trainer.export import read_metrics
+from trainer.review import CURVES, MISSES, REVIEW, THRESHOLD
 
 from .config import SearchConfig, stored, trial_folder, write_yaml
 from .results import (
@@ -66,11 +65,10 @@ def read_result(config: SearchConfig, study: Study) -> SearchResult:
 
 def _metrics(config: SearchConfig, best: Row | None) -> dict[str, Any]:
     """The figures of the export, where it is of this winner and not of an earlier one."""
-    file = config.folder / "winner" / METRICS
     run = best.best_run if best else None
-    if run is None or run.best is None or not file.is_file():
+    if run is None or run.best is None:
         return {}
-    metrics: dict[str, Any] = json.loads(file.read_text())
+    metrics = read_metrics(config.folder / "winner")
     return metrics if metrics.get("of") == {"trial": run.number, "epoch": run.best.epoch} else {}
 
 
@@ -102,6 +100,7 @@ def page(result: SearchResult, study: Study) -> str:
         table=_table(result),
         sections=_sections(result, study),
         pictures=_pictures(config.folder / "winner" / "pictures"),
+        pictured="test" if "test" in result.metrics else "val",
         sheets=_sheets(result),
         ends=[
             (r.record.number, r.state, _last_line(r.record))
@@ -120,10 +119,14 @@ def verdict(result: SearchResult) -> list[str]:
     row = result.winner
     if row is None or row.map is None:
         return ["No trial has come to a result yet."]
+    lines = []
     heads = columns(result.space).items()
     settings = ", ".join(f"{h} {show(row.values[n])}" for n, h in heads if n in row.values)
+    ended = sum(r.record.end is not None for r in result.rows if r.record.confirms is None)
+    if result.state != "done":
+        lines = [f"{ended} of {result.config.search.trials} trials have ended: {result.state}."]
     did = "won" if result.metrics else "leads so far"
-    lines = [f"Trial {trial_name(row)} {did}" + (f": {settings}." if settings else ".")]
+    lines.append(f"Trial {trial_name(row)} {did}" + (f": {settings}." if settings else "."))
     lines += _measured(result)
     lines.append(_gain(result, row))
     lines.append(_saved(result.costs))
@@ -160,6 +163,12 @@ def _gain(result: SearchResult, row: Row) -> str:
     if written is None or written.map is None:
         return luck
     if written.record.number == row.record.number:
+        others = [r for r in result.rows if r.record.confirms is None and r is not row]
+        if others and not any(r.rung >= row.rung and r.map is not None for r in others):
+            return (
+                "That is the configuration as written; no other trial was given as many epochs, so "
+                f"whether one of them is better is not known. {luck}"
+            )
         return f"That is the configuration as written: nothing that was tried beat it. {luck}"
     if written.rung < row.rung:
         return (
@@ -198,13 +207,11 @@ def spread(rows: list[Row]) -> float | None:
 
 
 def _saved(spent: Costs) -> str:
-    whole = spent.run + spent.forked + spent.stopped
-    if not whole:
+    if not spent.run + spent.forked + spent.stopped:
         return ""
     return (
-        f"Of the {whole} epochs that its {spent.trials} trials have in full, {spent.run} were "
-        f"trained: {spent.forked} were taken over from another trial, {spent.stopped} not run, "
-        f"since ASHA had stopped their trial."
+        f"Its {spent.trials} trials trained {spent.run} epochs; {spent.forked} were taken over "
+        f"from another trial, and {spent.stopped} not run, since ASHA had stopped their trial."
     )
 
 
@@ -214,7 +221,7 @@ def _about(result: SearchResult, study: Study) -> list[tuple[str, str]]:
     starts = [r.started for r in records if r.started]
     ends = [r.ended for r in records if r.ended]
     times = [
-        datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M")
+        datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %Z")
         for at in ([min(starts)] if starts else []) + ([max(ends)] if ends else [])
     ]
     share = study.get("resources", {})
@@ -328,7 +335,7 @@ def _sections(result: SearchResult, study: Study) -> list[Section]:
         ),
         (
             "What mattered",
-            f"{equal} What not all of them have is left out.{hint}",
+            f"{equal}{charts.left_out(compared)}{hint}",
             lambda: charts.importances(compared),
         ),
         ("One dimension at a time", equal, lambda: charts.slices(compared)),
@@ -379,8 +386,9 @@ def _sheets(result: SearchResult) -> list[tuple[str, str]]:
         return []
     place = trial_folder(result.config.folder, result.winner.best_run.number) / REVIEW
     titles = {
-        CURVES: "Precision against recall, val",
-        MISSES: "The val pictures with the most missed and wrong boxes, truth at the left",
+        CURVES: "Precision against recall on val, as measured during training",
+        MISSES: f"The val pictures with the most missed and wrong boxes at a score of {THRESHOLD}, "
+        "truth at the left",
     }
     return [(t, _inlined(place / n, WIDE)) for n, t in titles.items() if (place / n).is_file()]
 

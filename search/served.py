@@ -17,7 +17,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 INPUTS = Schema([ColSpec(DataType.binary, "picture")])
 """A picture file's bytes, which in JSON are base64."""
@@ -42,10 +42,10 @@ class Served(PythonModel):
     ) -> list[list[dict[str, Any]]]:
         """For each row a list of boxes, best first: name, category_id, score, and bbox as x, y,
         width, height in the picture's pixels."""
-        return [self._boxes(content) for content in model_input["picture"]]
+        return [self._boxes(content, row) for row, content in enumerate(model_input["picture"])]
 
-    def _boxes(self, content: bytes) -> list[dict[str, Any]]:
-        picture = _opened(content)
+    def _boxes(self, content: bytes, row: int) -> list[dict[str, Any]]:
+        picture = _opened(content, row)
         canvas, scale = _on_canvas(picture, self.spec["model"]["image_size"])
         outputs = self.session.run(None, {"pictures": canvas[None]})
         boxes, labels, scores = (output[0] for output in outputs)
@@ -68,14 +68,20 @@ class Served(PythonModel):
         return found
 
 
-def _opened(content: bytes) -> Image.Image:
+def _opened(content: bytes, row: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as opened:
             return _to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:  # decoders raise whatever they like for broken files
         raise MlflowException.invalid_parameter_value(
-            f"picture: cannot be read as a picture ({error}); give a file's bytes, base64 in JSON"
+            f"row {row}: no readable picture ({_told(error)}); give a file's bytes, in JSON as "
+            "base64 without a data: before it"
         ) from error
+
+
+def _told(error: Exception) -> str:
+    # Pillow's own text names an object in memory
+    return "no kind that is known" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

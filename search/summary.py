@@ -120,7 +120,7 @@ def _print_winner(console: Console, result: SearchResult) -> None:
     console.print(_figures(result.metrics))
     looks = result.metrics.get("test", {}).get("looks", 0)
     if looks:
-        console.print(f"Test was looked at {looks} time{'s' if looks > 1 else ''}.")
+        console.print(f"Test was looked at {'once' if looks == 1 else f'{looks} times'}.")
 
 
 def _figures(metrics: dict[str, Any]) -> Table:
@@ -285,5 +285,6 @@ def _print_status(console: Console, config: SearchConfig) -> None:
     console.print(_table(rows, space, state, console.width))
     running = sum(r.end is None and bool(r.reports) for r in study.records.values())
     of = wanted(config, study)
-    console.print(f"{len(study.ended())} of {of} trials ended, {running} under way")
+    doing = "under way" if state == "running" else "interrupted"
+    console.print(f"{len(study.ended())} of {of} trials ended, {running} {doing}")
     console.print(_costs(costs(config, study)))

@@ -67,6 +67,20 @@ Item = tuple[Turn, int]
 WHOLE = -1
 
 
+def try_once() -> None:
+    """Have MLflow's client give up soon; by itself it tries for minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error of MLflow's, without secrets; where its client gave up after
+    several tries, what it met with."""
+    text = (str(error).splitlines() or [""])[0]
+    text = text.rpartition("Caused by ")[2].removesuffix("))") or text
+    return f"{type(error).__name__}: {shorten(redacted(text), 200)}"
+
+
 class NoTracking:
     """Tracking switched off: the same face, and nothing behind it."""
 
@@ -93,9 +107,7 @@ class MlflowTracking:
         folder: Path,
         describe: Callable[[], Description],
     ) -> None:
-        # MLflow retries for minutes by itself; we come again anyway, and must not hold up an end
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        try_once()  # we come again anyway, and must not hold up an end
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = (
             "true"  # a line a run, into the table
         )
@@ -189,12 +201,10 @@ class MlflowTracking:
     def _complain(self, error: Exception) -> None:
         if not self._complained:
             self._complained = True
-            reason = shorten(redacted((str(error).splitlines() or [""])[0]), 200)
             log.warning(
-                "MLflow does not take our rows (%s: %s); the search goes on, and they are filled "
-                "in when it does",
-                type(error).__name__,
-                reason,
+                "MLflow does not take our rows (%s); the search goes on, and they are filled in "
+                "when it does",
+                reason(error),
             )
 
     @cached_property

@@ -12,10 +12,12 @@ from pathlib import Path
 from trainer.config import BadInput
 
 from .config import redacted, tracking_uri
+from .errors import uri_errors
 
 HOST = "127.0.0.1"
-RUNS = "runs?workflowType=machine_learning"
-"""The list of an experiment's runs; without it MLflow shows what language models need."""
+RUNS = "runs?workflowType=machine_learning&orderByKey=metrics.%60best_map%60&orderByAsc=false"
+"""The list of an experiment's runs, the best first; without the type MLflow shows what language
+models need."""
 SHOWN = 10
 """Searches whose pages are told, the latest first."""
 
@@ -26,11 +28,16 @@ def serve(tracking: str | None, port: int) -> int:
     Raises BadInput when there is nothing to show, or the port is taken.
     """
     uri = tracking_uri(tracking)
+    if found := uri_errors(uri):
+        raise BadInput(found)
+    if not 0 < port < 2**16:
+        raise BadInput([f"--port {port} (legal: 1 to {2**16 - 1})"])
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise BadInput([f"no MLflow store {file}; run it where the search was started"])
     if uri.startswith("http"):
-        print(f"this store has a server of its own: {redacted(uri)}")
+        for line in _pages_of_a_server(uri):
+            print(line)
         return 0
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,6 +69,22 @@ def told(uri: str, port: int) -> list[str]:
         who = f"{getpass.getuser()}@{here}"
         lines.append(f"on your own machine: ssh -N -L {port}:{HOST}:{port} {who}")
     return lines
+
+
+def _pages_of_a_server(uri: str) -> list[str]:
+    """Where a store that is a server's is to be seen. Raises BadInput where it does not answer."""
+    from .tracking import reason, try_once
+
+    try_once()
+    try:
+        found = _searches(uri)
+    except Exception as error:  # whatever a server or a network can do
+        raise BadInput([f"tracking: {redacted(uri)} does not answer ({reason(error)})"]) from error
+    address = redacted(uri).rstrip("/")
+    return [
+        f"this store has a server of its own: {address}",
+        *(f"  {name}: {address}/#/experiments/{page}/{RUNS}" for name, page in found),
+    ]
 
 
 def _searches(uri: str) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """The winner's export, and its figures, measured in a fresh process as a user would."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from typing import Any
 from trainer.card import write_card
 from trainer.checkpoint import BEST, load
 from trainer.data.dataset import Splits
-from trainer.export import export, write_metrics, write_pictures
+from trainer.export import export, read_metrics, write_metrics, write_pictures
 
 from .config import SearchConfig, trial_folder
 from .progress import Progress
@@ -26,9 +25,8 @@ def export_winner(
     assert run.best is not None
     out = config.folder / "winner"
     identity = {"trial": run.number, "epoch": run.best.epoch}
-    known = out / "metrics.json"
-    if known.is_file() and (metrics := json.loads(known.read_text())).get("of") == identity:
-        return dict(metrics)
+    if (metrics := read_metrics(out)).get("of") == identity:
+        return metrics
     progress.say(f"exporting trial {run.number} and measuring it in a fresh process")
     fresh = config.folder / ".winner"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -50,19 +48,17 @@ def export_winner(
         write_metrics(fresh, {"test": {"looks": looks}})
     for split in splits:
         _measure(fresh, config.folder / "search.yaml", split)
-    metrics = json.loads((fresh / "metrics.json").read_text())
+    metrics = read_metrics(fresh)
     write_pictures(fresh, data.test or data.val)
     write_card(fresh, config.name)
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
-    return dict(metrics)
+    return metrics
 
 
 def _looks(export: Path) -> int:
     """How often test was looked at with an earlier winner, evaluations by hand included."""
-    known = export / "metrics.json"
-    metrics = json.loads(known.read_text()) if known.is_file() else {}
-    return int(metrics.get("test", {}).get("looks", 0))
+    return int(read_metrics(export).get("test", {}).get("looks", 0))
 
 
 def _measure(model: Path, data: Path, split: str) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from .config import Model
-from .export import METRICS, Spec, read_spec
+from .export import Spec, read_metrics, read_spec
 from .model.backbones import licence
 from .model.detectors import is_coco
 from .model.heads import DETECTIONS
+from .operating_point import DEFAULT
 from .portable import FILES
 
 CARD = "README.md"
@@ -49,8 +50,7 @@ for box, label, score in zip(corners.tolist(), labels, scores):
 def write_card(folder: Path, name: str) -> None:
     """Write the README of an export, from what its folder holds."""
     spec = read_spec(folder)
-    file = folder / METRICS
-    metrics = json.loads(file.read_text()) if file.is_file() else {}
+    metrics = read_metrics(folder)
     model = spec.config.model
     parts = [
         f"# {name}",
@@ -90,9 +90,12 @@ def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
         return []
     points = [f"{spec.thresholds[name]:.3f}" for name in names]
     lines.append("| score from which a box counts | | | | " + " | ".join(points) + " |")
-    text = "The scores are those with the best F1 of each class on val (at an IoU of 0.5)."
+    text = (
+        "The scores are those with the best F1 of each class on val (at an IoU of 0.5), or "
+        f"{DEFAULT} where nothing of a class was found there."
+    )
     if looks := metrics.get("test", {}).get("looks"):
-        text += f" Test was looked at {looks} time{'s' if looks > 1 else ''}."
+        text += f" Test was looked at {'once' if looks == 1 else f'{looks} times'}."
     return ["\n".join(lines), text]
 
 

@@ -17,9 +17,9 @@ from .evaluate import Metrics
 from .model.backbones import Pixels
 from .model.detectors import Detector, build, rebuild
 from .model.heads import Detect
-from .model.weights import SPEC, WEIGHTS
+from .model.weights import SPEC, WEIGHTS, require_whole, sha256
 from .operating_point import DEFAULT
-from .portable import open_portable
+from .portable import FILES, open_portable
 from .predict import Box, draw, predict
 
 METRICS = "metrics.json"
@@ -74,6 +74,7 @@ def export(
         "weights_sha256": detector.digest or None,
         "data": data,
         "epoch": kept["report"]["epoch"],
+        "sha256": {WEIGHTS: sha256(part / WEIGHTS)},
         "thresholds": {category.name: DEFAULT for category in categories},
     }
     (part / SPEC).write_text(json.dumps(spec, indent=2))
@@ -84,8 +85,10 @@ def read_spec(folder: Path) -> Spec:
     """The spec of an export. Raises BadInput when the folder holds none that is understood."""
     try:
         raw: dict[str, Any] = json.loads((folder / SPEC).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput([f"{folder} is no export: it has no readable {SPEC}"]) from error
+    if not isinstance(raw, dict):
+        raise BadInput([f"{folder} is no export: its {SPEC} holds no mapping"])
     if raw.get("format") != FORMAT:
         raise BadInput([f"{folder}: format {raw.get('format')} of {SPEC} (legal: {FORMAT})"])
     try:
@@ -111,6 +114,7 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     spec = read_spec(folder)
     if not (folder / WEIGHTS).is_file():
         raise BadInput([f"{folder} has no {WEIGHTS}: give the export that it was made from"])
+    require_whole(folder / WEIGHTS)
     detector = rebuild(spec.config.model, len(spec.categories), spec.pixels)
     try:
         detector.load_state_dict(load_file(folder / WEIGHTS))
@@ -121,22 +125,46 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
 
 def open_export(folder: Path) -> tuple[Detect, Spec]:
     """What detects in an export of any format. Raises BadInput like `load_export`."""
+    for name in FILES.values():
+        if (folder / name).is_file():
+            require_whole(folder / name)
     detect = open_portable(folder)
     return load_export(folder) if detect is None else (detect, read_spec(folder))
 
 
 def write_thresholds(folder: Path, thresholds: dict[str, float]) -> None:
     """Put the operating point of each class, by name, into an export's spec."""
+    _amend(folder, {"thresholds": thresholds})
+
+
+def write_digest(file: Path) -> None:
+    """Put the SHA-256 of an export's one file into its spec."""
+    _amend(file.parent, {"sha256": {file.name: sha256(file)}})
+
+
+def _amend(folder: Path, changes: dict[str, Any]) -> None:
     file = folder / SPEC
-    spec = json.loads(file.read_text()) | {"thresholds": thresholds}
+    spec = json.loads(file.read_text()) | changes
     write_whole(json.dumps(spec, indent=2).encode(), file)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The figures beside an export, none where there are none. Raises BadInput when their file is
+    damaged."""
+    file = folder / METRICS
+    if not file.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise BadInput([f"{file} is damaged ({error}); delete it and evaluate again"]) from error
+    return found
 
 
 def write_metrics(folder: Path, found: dict[str, Any]) -> None:
     """Put figures into an export's metrics.json, beside those that are there."""
-    file = folder / METRICS
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    write_whole(json.dumps(known | found, indent=2).encode(), file)
+    content = read_metrics(folder) | found
+    write_whole(json.dumps(content, indent=2).encode(), folder / METRICS)
 
 
 def record_evaluation(folder: Path, split: Split, metrics: Metrics) -> None:
@@ -144,8 +172,7 @@ def record_evaluation(folder: Path, split: Split, metrics: Metrics) -> None:
 
     Figures on other data stand under a name of their own: they are not the model's.
     """
-    file = folder / METRICS
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known = read_metrics(folder)
     own = known.get(split.name, {}).get("data") in (None, split.digest)
     name = split.name if own else f"{split.name} {split.digest[:12]}"
     entry: dict[str, Any] = {**asdict(metrics), "data": split.digest}
@@ -165,7 +192,7 @@ def write_pictures(folder: Path, split: Split, count: int = 6) -> None:
         size = spec.config.model.image_size
         found = predict(detector, spec.categories, opened, size, spec.thresholds)
         truth = [
-            Box(split.categories[label - 1], 1.0, tuple(box))
+            Box(split.categories[label - 1], None, tuple(box))
             for box, label in zip(picture.boxes.tolist(), picture.labels.tolist(), strict=True)
         ]
         draw(opened, found, truth).save(place / f"{picture.file.stem}.jpg", quality=90)

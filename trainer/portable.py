@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def write_portable(
     file = folder / FILES[format]
     try:
         with _quiet(), torch.no_grad():
-            WRITERS[format](as_graph(detector, size), size, file)
+            graph = as_graph(detector, size).requires_grad_(False)  # a pt2 file would keep it
+            WRITERS[format](graph, size, file)
         differences = compare(detector, OPENERS[format](file), size, pictures)
     except BadInput:
         raise
@@ -114,6 +116,8 @@ def _open_onnx(file: Path) -> Detect:
 
 
 def _open_pt2(file: Path) -> Detect:
+    if not zipfile.is_zipfile(file):  # torch would log a traceback first
+        raise ValueError("it is no zip file")
     with _quiet():
         program: Any = torch.export.load(file).module()
 

@@ -16,8 +16,9 @@ from .evaluate import to_xywh
 from .model.heads import Detect
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-SMALL = 480
-"""Pixels; a picture whose longer side has fewer is drawn enlarged, so that names can be read."""
+SMALL, NARROW, LARGE = 480, 160, 8000
+"""Pixels; a picture whose longer side has fewer than SMALL, or the shorter one fewer than NARROW,
+is drawn enlarged, so that names can be read, unless its longer side would have more than LARGE."""
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
@@ -26,7 +27,8 @@ class Box:
     """One detection in the original picture's pixels."""
 
     category: Category
-    score: float
+    score: float | None
+    """None for a true box."""
     xywh: tuple[float, float, float, float]
 
 
@@ -38,14 +40,16 @@ def find_pictures(places: list[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            found += sorted(f for f in place.iterdir() if f.suffix.lower() in SUFFIXES)
+            inside = (f for f in place.iterdir() if f.suffix.lower() in SUFFIXES)
+            found += sorted(f for f in inside if not f.is_dir())  # a link to nowhere is told
         elif place.is_file():
             found.append(place)
         elif glob.has_magic(str(place)):
-            found += sorted(Path(f) for f in glob.glob(str(place), recursive=True))
+            matches = map(Path, glob.glob(str(place), recursive=True))
+            found += sorted(f for f in matches if not f.is_dir())
         else:
             raise BadInput([f"{place}: no such picture or folder"])
-    found = [file for file in dict.fromkeys(found) if file.is_file()]
+    found = list(dict.fromkeys(found))
     if not found:
         raise BadInput([f"no pictures in {', '.join(map(str, places))}"])
     return found
@@ -81,19 +85,20 @@ def draw(picture: Image.Image, boxes: list[Box], truth: list[Box] | None = None)
 
     A small picture comes back enlarged by a whole factor.
     """
-    factor = -(-SMALL // max(picture.size))
+    factor = max(-(-SMALL // max(picture.size)), -(-NARROW // min(picture.size)))
+    factor = max(1, min(factor, LARGE // max(picture.size)))
     drawn = picture.resize((picture.width * factor, picture.height * factor))
     pen = ImageDraw.Draw(drawn)
-    thick = max(2, round(max(drawn.size) / 320))
-    font = ImageFont.load_default(size=max(14, round(max(drawn.size) / 45)))
+    side = min(max(drawn.size), 4 * min(drawn.size))  # of a strip not its length
+    thick = max(2, round(side / 320))
+    font = ImageFont.load_default(size=max(14, round(side / 45)))
     for box in truth or []:
         pen.rectangle(_corners(box, factor), outline="white", width=thick)
     for box in reversed(boxes):  # the most certain on top
         pen.rectangle(_corners(box, factor), outline=_colour(box), width=thick)
     for box in reversed(boxes):  # no box crosses a name
-        _label(
-            pen, _corners(box, factor), f"{box.category.name} {box.score:.2f}", _colour(box), font
-        )
+        score = "" if box.score is None else f" {box.score:.2f}"
+        _label(pen, _corners(box, factor), f"{box.category.name}{score}", _colour(box), font)
     return drawn
 
 

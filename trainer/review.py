@@ -167,7 +167,11 @@ def _draw_curves(names: list[str], precision: NDArray[np.float64]) -> bytes:
 
     figure = Figure(figsize=(7, 5), dpi=110, layout="constrained")
     axes = figure.add_subplot(
-        xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="IoU .50, val"
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        title="IoU .50, val, during training",
     )
     for number, (name, own) in enumerate(zip(names, precision.T, strict=True)):
         if (own > -1).all():
@@ -217,7 +221,7 @@ def _pair(split: Split, picture: Picture, boxes: dict[int, list[Box]], caption: 
     size = max(1, round(opened.width * scale)), max(1, round(opened.height * scale))
     small = opened.resize(size, Image.Resampling.BILINEAR)
     truth = [
-        Box(split.categories[label - 1], 1.0, (box[0], box[1], box[2], box[3]))
+        Box(split.categories[label - 1], None, (box[0], box[1], box[2], box[3]))
         for box, label in zip(picture.boxes.tolist(), picture.labels.tolist(), strict=True)
     ]
     pair = Image.new("RGB", (2 * small.width + 2, small.height + TITLE), "white")

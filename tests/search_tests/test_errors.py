@@ -99,12 +99,19 @@ def test_an_error_names_the_field_and_its_value(
     assert part in "\n".join(errors_of(resolve, make_raw(changes), Path()))
 
 
-@pytest.mark.parametrize("uri", ["foo://bar", "redis+x://host"])
+@pytest.mark.parametrize("uri", ["foo://bar", "redis+x://host", "mlruns", "file:///mlruns"])
 def test_tracking_that_mlflow_has_no_store_for_is_an_error(make_raw: Make, uri: str) -> None:
     (error,) = errors_of(resolve, make_raw({"tracking": uri}), Path())
     assert error.startswith(f"tracking: {uri} (legal: off, or one of ")
-    for legal in ("off", "mlruns", "http://here:5000", "postgresql+psycopg2://here/mlflow"):
+    for legal in ("off", "databricks", "http://here:5000", "postgresql+psycopg2://here/mlflow"):
         resolve(make_raw({"tracking": legal}), Path())
+
+
+def test_a_folder_is_for_who_asks_mlflow_for_it(
+    make_raw: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    resolve(make_raw({"tracking": "mlruns"}), Path())
 
 
 def test_depth_beyond_the_backbone_is_an_error_with_its_stages(make_raw: Make) -> None:

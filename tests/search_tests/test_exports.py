@@ -24,7 +24,8 @@ from search.exports import (
     predict_pictures,
 )
 from trainer.config import BadInput, Data
-from trainer.export import load_export
+from trainer.export import load_export, open_export, write_digest
+from trainer.model.weights import read
 
 from .conftest import Trained
 
@@ -125,54 +126,99 @@ def test_a_trial_without_or_with_a_damaged_checkpoint_leaves_nothing(
     assert [place.name for place in tmp_path.iterdir()] == ["moved"]
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
+def test_a_file_with_other_bytes_than_were_exported_is_damaged(model: Path, name: str) -> None:
+    file = model / name
+    if name == "model.onnx":
+        file.write_bytes(b"as exported")
+        write_digest(file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BadInput, match=rf"{name} is damaged: its SHA-256"):
+        open_export(model)
+
+
+def test_weights_of_a_damaged_export_are_not_trained_on(model: Path) -> None:
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(BadInput, match=r"model\.safetensors is damaged: its SHA-256"):
+        read(model, "")
+
+
+def test_an_export_of_the_first_version_is_not_compared(model: Path) -> None:
+    spec = json.loads((model / "spec.json").read_text())
+    (model / "spec.json").write_text(json.dumps({k: v for k, v in spec.items() if k != "sha256"}))
+    load_export(model)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"[1]", "its spec.json holds no mapping"), (b"\xff\xfe", "it has no readable spec.json")],
+)
+def test_a_damaged_spec_is_told(model: Path, content: bytes, told: str) -> None:
+    (model / "spec.json").write_bytes(content)
+    with pytest.raises(BadInput, match=told):
+        open_export(model)
+
+
+def test_damaged_figures_are_told(model: Path, tiny_data: Data) -> None:
+    (model / "metrics.json").write_text("{bad")
+    with pytest.raises(BadInput, match=r"metrics\.json is damaged .*; delete it and evaluate"):
+        evaluate_model(str(model), tiny_data.train.parent, "val", Path(), None)
+
+
 def test_an_export_far_from_its_search_asks_for_data(model: Path) -> None:
     with pytest.raises(BadInput, match="lies in no search: give --data DATA"):
         export_model(str(model), None, "onnx", Path(), OUT)
     assert not OUT.exists()
 
 
-@pytest.fixture(scope="module")
-def onnx(trained: Trained, tmp_path_factory: pytest.TempPathFactory, tiny_data: Data) -> Path:
-    """The winner as ONNX."""
-    out = tmp_path_factory.mktemp("onnx") / "model"
-    export_model(str(trained.winner), None, "onnx", Path(), out, data=tiny_data.train.parent)
+@pytest.fixture(scope="module", params=["onnx", "pt2"])
+def portable(
+    request: pytest.FixtureRequest,
+    trained: Trained,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_data: Data,
+) -> Path:
+    """The winner as one file; compared on a COCO json as a whole."""
+    out = tmp_path_factory.mktemp("portable") / "model"
+    export_model(str(trained.winner), None, request.param, Path(), out, data=tiny_data.val)
     return out
 
 
-@pytest.mark.slow  # an ONNX export takes half a minute
-def test_an_onnx_export_predicts_what_its_original_does(
-    onnx: Path, trained: Trained, tiny_data: Data
+@pytest.mark.slow  # an export takes half a minute
+def test_a_portable_export_predicts_what_its_original_does(
+    portable: Path, trained: Trained, tiny_data: Data
 ) -> None:
-    assert sorted(file.name for file in onnx.iterdir()) == [
-        "README.md",
-        "metrics.json",
-        "model.onnx",
-        "spec.json",
-    ]
+    files = {file.name for file in portable.iterdir()}
+    assert files - {"model.onnx", "model.pt2"} == {"README.md", "metrics.json", "spec.json"}
+    assert len(files) == 4
     pictures = [tiny_data.train.parent / "images"]
     found = []
-    for model, out in ((onnx, Path("ours")), (trained.winner, Path("theirs"))):
+    for model, out in ((portable, Path("ours")), (trained.winner, Path("theirs"))):
         predict_pictures(str(model), pictures, Path(), out, 0.1)
         found.append(json.loads((out / "detections.json").read_text())["annotations"])
     assert len(found[0]) == len(found[1]) > 0
     own, original = (
         evaluate_model(str(model), tiny_data.train.parent, "val", Path(), None)["figures"]
-        for model in (onnx, trained.winner)
+        for model in (portable, trained.winner)
     )
     assert own["map"] == pytest.approx(original["map"], abs=0.01)
 
 
 @pytest.mark.slow  # as above
 def test_the_cards_lines_run_without_this_project(
-    onnx: Path, tiny_data: Data, tmp_path: Path
+    portable: Path, tiny_data: Data, tmp_path: Path
 ) -> None:
-    shutil.copytree(onnx, "model")
+    shutil.copytree(portable, "model")
     shutil.copy(tiny_data.train.parent / "images" / "val-00.png", "model/picture.jpg")
     spec = json.loads(Path("model/spec.json").read_text())
     spec["thresholds"] = dict.fromkeys(spec["thresholds"], 0.1)
     Path("model/spec.json").write_text(json.dumps(spec))
-    (code,) = re.findall(r"```python\n(.*?)```", (onnx / "README.md").read_text(), re.DOTALL)
-    assert not {"torch", "trainer", "search"} & set(re.findall(r"\w+", code))
+    (code,) = re.findall(r"```python\n(.*?)```", (portable / "README.md").read_text(), re.DOTALL)
+    strangers = {"trainer", "search"} | ({"torch"} if "onnx" in code else set())
+    assert not strangers & set(re.findall(r"\w+", code))
     line = [sys.executable, "-P", "-c", code]
     done = subprocess.run(line, cwd="model", capture_output=True, text=True, check=True)
     predict_pictures("model", [Path("model/picture.jpg")], Path(), OUT, None)
@@ -343,6 +389,16 @@ def test_pictures_of_one_name_are_all_kept(model: Path) -> None:
     assert len(list(OUT.glob("*.jpg"))) == 3
     images = json.loads((OUT / "detections.json").read_text())["images"]
     assert len({image["file_name"] for image in images}) == 3
+
+
+def test_when_no_picture_can_be_read_nothing_is_made(model: Path) -> None:
+    Path("text.png").write_text("no picture")
+    with pytest.raises(BadInput) as raised:
+        predict_pictures(str(model), [Path("text.png")], Path(), OUT, 0.5)
+    unreadable, nothing = raised.value.errors
+    assert unreadable.startswith("text.png: cannot be read as a picture")
+    assert nothing == "none of the pictures can be read: nothing was written"
+    assert [place.name for place in Path().iterdir() if place.name != "model"] == ["text.png"]
 
 
 @pytest.mark.parametrize("place", ["nowhere.png", "empty"])

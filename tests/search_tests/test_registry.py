@@ -58,7 +58,7 @@ def test_what_is_transparent_is_served_as_it_was_trained() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
-    opened = np.asarray(served._opened(stream.getvalue()), dtype=int)
+    opened = np.asarray(served._opened(stream.getvalue(), 0), dtype=int)
     trained = np.asarray(to_rgb(Image.fromarray(pixels)), dtype=int)
     assert np.abs(opened - trained).max() <= 1
 
@@ -67,12 +67,12 @@ def test_deep_pixels_are_refused_by_what_is_served() -> None:
     stream = io.BytesIO()
     Image.fromarray(np.full((9, 7), 999, np.uint16)).save(stream, "PNG")
     with pytest.raises(MlflowException, match="more than 8 bits a channel"):
-        served._opened(stream.getvalue())
+        served._opened(stream.getvalue(), 0)
 
 
 def test_what_is_served_says_that_it_is_no_picture() -> None:
-    with pytest.raises(MlflowException, match="picture: cannot be read as a picture"):
-        served._opened(b"text")
+    with pytest.raises(MlflowException, match="row 2: no readable picture .no kind that is known"):
+        served._opened(b"text", 2)
 
 
 # -- versions -------------------------------------------------------------------------------------

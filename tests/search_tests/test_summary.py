@@ -104,7 +104,7 @@ def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captu
     out = capsys.readouterr().out
     assert out.startswith("tiny: interrupted, tracking sqlite:///")
     assert "#0 as written" in out and "finished" in out
-    assert "1 of 6 trials ended, 0 under way" in out
+    assert "1 of 6 trials ended, 0 interrupted" in out
     assert "10 epochs trained in 0.01 CPU-hours, 0 forked, 0 not run" in out
 
 

@@ -15,14 +15,23 @@ def test_without_a_store_there_is_nothing_to_show() -> None:
         serve(None, 5000)
 
 
-def test_a_store_behind_a_server_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert serve("http://127.0.0.1:1", 5000) == 0
-    assert "http://127.0.0.1:1" in capsys.readouterr().out
+def test_a_server_that_does_not_answer_is_bad_input_without_its_password() -> None:
+    with pytest.raises(
+        BadInput, match=r"http://me:\*\*\*@127\.0\.0\.1:1 does not answer"
+    ) as raised:
+        serve("http://me:canary@127.0.0.1:1", 5000)
+    assert "canary" not in str(raised.value)
 
 
-def test_a_server_is_named_without_its_password(capsys: pytest.CaptureFixture[str]) -> None:
-    serve("http://me:canary@127.0.0.1:1", 5000)
-    assert "http://me:***@127.0.0.1:1" in capsys.readouterr().out
+@pytest.mark.parametrize("port", [0, 99999])
+def test_a_port_that_none_has_is_bad_input(store: str, port: int) -> None:
+    with pytest.raises(BadInput, match=rf"--port {port} \(legal: 1 to 65535\)"):
+        serve(store, port)
+
+
+def test_a_store_that_mlflow_lacks_is_bad_input() -> None:
+    with pytest.raises(BadInput, match=r"tracking: foo \(legal: off, or one of"):
+        serve("foo", 5000)
 
 
 def test_a_port_that_is_taken_is_bad_input(store: str) -> None:

@@ -92,5 +92,5 @@ def test_it_is_made_again_where_it_is_missing_or_of_another(
     assert metrics["val"]["figures"] == trained.result.metrics["val"]["figures"]
     assert metrics["test"]["figures"] == metrics["val"]["figures"]
     assert metrics["test"]["looks"] == 1
-    assert "Test was looked at 1 time." in (config.folder / "winner" / "README.md").read_text()
+    assert "Test was looked at once." in (config.folder / "winner" / "README.md").read_text()
     assert not (config.folder / ".winner").exists()

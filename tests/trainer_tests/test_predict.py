@@ -29,6 +29,13 @@ def test_files_folders_and_patterns_are_found_once(tmp_path: Path) -> None:
     assert [file.name for file in found] == ["b.png", "a.JPG", "c.png"]
 
 
+def test_a_link_to_nowhere_is_found_and_a_folder_is_not(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "folder.png").mkdir()
+    for place in (tmp_path, tmp_path / "*.png"):
+        assert find_pictures([place]) == [tmp_path / "gone.png"]
+
+
 def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
     (tmp_path / "a[1].png").touch()
     assert find_pictures([tmp_path / "a[1].png"]) == [tmp_path / "a[1].png"]
@@ -48,10 +55,21 @@ def test_a_threshold_is_one_or_one_a_class() -> None:
     assert [box.category for box in predict(two_boxes, (RED, BLUE), picture, 96, 0.5)] == [RED]
 
 
-@pytest.mark.parametrize(("size", "drawn"), [((40, 30), (480, 360)), ((900, 20), (900, 20))])
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [((40, 30), (480, 360)), ((900, 20), (7200, 160)), ((60, 4000), (120, 8000)), ((9, 9000),) * 2],
+)
 def test_small_pictures_are_enlarged(size: tuple[int, int], drawn: tuple[int, int]) -> None:
     assert draw(Image.new("RGB", size), []).size == drawn
     assert max(drawn) >= SMALL
+
+
+def test_a_true_box_has_no_score() -> None:
+    def drawn(score: float | None) -> int:
+        plain, box = Image.new("RGB", (500, 500)), Box(RED, score, (0.0, 100.0, 9.0, 9.0))
+        return int(np.asarray(draw(plain, [box])).any(axis=(0, 2)).sum())
+
+    assert drawn(None) < drawn(1.0) / 1.5
 
 
 @pytest.mark.parametrize("size", [(30, 30), (640, 480), (4000, 3000)])

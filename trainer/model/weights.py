@@ -1,6 +1,7 @@
 """Files of pretrained weights: fetched into the usual caches, checked, read as plain tensors."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,13 +42,30 @@ def read(place: Path, legal: str) -> Weights:
     file = place / WEIGHTS if place.is_dir() else place
     if not file.is_file():
         raise BadInput([f"model.weights: no file {file} (legal: {legal})"])
+    if file != place:
+        require_whole(file)
     digest = _digest(file)
     return Weights(_tensors(file), digest)
 
 
-def _digest(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_whole(file: Path) -> None:
+    """Raise BadInput when an export's file is not the one that its spec.json has the SHA-256 of."""
+    try:
+        wanted = json.loads((file.parent / SPEC).read_text())["sha256"][file.name]
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # exports of the first version say nothing of it
+    if sha256(file) != wanted:
+        raise BadInput([f"{file} is damaged: its SHA-256 is not the one in its {SPEC}"])
+
+
+def _digest(file: Path) -> str:
+    digest = sha256(file)
     named = DIGEST.search(file.name)
     # without a letter in it, it may be a date
     if named and not named[1].isdigit() and not digest.startswith(named[1]):
