@@ -1,5 +1,6 @@
 """The figures of a report, over a search that was made up."""
 
+import optuna
 import pytest
 
 from search import charts
@@ -47,6 +48,24 @@ def test_optunas_plots_are_drawn(made_up: MadeUp, result: SearchResult) -> None:
     for draw in (charts.importances, charts.slices, charts.parallel_coordinates):
         assert draw(study).data
     assert sum(len(trace.y) for trace in charts.timeline(made_up.study).data) == 11
+
+
+def test_slices_name_choices_as_they_are(made_up: MadeUp, result: SearchResult) -> None:
+    study, _ = charts.compared(result, made_up.study)
+    figure = charts.slices(study)
+    shown = {str(x) for trace in figure.data for x in trace.x}
+    assert {"gradual", "at_once"} & shown and not any("'" in x for x in shown)
+
+
+def test_what_not_all_trials_have_is_named() -> None:
+    study = optuna.create_study()
+    wide = optuna.distributions.FloatDistribution(0, 1)
+    for params in ({"lr": 0.1, "depth": 0.2}, {"lr": 0.3}):
+        study.add_trial(
+            optuna.create_trial(params=params, distributions=dict.fromkeys(params, wide), value=0)
+        )
+    assert charts.left_out(study) == " Left out, since not all of them have it: depth."
+    assert charts.left_out(optuna.create_study()) == ""
 
 
 def test_epochs_add_up(result: SearchResult) -> None:
