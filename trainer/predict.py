@@ -80,13 +80,21 @@ def predict(
     ]
 
 
-def draw(picture: Image.Image, boxes: list[Box], truth: list[Box] | None = None) -> Image.Image:
+def draw(
+    picture: Image.Image,
+    boxes: list[Box],
+    truth: list[Box] | None = None,
+    *,
+    enlarge: bool = True,
+) -> Image.Image:
     """The picture with its boxes, names and scores; true boxes in white beneath.
 
-    A small picture comes back enlarged by a whole factor.
+    A small picture comes back enlarged by a whole factor, unless told not to.
     """
-    factor = max(-(-SMALL // max(picture.size)), -(-NARROW // min(picture.size)))
-    factor = max(1, min(factor, LARGE // max(picture.size)))
+    factor = 1
+    if enlarge:
+        factor = max(-(-SMALL // max(picture.size)), -(-NARROW // min(picture.size)))
+        factor = max(1, min(factor, LARGE // max(picture.size)))
     drawn = picture.resize((picture.width * factor, picture.height * factor))
     pen = ImageDraw.Draw(drawn)
     side = min(max(drawn.size), 4 * min(drawn.size))  # of a strip not its length

@@ -225,9 +225,10 @@ def _pair(split: Split, picture: Picture, boxes: dict[int, list[Box]], caption: 
         for box, label in zip(picture.boxes.tolist(), picture.labels.tolist(), strict=True)
     ]
     pair = Image.new("RGB", (2 * small.width + 2, small.height + TITLE), "white")
-    pair.paste(draw(small, [_scaled(box, scale) for box in truth]), (0, TITLE))
-    found = [_scaled(box, scale) for box in boxes.get(picture.id, [])]
-    pair.paste(draw(small, found), (small.width + 2, TITLE))
+    found = boxes.get(picture.id, [])
+    for own, left in ((truth, 0), (found, small.width + 2)):
+        drawn = draw(small, [_scaled(box, scale) for box in own], enlarge=False)
+        pair.paste(drawn, (left, TITLE))
     pen, font = ImageDraw.Draw(pair), ImageFont.load_default(size=15)
     pen.text((2, 4), f"{picture.file.name}: truth", fill="black", font=font)
     heading = f"found, score {THRESHOLD} or more" if not caption else f"found: {caption}"

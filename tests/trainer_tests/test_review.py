@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
 from trainer.evaluate import Truth
 from trainer.fit import fit
+from trainer.predict import Box
 from trainer.review import (
     CLASSES,
     CURVES,
@@ -55,6 +57,31 @@ def test_a_review_is_pictures_curves_and_a_table(folder: Path, tiny: Splits) -> 
     assert all(0 <= ap <= 1 for row in table["data"] for ap in row[2:])
     with Image.open(place / PREDICTIONS) as sheet:  # six pairs, two a row, pictures 4 to 3
         assert sheet.height == 3 * (TILE * 3 // 4 + TITLE) + 2 * module.GAP
+
+
+@pytest.mark.parametrize("size", [(96, 72), (400, 300), (900, 20)])
+def test_a_pair_shows_whole_pictures_with_boxes_in_their_places(
+    make_picture: Make, make_split: Make, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    width, height = size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[height // 2 :, width // 2 :] = (0, 200, 0)  # the last quarter alone
+    Image.fromarray(pixels).save(tmp_path / "quarter.png")
+    corner = (width / 2, height / 2, width / 2, height / 2)
+    picture = make_picture(1, [(1, *corner)], size=size, file=tmp_path / "quarter.png")
+    split = make_split(picture)
+    boxes = {1: [Box(split.categories[0], 0.9, corner)]}
+    pair = np.asarray(module._pair(split, picture, boxes, ""))[TITLE:].astype(int)
+    across, down = TILE, max(1, round(height * TILE / width))
+    assert pair.shape[:2] == (down, 2 * across + 2)
+    for left in (0, across + 2):
+        half = pair[:, left : left + across]
+        green = (half == (0, 200, 0)).all(axis=2)
+        assert not green[:, : across // 2 - 1].any() and not green[: down // 2 - 1].any()
+        if down > 60:  # else its box and name cover it
+            assert green[down * 3 // 4, across * 3 // 4]
+        drawn = ~green & half.any(axis=2)  # the box, at the picture's lower right corner
+        assert drawn[-1, -1] and not drawn[0, 0]
 
 
 def test_it_is_made_once(folder: Path, config: TrainConfig, tiny: Splits) -> None:
