@@ -1,6 +1,7 @@
 """The `unfreeze` command. Imports only what its help needs; each command imports its own."""
 
 import argparse
+import contextlib
 import io
 import json
 import logging
@@ -394,10 +395,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _score(text: str) -> float:
     """argparse's type of a score."""
-    score = float(text)
-    if not 0 <= score <= 1:
-        raise argparse.ArgumentTypeError(f"{text} (legal: 0 to 1)")
-    return score
+    with contextlib.suppress(ValueError):
+        if 0 <= (score := float(text)) <= 1:
+            return score
+    raise argparse.ArgumentTypeError(f"{text} (legal: 0 to 1)")
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -99,8 +99,9 @@ def page(result: SearchResult, study: Study) -> str:
         figures=_figures(result.metrics),
         table=_table(result),
         sections=_sections(result, study),
-        pictures=_pictures(config.folder / "winner" / "pictures"),
-        pictured="test" if "test" in result.metrics else "val",
+        # without figures, those that are there are an earlier winner's
+        pictures=_pictures(config.folder / "winner" / "pictures") if result.metrics else [],
+        pictured=result.metrics.get("pictured", "test"),
         sheets=_sheets(result),
         ends=[
             (r.record.number, r.state, _last_line(r.record))
@@ -210,8 +211,9 @@ def _saved(spent: Costs) -> str:
     if not spent.run + spent.forked + spent.stopped:
         return ""
     return (
-        f"Its {spent.trials} trials trained {spent.run} epochs; {spent.forked} were taken over "
-        f"from another trial, and {spent.stopped} not run, since ASHA had stopped their trial."
+        f"Its {spent.trials} trial{'s' * (spent.trials > 1)} trained {spent.run} epochs; "
+        f"{spent.forked} were taken over from another trial, and {spent.stopped} not run, since "
+        "ASHA had stopped their trial."
     )
 
 

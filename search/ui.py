@@ -28,6 +28,8 @@ def serve(tracking: str | None, port: int) -> int:
     Raises BadInput when there is nothing to show, or the port is taken.
     """
     uri = tracking_uri(tracking)
+    if uri == "off":
+        raise BadInput(["tracking: off, so there is no store to show"])
     if found := uri_errors(uri):
         raise BadInput(found)
     if not 0 < port < 2**16:

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer.card import write_card
 from trainer.checkpoint import BEST, load
+from trainer.config import BadInput
 from trainer.data.dataset import Splits
 from trainer.export import export, read_metrics, write_metrics, write_pictures
 
@@ -25,7 +26,7 @@ def export_winner(
     assert run.best is not None
     out = config.folder / "winner"
     identity = {"trial": run.number, "epoch": run.best.epoch}
-    if (metrics := read_metrics(out)).get("of") == identity:
+    if (metrics := _known(out)).get("of") == identity:
         return metrics
     progress.say(f"exporting trial {run.number} and measuring it in a fresh process")
     fresh = config.folder / ".winner"
@@ -39,7 +40,8 @@ def export_winner(
             f"{run.best.epoch}: was it written on a node with another storage?"
         )
     export(checkpoint, trial_config, data.categories, data.digest, fresh)
-    write_metrics(fresh, {"of": identity})
+    pictured = data.test or data.val
+    write_metrics(fresh, {"of": identity, "pictured": pictured.name})
     splits = ["val"]
     if data.test:
         splits.append("test")
@@ -49,7 +51,7 @@ def export_winner(
     for split in splits:
         _measure(fresh, config.folder / "search.yaml", split)
     metrics = read_metrics(fresh)
-    write_pictures(fresh, data.test or data.val)
+    write_pictures(fresh, pictured)
     write_card(fresh, config.name)
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
@@ -58,7 +60,15 @@ def export_winner(
 
 def _looks(export: Path) -> int:
     """How often test was looked at with an earlier winner, evaluations by hand included."""
-    return int(read_metrics(export).get("test", {}).get("looks", 0))
+    return int(_known(export).get("test", {}).get("looks", 0))
+
+
+def _known(export: Path) -> dict[str, Any]:
+    """Figures of an earlier winner; damaged ones are as none, for all is measured anew."""
+    try:
+        return read_metrics(export)
+    except BadInput:
+        return {}
 
 
 def _measure(model: Path, data: Path, split: str) -> None:

@@ -45,6 +45,12 @@ BATCH_SIZE = {"cpu": 2, "cuda": 8}
 the first feature maps stay in its cache: lite0 at 320 px took up to 1.7 times as long with 8."""
 
 
+PACKED = np.dtype(
+    [(name, np.int64) for name in ("image_id", "category_id")]
+    + [(name, np.float64) for name in ("x", "y", "width", "height", "score")]
+)
+
+
 @dataclass(frozen=True)
 class Metrics:
     """COCO figures of one evaluation; None where the split has nothing to measure."""
@@ -185,18 +191,17 @@ def score_finally(split: Split, results: list[dict[str, Any]]) -> Metrics:
     return _metrics(_evaluated(COCOeval(coco, found, "bbox")), split)
 
 
-def pack(results: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """Detections in COCO's result format as rows (n, 7), a tenth of their size: image id, x, y,
-    width, height, score, category id."""
-    rows = [(r["image_id"], *r["bbox"], r["score"], r["category_id"]) for r in results]
-    return np.array(rows, dtype=np.float64).reshape(-1, 7)
+def pack(results: list[dict[str, Any]]) -> NDArray[np.void]:
+    """Detections in COCO's result format as rows (n,) of PACKED, a tenth of their size."""
+    rows = [(r["image_id"], r["category_id"], *r["bbox"], r["score"]) for r in results]
+    return np.array(rows, dtype=PACKED)
 
 
-def unpack(rows: NDArray[np.float64]) -> list[dict[str, Any]]:
+def unpack(rows: NDArray[np.void]) -> list[dict[str, Any]]:
     """The inverse of `pack`."""
     return [
-        {"image_id": int(image), "category_id": int(category), "bbox": box, "score": score}
-        for image, *box, score, category in rows.tolist()
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, *box, score in rows.tolist()
     ]
 
 

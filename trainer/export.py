@@ -158,6 +158,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
         raise BadInput([f"{file} is damaged ({error}); delete it and evaluate again"]) from error
+    if not isinstance(found, dict):
+        raise BadInput([f"{file} is damaged: it holds no mapping; delete it and evaluate again"])
     return found
 
 

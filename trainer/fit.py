@@ -44,7 +44,7 @@ class Result:
     best_epoch: int
     epochs: int
     """Epochs of the trial so far, forked ones included."""
-    found: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    found: NDArray[np.void] | None = field(default=None, compare=False, repr=False)
     """What was detected on val at the best epoch, see `evaluate.pack`; None where that epoch is
     another process's or was forked."""
 
@@ -57,7 +57,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     reports: list[EpochReport] = field(default_factory=list)
-    found: NDArray[np.float64] | None = None
+    found: NDArray[np.void] | None = None
     """See Result."""
 
     @property

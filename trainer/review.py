@@ -47,7 +47,7 @@ def review(
     config: TrainConfig,
     val: Split,
     folder: Path,
-    found: NDArray[np.float64] | None = None,
+    found: NDArray[np.void] | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Write `folder/review` from what was `found` at the best epoch (`Result.found`), else from

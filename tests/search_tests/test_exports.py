@@ -162,9 +162,10 @@ def test_a_damaged_spec_is_told(model: Path, content: bytes, told: str) -> None:
         open_export(model)
 
 
-def test_damaged_figures_are_told(model: Path, tiny_data: Data) -> None:
-    (model / "metrics.json").write_text("{bad")
-    with pytest.raises(BadInput, match=r"metrics\.json is damaged .*; delete it and evaluate"):
+@pytest.mark.parametrize("content", ["{bad", "[1]"])
+def test_damaged_figures_are_told(model: Path, tiny_data: Data, content: str) -> None:
+    (model / "metrics.json").write_text(content)
+    with pytest.raises(BadInput, match=r"metrics\.json is damaged.*; delete it and evaluate"):
         evaluate_model(str(model), tiny_data.train.parent, "val", Path(), None)
 
 

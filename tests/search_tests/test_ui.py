@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from search import ui
 from search.ui import command, environment, serve, told
 from trainer.config import BadInput
 
@@ -21,6 +22,21 @@ def test_a_server_that_does_not_answer_is_bad_input_without_its_password() -> No
     ) as raised:
         serve("http://me:canary@127.0.0.1:1", 5000)
     assert "canary" not in str(raised.value)
+
+
+def test_the_pages_of_a_store_behind_a_server_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ui, "_searches", lambda uri: [("cells", "7")])
+    assert serve("http://me:canary@here:5000/", 5000) == 0
+    server, page = capsys.readouterr().out.splitlines()
+    assert server == "this store has a server of its own: http://me:***@here:5000"
+    assert page.startswith("  cells: http://me:***@here:5000/#/experiments/7/runs?")
+
+
+def test_without_tracking_there_is_nothing_to_show() -> None:
+    with pytest.raises(BadInput, match="tracking: off, so there is no store to show"):
+        serve("off", 5000)
 
 
 @pytest.mark.parametrize("port", [0, 99999])

@@ -143,6 +143,8 @@ def test_packed_detections_are_the_same(tiny: Splits) -> None:
     results = detect(perfect(tiny.val), tiny.val, canvases(6))
     assert unpack(pack(results)) == results
     assert unpack(pack([])) == []
+    large = [{**results[0], "image_id": 2**53 + 1}]  # no float has it
+    assert unpack(pack(large)) == large
 
 
 def test_detections_carry_own_ids_and_original_pixels(

@@ -52,9 +52,8 @@ def _reach(module: nn.Conv2d) -> int:
 def _trains_in_bf16(features: Tensor) -> bool:
     if features.device.type != "cpu" or not torch.is_grad_enabled():
         return False
-    if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") is torch.bfloat16
-    return features.dtype is torch.bfloat16
+    is_mixed = torch.is_autocast_enabled("cpu")  # else the weights would be bf16 too
+    return is_mixed and torch.get_autocast_dtype("cpu") is torch.bfloat16
 
 
 def _convolve(module: nn.Conv2d, plain: Plain, features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
+from trainer.model import cpu_bf16
 from trainer.model.cpu_bf16 import work_around
 
 
@@ -43,8 +44,11 @@ DEPTHWISE = [
 @pytest.mark.parametrize("size", [(12, 12), (15, 24)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_and_gradients_are_those_of_fp32(
-    conv: nn.Conv2d, size: tuple[int, int], dtype: torch.dtype
+    conv: nn.Conv2d, size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ours: list[int] = []
+    of_weight = cpu_bf16._of_weight
+    monkeypatch.setattr(cpu_bf16, "_of_weight", lambda *a: (ours.append(1), of_weight(*a))[1])
     torch.manual_seed(0)
     conv = copy.deepcopy(conv).to(memory_format=torch.channels_last)
     features = torch.randn(2, 8, *size).bfloat16().to(dtype).requires_grad_()
@@ -52,6 +56,7 @@ def test_outputs_and_gradients_are_those_of_fp32(
     work_around(conv)
     assert "forward" in vars(conv)
     own = everything(conv, features)
+    assert ours == [1]
     assert own[0].dtype is torch.bfloat16
     for found, right in zip(own, wanted, strict=True):
         assert found.shape == right.shape
@@ -74,10 +79,17 @@ def test_a_group_norm_is_that_of_fp32() -> None:
     norm = nn.GroupNorm(2, 8)
     features = torch.randn(2, 8, 5, 5).bfloat16().requires_grad_()
     wanted = everything(norm, features.float(), precision=False)  # type: ignore[arg-type]
+    seen: list[torch.dtype] = []
+    plain = norm.forward
+    norm.forward = lambda x: (seen.append(x.dtype), plain(x))[1]  # type: ignore[method-assign]
     work_around(norm)
     own = everything(norm, features)  # type: ignore[arg-type]
+    assert seen == [torch.float32]
     assert own[0].dtype is torch.bfloat16
     assert torch.equal(own[0], wanted[0].bfloat16())
+    for found, right in zip(own, wanted, strict=True):
+        close = {"rtol": 2e-2, "atol": 1e-2 * float(right.abs().max())}
+        assert torch.allclose(found.float(), right, **close)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert norm(features).dtype is torch.bfloat16
 
