@@ -86,7 +86,15 @@ def test_it_is_made_again_where_it_is_missing_or_of_another(
     told = Told()
     data = replace(tiny, test=replace(tiny.val, name="test"))
     yaml = config.folder / "search.yaml"
-    yaml.write_text(yaml.read_text().replace("test: null", f"test: {config.data.val}"))
+    place = config.data.val.parent
+    shutil.copytree(place, tmp_path / "data")
+    same = json.loads((place / "val.json").read_text())
+    same["images"].reverse()
+    test = tmp_path / "data" / "test.json"
+    test.write_text(json.dumps(same))
+    text = yaml.read_text().replace(str(place), str(tmp_path / "data"))
+    text = text.replace("test: null", f"test: {test}")
+    yaml.write_text(text.replace("allow: null", "allow: [same-picture-in-splits]"))
     metrics = export_winner(config, data, study, trained.result.winner, told)
     assert told.lines == ["exporting trial 0 and measuring it in a fresh process"]
     assert metrics["val"]["figures"] == trained.result.metrics["val"]["figures"]
