@@ -33,8 +33,8 @@ from .heads import (
     NoBackbone,
     RetinaNetFromPyramid,
     SSDFromPyramid,
-    Targets,
 )
+from .losses import Targets
 
 CHANNELS = 96
 """Channels of neck and head. Torchvision's heads have 256; half of that with its 4 convolutions a

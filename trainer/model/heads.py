@@ -17,13 +17,14 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
+from .losses import Targets, fcos_losses, retinanet_losses
+
 SCORE_THRESHOLD = 0.02
 """Detections below are dropped before NMS: low, for AP counts the whole curve."""
 DETECTIONS = 100
 """Detections a picture at most, as COCO evaluates."""
 
 Features = OrderedDict[str, Tensor]
-Targets = list[dict[str, Tensor]]
 Detections = list[dict[str, Tensor]]
 Detect = Callable[[Tensor], Detections]
 """Something that detects as a `Detector` in eval mode: uint8 pictures (N, 3, S, S) in."""
@@ -64,7 +65,14 @@ class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
         anchors = self.anchor_generator(images, levels)
         with torch.autocast(pictures.device.type, enabled=False):
             if targets is not None:
-                losses: dict[str, Tensor] = self.compute_loss(targets, outputs, anchors)
+                losses = retinanet_losses(
+                    targets,
+                    outputs,
+                    anchors[0],
+                    background_below=self.proposal_matcher.low_threshold,
+                    foreground_from=self.proposal_matcher.high_threshold,
+                    box_loss=self.head.regression_head._loss_type,
+                )
                 return losses | {"bbox_regression": self.box_weight * losses["bbox_regression"]}
             places = self.anchor_generator.num_anchors_per_location()[0]
             sizes = [m.shape[-2] * m.shape[-1] * places for m in levels]
@@ -83,6 +91,7 @@ class FCOSFromPyramid(FCOS):  # type: ignore[misc]
             score_thresh=SCORE_THRESHOLD,
             detections_per_img=DETECTIONS,
         )
+        head.compute_loss = fcos_losses  # type: ignore[assignment]  # what FCOS's own loss ends in
 
     def forward(
         self, features: Features, pictures: Tensor, targets: Targets | None = None
