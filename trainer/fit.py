@@ -21,7 +21,7 @@ from .checkpoint import (
     trained_state,
 )
 from .config import TrainConfig
-from .data.batches import batches, steps
+from .data.batches import batches, makers_for, steps
 from .data.canvas import cache_folder, open_store
 from .data.dataset import Splits
 from .engine import OutOfMemory, train_one_epoch
@@ -103,15 +103,15 @@ def fit(
     every step, of training and of evaluation. Raises Diverged, OutOfMemory, or BadInput for a
     config that does not fit its model.
     """
-    with _memory_errors():
-        where = device()
+    where = device()
+    with _memory_errors(), makers_for(where) as makers:
         config = _with_precision(config)
         train = config.train
         run = _start(config, len(data.categories), where)
         phases = plan(train, len(run.detector.stages))
         keys = [digest(config, phases[: i + 1], data.digest, where) for i in range(len(phases))]
         _resume_or_fork(run, phases, keys, folder, reuse)
-        scene = _Scene.open(config, data, on_step)
+        scene = _Scene.open(config, data, makers, on_step)
         for past in run.reports:
             if not report(past):
                 return run.result()
@@ -172,18 +172,22 @@ def fit(
 
 @dataclass(frozen=True)
 class _Scene:
-    """Canvases, kept outputs and truth, opened once a trial."""
+    """Canvases, kept outputs and truth, opened once a trial, and who makes batches of them."""
 
     config: TrainConfig
     data: Splits
     train: NDArray[np.uint8]
     val: NDArray[np.uint8]
     truth: Truth
+    makers: int
+    """See `batches`."""
     kept: dict[int, dict[str, KeptOutputs]] = field(default_factory=dict)
     """By depth and split."""
 
     @classmethod
-    def open(cls, config: TrainConfig, data: Splits, on_step: Callable[[], None]) -> "_Scene":
+    def open(
+        cls, config: TrainConfig, data: Splits, makers: int, on_step: Callable[[], None]
+    ) -> "_Scene":
         folder = cache_folder() / "canvases"
         size = config.model.image_size
         return cls(
@@ -192,6 +196,7 @@ class _Scene:
             open_store(data.train, size, folder, on_step),
             open_store(data.val, size, folder, on_step),
             Truth(data.val),
+            makers,
         )
 
     def keep(
@@ -272,6 +277,7 @@ def _train(
             seed=train.seed,
             epoch=epoch,
             outputs=outputs,
+            makers=scene.makers,
         ),
         set_step=set_step,
         precision=train.precision,

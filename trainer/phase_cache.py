@@ -51,10 +51,10 @@ def digest(config: TrainConfig, phases: list[Phase], data: str, where: torch.dev
 
 
 def environment(where: torch.device) -> list[str]:
-    """What the bits of a result depend on besides its inputs: hardware, threads, code."""
+    """What the bits of a result depend on besides its inputs: hardware, a CPU's threads, code."""
     return [
         _hardware(where),
-        str(torch.get_num_threads()),
+        str(torch.get_num_threads()) if where.type == "cpu" else "",
         _sources(),
         *(version(name) for name in ("torch", "torchvision", "timm")),
     ]

@@ -13,7 +13,7 @@ import torch
 
 from . import optim
 from .config import TrainConfig
-from .data.batches import batches, steps
+from .data.batches import batches, makers_for, steps
 from .data.canvas import letterbox
 from .data.dataset import Split, Splits
 from .engine import Diverged, train_one_epoch
@@ -186,25 +186,27 @@ class _Probe:
             started.append(now())
             optim.set_step(self.optimizer, phase, 0, 0, 1)
 
-        train_one_epoch(
-            self.detector,
-            self.optimizer,
-            self.scaler,
-            batches(
-                few,
-                canvases,
-                batch_size=phase.batch_size,
-                augment=train.augment,
+        with makers_for(where) as makers:
+            train_one_epoch(
+                self.detector,
+                self.optimizer,
+                self.scaler,
+                batches(
+                    few,
+                    canvases,
+                    batch_size=phase.batch_size,
+                    augment=train.augment,
+                    seed=0,
+                    epoch=0,
+                    outputs=kept.get("train"),
+                    makers=makers,
+                ),
+                set_step=set_step,
+                precision=train.precision,
+                clip_norm=train.clip_norm,
                 seed=0,
                 epoch=0,
-                outputs=kept.get("train"),
-            ),
-            set_step=set_step,
-            precision=train.precision,
-            clip_norm=train.clip_norm,
-            seed=0,
-            epoch=0,
-        )
+            )
         ended = now()
         warm = started[1:] or started  # the first step also warms up
         a_step = (ended - warm[0]) / len(warm)

@@ -1,6 +1,9 @@
 """Batches of an epoch: a pure function of (seed, epoch, index)."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from math import ceil
 from typing import NamedTuple
 
@@ -24,6 +27,14 @@ class Batch(NamedTuple):
     frozen: FrozenOutputs | None = None
     """What the frozen stages gave for these pictures, where that is kept."""
 
+    def pinned(self) -> "Batch":
+        """The same in memory from which a GPU copies while its host goes on."""
+        return Batch(
+            self.pictures.pin_memory(),
+            [{k: v.pin_memory() for k, v in t.items()} for t in self.targets],
+            self.frozen and self.frozen.pinned(),
+        )
+
     def to(self, where: torch.device) -> "Batch":
         """The same on a device."""
         return Batch(
@@ -46,14 +57,15 @@ def batches(
     seed: int,
     epoch: int,
     outputs: Outputs | None = None,
+    makers: int = 0,
 ) -> Iterator[Batch]:
     """Shuffled batches of an epoch, with `outputs` of the frozen stages where they are kept.
 
     Every picture comes once; batch sizes differ by at most one, so that no BatchNorm ever sees a
-    leftover of one picture.
+    leftover of one picture. `makers` threads make them ahead, see `makers_for`.
     """
-    order = generator(seed, epoch, 0).permutation(len(split.pictures))
-    for indices in np.array_split(order, steps(len(order), batch_size)):
+
+    def make(indices: NDArray[np.int64]) -> Batch:
         pictures = torch.from_numpy(canvases[indices]).permute(0, 3, 1, 2)
         targets = [target(split.pictures[i], canvases.shape[1]) for i in indices]
         random = [generator(seed, epoch, 1 + i) for i in indices]
@@ -65,7 +77,52 @@ def batches(
             pictures = torch.stack([picture for picture, _ in changed])
             pictures = pictures.contiguous(memory_format=torch.channels_last)
             targets = [target for _, target in changed]
-        yield Batch(pictures, targets, outputs(indices, flips) if outputs else None)
+        return Batch(pictures, targets, outputs(indices, flips) if outputs else None)
+
+    order = generator(seed, epoch, 0).permutation(len(split.pictures))
+    parts = np.array_split(order, steps(len(order), batch_size))
+    return _ahead(make, parts, makers) if makers else map(make, parts)
+
+
+def _ahead(
+    make: Callable[[NDArray[np.int64]], Batch], parts: Sequence[NDArray[np.int64]], makers: int
+) -> Iterator[Batch]:
+    """What `make` makes of each part, in order, by threads that are as many batches ahead."""
+
+    def make_pinned(part: NDArray[np.int64]) -> Batch:
+        batch = make(part)
+        return batch.pinned() if torch.cuda.is_available() else batch
+
+    with ThreadPoolExecutor(makers) as pool:
+        coming: deque[Future[Batch]] = deque()
+        try:
+            for part in parts:
+                coming.append(pool.submit(make_pinned, part))
+                if len(coming) > makers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for batch in coming:  # nobody wants what is left where training ends early
+                batch.cancel()
+
+
+@contextmanager
+def makers_for(where: torch.device) -> Iterator[int]:
+    """How many threads make batches for training on a device: none on a CPU, which trains with all
+    cores of a trial; beside a GPU all but the one that tells it what to do.
+
+    Each works alone, and so does all else meanwhile: a process has one number of torch's threads.
+    """
+    threads = torch.get_num_threads()
+    if where.type == "cpu":
+        yield 0
+        return
+    torch.set_num_threads(1)
+    try:
+        yield max(1, threads - 1)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def steps(pictures: int, batch_size: int) -> int:

@@ -67,6 +67,10 @@ class FrozenOutputs:
     cut: Cut
     tensors: list[Tensor]
 
+    def pinned(self) -> "FrozenOutputs":
+        """The same in memory from which a GPU copies while its host goes on."""
+        return FrozenOutputs(self.cut, [t.pin_memory() for t in self.tensors])
+
     def to(self, where: torch.device) -> "FrozenOutputs":
         """The same on a device."""
         return FrozenOutputs(self.cut, [t.to(where, non_blocking=True) for t in self.tensors])

@@ -1,13 +1,13 @@
 """Batches: every picture once, a pure function of seed and epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from trainer.data.batches import Batch, batches, steps, target
+from trainer.data.batches import Batch, batches, makers_for, steps, target
 from trainer.data.dataset import Picture, Split
 
 MakePicture = Callable[..., Picture]
@@ -165,3 +165,57 @@ def test_boxes_are_clipped_to_the_picture_and_dropped_outside(make_picture: Make
 def test_a_picture_without_boxes_has_an_empty_target(make_picture: MakePicture) -> None:
     found = target(make_picture(), SIZE)
     assert (found["boxes"].shape, found["labels"].shape) == ((0, 4), (0,))
+
+
+@pytest.mark.parametrize("augment", ["none", "light_flip"])
+@pytest.mark.parametrize("makers", [1, 3, 20])
+def test_batches_that_threads_make_ahead_are_the_same(
+    split: Split, augment: str, makers: int
+) -> None:
+    alone = epoch_of(split, 2, augment=augment)
+    ahead = epoch_of(split, 2, augment=augment, makers=makers)
+    for one, other in zip(alone, ahead, strict=True):
+        assert torch.equal(one.pictures, other.pictures)
+        for boxes, others in zip(one.targets, other.targets, strict=True):
+            assert torch.equal(boxes["boxes"], others["boxes"])
+            assert torch.equal(boxes["labels"], others["labels"])
+
+
+def test_threads_are_no_further_ahead_than_there_are_of_them(split: Split) -> None:
+    made: list[int] = []
+
+    def outputs(indices: Iterable[int], mirrored: Sequence[bool]) -> Any:
+        made.append(len(mirrored))
+
+    canvases = np.zeros((13, SIZE, SIZE, 3), dtype=np.uint8)
+    settings: dict[str, Any] = {"batch_size": 1, "augment": "none", "seed": 0, "epoch": 0}
+    coming = batches(split, canvases, **settings, outputs=outputs, makers=2)
+    next(coming)
+    assert len(made) <= 3
+    coming.close()  # type: ignore[attr-defined]
+    assert len(made) <= 3
+
+
+def test_what_goes_wrong_in_a_thread_is_raised_where_batches_are_used(split: Split) -> None:
+    def outputs(indices: Iterable[int], mirrored: Sequence[bool]) -> Any:
+        raise MemoryError("no memory")
+
+    canvases = np.zeros((13, SIZE, SIZE, 3), dtype=np.uint8)
+    settings: dict[str, Any] = {"batch_size": 1, "augment": "none", "seed": 0, "epoch": 0}
+    with pytest.raises(MemoryError):
+        list(batches(split, canvases, **settings, outputs=outputs, makers=2))
+
+
+@pytest.mark.parametrize(("device", "threads", "makers"), [("cpu", 4, 0), ("cuda", 4, 3)])
+def test_a_gpu_has_batches_made_for_it_by_all_cores_but_one(
+    device: str, threads: int, makers: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with makers_for(torch.device(device)) as found:
+            assert found == makers
+            assert torch.get_num_threads() == (1 if makers else threads)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
