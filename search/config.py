@@ -99,6 +99,10 @@ def _one_gpu(value: Any) -> Any:
     return value
 
 
+KIND = "accelerator_type:"
+"""Begins Ray's name for a kind of GPU."""
+
+
 class Resources(Config):
     """What one trial takes of the cluster."""
 
@@ -114,7 +118,7 @@ class Resources(Config):
     @property
     def others(self) -> dict[str, float]:
         """What is neither CPU nor GPU, under Ray's names."""
-        kind = {f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+        kind = {f"{KIND}{self.accelerator_type}": 0.001} if self.accelerator_type else {}
         return kind | self.custom_per_trial
 
 
@@ -129,7 +133,8 @@ class SearchConfig(TrainConfig):
     """What is searched, by dotted field."""
     search: Search = Search()
     resources: Resources | Literal["auto"] = "auto"
-    """Of a trial; `auto` is a GPU where the cluster has one, else a share of the cores."""
+    """Of a trial; `auto` is a GPU where the cluster has one, or what of it its memory asks for,
+    else a share of the cores."""
     cluster: str = "local"
     """`local`, `auto` (the cluster this machine belongs to), a head's address, or a definition:
     the name of one in clusters/, or a file like those."""

@@ -41,11 +41,18 @@ from .lock import locked, withdraw_request
 from .opening import open_search, refuse_changes
 from .progress import Progress, Quiet
 from .registry import register
-from .resources import describe_slots, every_second, share_of_a_trial, slots, threads_of
+from .resources import (
+    describe_slots,
+    divided,
+    every_second,
+    share_of_a_trial,
+    slots,
+    threads_of,
+)
 from .results import SearchResult, costs, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
-from .settled import is_settled, record_settled, settle, settled_config
+from .settled import is_settled, largest_trial, record_settled, settle, settled_config
 from .space import Space, read_space
 from .stopping import Stopping
 from .study import Study
@@ -104,7 +111,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             if study is None:
                 held.enter_context(locked(config.folder))  # makes the folder, the first thing there
                 study = open_search(config, space, data)
-            _settle(config, data, share, study, progress)
+            share = _settle(config, space, data, share, study, progress)
             if (begun := len(study.searched())) > config.search.trials:
                 progress.say(f"search.trials is {config.search.trials}: the {begun} begun go on")
             draw_data(config, data)
@@ -144,17 +151,31 @@ def _files(config: SearchConfig, data: Splits) -> list[Path]:
 
 
 def _settle(
-    config: SearchConfig, data: Splits, share: Resources, study: Study, progress: Progress
-) -> None:
+    config: SearchConfig,
+    space: Space,
+    data: Splits,
+    share: Resources,
+    study: Study,
+    progress: Progress,
+) -> Resources:
     """Record, once, what `auto` comes to: asked where a trial will run, for the driver may be on
-    another kind of machine."""
-    if is_settled(study):
-        return
-    ask = ray.remote(settle).options(
-        num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, resources=share.others
-    )
-    written = TrainConfig(model=config.model, train=config.train)
-    record_settled(study, ray.get(ask.remote(written, data, threads_of(share))), progress)
+    another kind of machine. Returns what a trial gets then."""
+    if not is_settled(study):
+        ask = ray.remote(settle).options(
+            num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, resources=share.others
+        )
+        written = TrainConfig(model=config.model, train=config.train)
+        largest = largest_trial(config, space) if share.gpus_per_trial else None
+        asked = ask.remote(written, data, threads_of(share), largest)
+        record_settled(study, ray.get(asked), progress)
+    taken = study.get("gpu_share") or 0.0
+    machines = connect.nodes() + connect.may_have(config.cluster)
+    if (part := divided(config, share, taken, machines)) != share:
+        progress.say(
+            f"a trial takes at most {taken:.0%} of a GPU's memory: "
+            f"{describe_slots(part, config.cluster)}"
+        )
+    return part
 
 
 # -- the trials ---------------------------------------------------------------------------------
@@ -280,6 +301,7 @@ def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
             data=data,
             folder=config.folder,
             threads=threads_of(share),
+            gpu_share=share.gpus_per_trial,
             hang_timeout=config.search.hang_timeout,
             disk_cap=config.search.disk_cap,
         ),

@@ -9,8 +9,8 @@ from trainer.timing import time_epochs
 
 from .asha import confirming_epochs, expected_epochs, rungs
 from .config import SearchConfig, stored, write_yaml
-from .resources import here, threads_of
-from .settled import settle
+from .resources import at_once, divided, here, threads_of
+from .settled import Settled, largest_trial, settle
 from .space import apply, flat, read_space
 from .summary import duration
 
@@ -33,7 +33,8 @@ def print_plan(config: SearchConfig) -> None:
     console.print(write_yaml(stored(config)), end="", soft_wrap=True)
     train, search = config.train, config.search
     heads = 1 if train.head.epochs else 0
-    varied = [d.name for d in flat(read_space(config.space)) if d.name.startswith(HEAD_DEPENDS_ON)]
+    space = read_space(config.space)
+    varied = [d.name for d in flat(space) if d.name.startswith(HEAD_DEPENDS_ON)]
     if heads and varied:
         heads = search.trials
     again = confirming_epochs(config)
@@ -50,21 +51,31 @@ def print_plan(config: SearchConfig) -> None:
     if search.asha != "off":
         heights = ", ".join(map(str, rungs(search.asha, train.unfreeze.epochs))) or "none"
         console.print(f"ASHA compares at unfreeze epochs: {heights}")
-    share, slots = here(config)
+    share, machines = here(config)
+    with console.status("timing a few steps"):
+        largest = largest_trial(config, space) if share.gpus_per_trial else None
+        settled = settle(config, data, threads_of(share), largest)
+    share = divided(config, share, settled.gpu_share, machines)
+    slots = max(1, at_once(share, machines))
     about = min(expected_epochs(config, slots) + max(0, heads - 1) * train.head.epochs, most)
     console.print(f"epochs: at most {most}, about {about}")
-    _print_timing(console, config, data, about, threads_of(share), slots)
+    if settled.text:
+        console.print(settled.text)
+    _print_timing(console, config, data, settled, about, threads_of(share), slots)
 
 
 def _print_timing(
-    console: Console, config: SearchConfig, data: Splits, epochs: int, threads: int, slots: int
+    console: Console,
+    config: SearchConfig,
+    data: Splits,
+    settled: Settled,
+    epochs: int,
+    threads: int,
+    slots: int,
 ) -> None:
     with console.status("timing a few steps"):
-        settled = settle(config, data, threads)
         values = {"train.precision": settled.precision, "train.trunk_cache": settled.trunk_cache}
         timing = time_epochs(apply(config, values), data, threads)
-    if settled.text:
-        console.print(settled.text)
     head = config.train.head.epochs
     seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / slots
     console.print(

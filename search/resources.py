@@ -11,9 +11,14 @@ from clusters import connect
 from clusters.definitions import Node
 from trainer.config import BadInput
 
-from .config import Resources, SearchConfig
+from .config import KIND, Resources, SearchConfig
 
 log = logging.getLogger(__name__)
+
+FILLED = 0.9
+"""Share of a GPU's memory that its trials may take together."""
+MOST = 4
+"""Trials on one GPU."""
 
 
 def share_of_a_trial(config: SearchConfig) -> Resources:
@@ -24,7 +29,7 @@ def share_of_a_trial(config: SearchConfig) -> Resources:
         share = _share(machines, config.search.trials)
     elif not share.gpus_per_trial and any(node.gpus for node in machines):
         log.warning("resources.gpus_per_trial is 0: the cluster's GPUs stay unused")
-    if not _at_once(machines, share):
+    if not at_once(share, machines):
         raise BadInput([f"resources: {_refusal(share, machines)}"])
     return share
 
@@ -44,14 +49,32 @@ def _refusal(share: Resources, machines: list[Node]) -> str:
     )
 
 
-def here(config: SearchConfig) -> tuple[Resources, int]:
-    """What a trial would get on this machine alone, and how many would run at once."""
+def divided(
+    config: SearchConfig, share: Resources, taken: float, machines: list[Node]
+) -> Resources:
+    """What a trial gets when its GPU has room for more: the largest takes this share of its memory,
+    0 where nobody knows. At most a quarter of the search's trials run at once, as on CPUs."""
+    gpus = sum(node.gpus for node in machines)
+    kinds = {name for node in machines for name in node.others if name.startswith(KIND)}
+    if config.resources != "auto" or not taken or not gpus or len(kinds) > 1:
+        return share  # measured was one kind
+    count = int(min(FILLED / taken, MOST, share.cpus_per_trial, config.search.trials // 4 // gpus))
+    if count < 2:
+        return share
+    return Resources(
+        cpus_per_trial=share.cpus_per_trial // count,
+        gpus_per_trial=round(1 / count, 4),  # as Ray counts
+    )
+
+
+def here(config: SearchConfig) -> tuple[Resources, list[Node]]:
+    """What a trial would get on this machine alone, and this machine."""
     gpus = torch.cuda.device_count()
     machine = Node(float(len(os.sched_getaffinity(0))), float(gpus))
     share = config.resources
     if share == "auto":
         share = _share([machine], config.search.trials)
-    return share, max(1, connect.slots([machine], share.cpus_per_trial, share.gpus_per_trial))
+    return share, [machine]
 
 
 def threads_of(share: Resources) -> int:
@@ -79,11 +102,11 @@ AT_ONCE = " at once, "
 def describe_slots(share: Resources, cluster: str = "local") -> str:
     """`8 trials at once, 1 GPU each (4 nodes)`."""
     machines, later = connect.nodes(), connect.may_have(cluster)
-    count = _at_once(machines, share)
+    count = at_once(share, machines)
     unit, amount = (
         ("GPU", share.gpus_per_trial) if share.gpus_per_trial else ("CPU", share.cpus_per_trial)
     )
-    more = _at_once(later, share)
+    more = at_once(share, later)
     growing = f"; up to {more} when the cluster has grown" if more > count else ""
     return (
         f"{_count(count, 'trial')}{AT_ONCE}{amount:g} {unit}{'s' if amount > 1 else ''} each "
@@ -98,7 +121,7 @@ def _count(number: int, noun: str) -> str:
 def slots(share: Resources, later: list[Node]) -> int:
     """How many trials of this size may be handed out now: what the cluster holds, or the nodes that
     it grows to, for it grows only while some wait."""
-    return max(_at_once(connect.nodes(), share), _at_once(later, share))
+    return max(at_once(share, connect.nodes()), at_once(share, later))
 
 
 def every_second(count: Callable[[], int]) -> Callable[[], int]:
@@ -115,5 +138,6 @@ def every_second(count: Callable[[], int]) -> Callable[[], int]:
     return counted
 
 
-def _at_once(machines: list[Node], share: Resources) -> int:
+def at_once(share: Resources, machines: list[Node]) -> int:
+    """How many trials of this size these machines hold, whatever else they do."""
     return connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial, share.others)

@@ -31,6 +31,7 @@ def run_trial(
     data: Splits,
     folder: Path,
     threads: int,
+    gpu_share: float,
     hang_timeout: float,
     disk_cap: float,
 ) -> dict[str, str]:
@@ -40,6 +41,8 @@ def run_trial(
     Tune; it also dies, by its own hand, after `hang_timeout` seconds without a step.
     """
     torch.set_num_threads(threads)
+    if torch.cuda.is_available() and 0 < gpu_share < 1:  # who takes more is out of memory alone
+        torch.cuda.set_per_process_memory_fraction(gpu_share)
     own = trial_folder(folder, config["number"])
 
     def report(epoch: EpochReport) -> bool:

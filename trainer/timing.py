@@ -1,4 +1,5 @@
-"""How long epochs will take, and whether keeping the frozen stages' outputs pays: a few steps."""
+"""What a few steps tell: how long epochs will take, how much of a GPU's memory, and whether keeping
+the frozen stages' outputs pays."""
 
 import tempfile
 import time
@@ -65,6 +66,25 @@ def time_epochs(config: TrainConfig, data: Splits, threads: int) -> Timing:
             for phase in (phases[0], phases[-1])
         )
     return Timing(head, unfrozen)
+
+
+def memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
+    """Share of its GPU's memory that a trial of this configuration takes: what is in use, by CUDA
+    itself and anybody else too, after a few steps of its first and its deepest phase. 0 on a CPU.
+
+    Raises what `fit` raises, and torch.OutOfMemoryError.
+    """
+    if device().type == "cpu":
+        return 0.0
+    with _threads(threads), tempfile.TemporaryDirectory() as folder:
+        torch.cuda.empty_cache()  # of what was tried out before
+        largest = max(config.train.head.batch_size, config.train.unfreeze.batch_size)
+        probe = _Probe(config, data, Path(folder), largest)
+        phases = plan(probe.config.train, len(probe.detector.stages))
+        for phase in (phases[0], phases[-1]):
+            probe.seconds(phase, {})
+        free, total = torch.cuda.mem_get_info()
+    return 1 - free / total
 
 
 def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> TrunkCacheChoice:

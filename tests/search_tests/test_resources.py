@@ -7,8 +7,9 @@ import pytest
 import ray
 
 from clusters import connect
+from clusters.definitions import Node
 from search.config import Resources
-from search.resources import describe_slots, every_second, share_of_a_trial, slots
+from search.resources import describe_slots, divided, every_second, share_of_a_trial, slots
 from trainer.config import BadInput
 
 Make = Callable[..., Any]
@@ -52,6 +53,52 @@ def test_auto_is_a_gpu_where_there_are_some_else_a_share_of_the_cores(
     found = share_of_a_trial(make_search({"search.trials": trials}))
     assert (found.cpus_per_trial, found.gpus_per_trial) == share
     assert slots(found, []) >= 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "taken", "trials", "share"),
+    [
+        ((16, 1), 0.1, 32, (4, 0.25)),  # at most four, whatever the memory has room for
+        ((16, 1), 0.28, 32, (5, 0.3333)),
+        ((16, 1), 0.42, 32, (8, 0.5)),
+        ((16, 1), 0.46, 32, (16, 1)),  # two of them would fill it to the brim
+        ((16, 1), 1.0, 32, (16, 1)),
+        ((16, 1), 0.0, 32, (16, 1)),  # nobody measured
+        ((16, 1), 0.1, 12, (5, 0.3333)),  # a search of few trials learns nothing from many at once
+        ((16, 4), 0.1, 32, (2, 0.5)),
+        ((16, 4), 0.1, 12, (4, 1)),
+        ((2, 1), 0.1, 32, (1, 0.5)),  # a core for each
+    ],
+)
+def test_a_gpu_is_shared_as_far_as_its_memory_goes(
+    cluster: Callable[..., None],
+    make_search: Make,
+    machine: tuple[float, float],
+    taken: float,
+    trials: int,
+    share: tuple[float, float],
+) -> None:
+    cluster(machine)
+    config = make_search({"search.trials": trials})
+    found = divided(config, share_of_a_trial(config), taken, connect.nodes())
+    assert (found.cpus_per_trial, found.gpus_per_trial) == share
+    assert slots(found, []) == machine[1] * int(1 / share[1])
+
+
+def test_gpus_of_several_kinds_are_given_whole(make_search: Make) -> None:
+    machines = [Node(8, 1, {f"accelerator_type:{kind}": 1}) for kind in ("A10G", "H100")]
+    whole = Resources(cpus_per_trial=8, gpus_per_trial=1)
+    config = make_search({"search.trials": 32})
+    assert divided(config, whole, 0.1, machines) == whole
+    assert divided(config, whole, 0.1, machines[:1]) != whole
+
+
+def test_what_is_written_is_not_divided(make_search: Make) -> None:
+    written = Resources(cpus_per_trial=8, gpus_per_trial=1)
+    config = make_search(
+        {"resources": written.model_dump(), "cluster": "auto", "search.trials": 32}
+    )
+    assert divided(config, written, 0.1, [Node(16, 1)]) == written
 
 
 def test_what_is_written_is_taken(cluster: Callable[..., None], make_search: Make) -> None:

@@ -37,7 +37,7 @@ data = load(Data(train=sys.argv[1], val=sys.argv[2]), Path("made"))
 model = {"weights": "none", "image_size": 96}
 config = TrainConfig.model_validate({"model": model}).model_dump(mode="json")
 asked = {"number": 0, "config": config}
-run_trial(asked, data=data, folder=Path(), threads=1, hang_timeout=5, disk_cap=0)
+run_trial(asked, data=data, folder=Path(), threads=1, gpu_share=0, hang_timeout=5, disk_cap=0)
 """
 
 
@@ -46,14 +46,20 @@ def run(config: TrainConfig, data: Splits) -> dict[str, str]:
     threads = torch.get_num_threads()
     Path("kept").mkdir(exist_ok=True)
     return run_trial(
-        asked, data=data, folder=Path("kept"), threads=threads, hang_timeout=60, disk_cap=1e9
+        asked,
+        data=data,
+        folder=Path("kept"),
+        threads=threads,
+        gpu_share=0,
+        hang_timeout=60,
+        disk_cap=1e9,
     )
 
 
 def test_a_node_without_the_searchs_folder_trains_nothing(tiny: Splits, tiny_config: Make) -> None:
     asked = {"number": 3, "config": tiny_config().model_dump(mode="json")}
     ended = run_trial(
-        asked, data=tiny, folder=Path("gone"), threads=1, hang_timeout=60, disk_cap=1e9
+        asked, data=tiny, folder=Path("gone"), threads=1, gpu_share=0, hang_timeout=60, disk_cap=1e9
     )
     assert ended["end"] == End.ERROR and "mount the storage on every node" in ended["text"]
     assert not Path("gone").exists()
@@ -82,11 +88,11 @@ def test_a_worker_that_hangs_dumps_its_stacks_and_dies(tmp_path: Path, tiny_data
 def test_a_trial_that_diverges_says_so(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def loss(_: Any, targets: Any, outputs: Any, anchors: Any) -> dict[str, torch.Tensor]:
+    def loss(targets: Any, outputs: Any, anchors: Any, **_: Any) -> dict[str, torch.Tensor]:
         classes, boxes = outputs["cls_logits"].sum(), outputs["bbox_regression"].sum()
         return {"classification": classes * float("nan"), "bbox_regression": boxes}
 
-    monkeypatch.setattr("torchvision.models.detection.RetinaNet.compute_loss", loss)
+    monkeypatch.setattr("trainer.model.heads.retinanet_losses", loss)
     ended = run(tiny_config(), tiny)
     assert ended["end"] == End.DIVERGED
     assert ended["text"]
