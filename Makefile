@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test lint venv slow-tests browser-tests faults cluster-tests
+.PHONY: search test lint venv slow-tests browser-tests gpu-tests faults cluster-tests
 
 search: venv
 	$(BIN)/unfreeze search
@@ -15,6 +15,9 @@ slow-tests: venv
 
 browser-tests: venv
 	$(BIN)/python -m pytest -m browser
+
+gpu-tests: venv
+	$(BIN)/python -m pytest -m gpu
 
 faults: venv
 	$(BIN)/python -m pytest -m faults

@@ -1,0 +1,30 @@
+"""Trials that share a GPU: `make gpu-tests`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from search.driver import run
+from search.progress import Lines
+from search.study import End, read_study
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+
+def test_small_trials_share_a_gpu(
+    make_search: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_search({"search.trials": 8, "search.asha": "off", "resources": "auto"})
+    result = run(config, Lines(Console()))
+    assert result.winner is not None
+    study = read_study(config.folder, config.name)
+    assert {record.end for record in study.records.values()} == {End.FINISHED}
+    assert 0 < study.get("gpu_share") < 0.5
+    assert study.get("resources")["gpus_per_trial"] == 0.5  # a quarter of 8 trials at once
+    assert "2 trials at once, 0.5 GPU each" in capsys.readouterr().out

@@ -1,0 +1,197 @@
+"""What is another path where there is a GPU: `make gpu-tests`."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.checkpoint import BEST, LAST, load
+from trainer.config import TrainConfig
+from trainer.data.batches import Batch, batches, makers_for
+from trainer.data.canvas import letterbox
+from trainer.data.dataset import Splits
+from trainer.engine import OutOfMemory
+from trainer.evaluate import detect
+from trainer.export import export, load_export
+from trainer.fit import Result, fit
+from trainer.model.detectors import Detector, build
+from trainer.model.freezing import set_depth
+from trainer.precision import autocast, resolve
+from trainer.reports import EpochReport
+from trainer.timing import memory_share, time_epochs
+from trainer.trunk_cache import keep_outputs
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+GPU = torch.device("cuda")
+Make = Callable[..., TrainConfig]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Several cores, as a trial beside a GPU has them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def trained(
+    config: TrainConfig, data: Splits, folder: Path, until: int = 5
+) -> tuple[Result, list[EpochReport]]:
+    reports: list[EpochReport] = []
+
+    def report(epoch: EpochReport) -> bool:
+        reports.append(epoch)
+        return epoch.epoch < until
+
+    return fit(config, data, folder, report), reports
+
+
+def few_batches(data: Splits, makers: int) -> list[Batch]:
+    pictures = replace(data.train, pictures=data.train.pictures[:8])
+    canvases = np.stack([letterbox(picture, 96) for picture in pictures.pictures])
+    settings: dict[str, Any] = {"batch_size": 4, "augment": "light_flip", "seed": 0, "epoch": 0}
+    return list(batches(pictures, canvases, **settings, makers=makers))
+
+
+def made(config: TrainConfig) -> Detector:
+    torch.manual_seed(0)
+    return build(config.model, 2)
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "fcos", "faster_rcnn", "ssd"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_detector_trains_in_every_precision(
+    tiny: Splits, tiny_config: Make, tmp_path: Path, detector: str, precision: str
+) -> None:
+    changes = {"model.detector": detector, "train.precision": precision}
+    config = tiny_config({**changes, "train.unfreeze.depth": "all"})
+    result, reports = trained(config, tiny, tmp_path)
+    assert result.epochs == 5
+    for report in reports:
+        assert all(math.isfinite(loss) for loss in report.losses.values())
+        assert report.system["gpu_memory_gb"] > 0
+    first, last = (sum(reports[i].losses.values()) for i in (0, -1))
+    assert last < first
+
+
+def test_what_is_frozen_keeps_its_bits(tiny: Splits, tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config({"train.unfreeze.depth": 2, "train.precision": "auto"})
+    trained(config, tiny, tmp_path)
+    changed = load(tmp_path / LAST)["model"]
+    frozen = {
+        f"backbone.{name}"
+        for stage in made(config).stages[:3]
+        for name in (*stage.parameters, *stage.buffers)
+    }
+    assert changed and not frozen & set(changed)
+
+
+def test_a_trial_that_is_stopped_goes_on(tiny: Splits, tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config({"train.unfreeze.depth": 2})
+    _, whole = trained(config, tiny, tmp_path / "whole")
+    trained(config, tiny, tmp_path / "trial", until=3)
+    _, reports = trained(config, tiny, tmp_path / "trial")
+    assert [r.epoch for r in reports] == [1, 2, 3, 4, 5]
+    for one, other in zip(whole, reports, strict=True):
+        assert one.losses == pytest.approx(other.losses, rel=0.05)
+
+
+def test_the_first_losses_are_those_of_a_cpu(tiny: Splits, tiny_config: Make) -> None:
+    (batch, _), found = few_batches(tiny, 0), []
+    for where in (torch.device("cpu"), GPU):
+        detector = made(tiny_config()).to(where).train()
+        found.append({n: float(loss.detach()) for n, loss in detector(*batch.to(where)).items()})
+    assert found[1] == pytest.approx(found[0], rel=0.01)
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "fcos"])
+@pytest.mark.parametrize("depth", [0, 5])
+def test_the_host_waits_for_nothing_in_a_step(
+    tiny: Splits, tiny_config: Make, detector: str, depth: int
+) -> None:
+    own = made(tiny_config({"model.detector": detector})).to(GPU)
+    precision = resolve("auto")
+    for batch in few_batches(tiny, 2):
+        set_depth(own, own.stages, depth)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with autocast(GPU, precision):
+                losses = own(*batch.to(GPU))
+            torch.stack(list(losses.values())).sum().backward()
+            torch.nn.utils.clip_grad_norm_(own.parameters(), 10.0)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_batches_come_in_pinned_memory_and_are_the_same(tiny: Splits) -> None:
+    with makers_for(GPU) as makers:
+        assert makers == 3
+        ahead = few_batches(tiny, makers)
+    for one, other in zip(few_batches(tiny, 0), ahead, strict=True):
+        assert other.pictures.is_pinned()
+        assert other.pictures.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(one.pictures, other.pictures)
+        assert torch.equal(one.to(GPU).pictures.cpu(), other.to(GPU).pictures.cpu())
+
+
+def test_kept_outputs_are_what_the_frozen_stages_give(
+    tiny: Splits, tiny_config: Make, tmp_path: Path
+) -> None:
+    config = tiny_config()
+    detector = made(config).to(GPU)
+    split = replace(tiny.val, pictures=tiny.val.pictures[:4])
+    canvases = np.stack([letterbox(picture, 96) for picture in split.pictures])
+    kept = keep_outputs(detector, 2, config, [(split, canvases)], tmp_path)["val"]
+    assert kept.count == 4
+    pictures = torch.from_numpy(canvases).permute(0, 3, 1, 2).to(GPU)
+    with torch.no_grad():
+        own = detector.eval().features(pictures)
+        read = detector.features(pictures, kept(range(4), [False] * 4).to(GPU))
+    for name in own:
+        torch.testing.assert_close(read[name], own[name], rtol=1e-2, atol=1e-2)  # of TF32
+
+
+def test_too_little_memory_is_told_as_such(tiny: Splits, tiny_config: Make, tmp_path: Path) -> None:
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-4)
+    try:
+        with pytest.raises(OutOfMemory, match="CUDA out of memory"):
+            trained(tiny_config({"train.unfreeze.depth": "all"}), tiny, tmp_path)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_few_steps_are_measured(tiny: Splits, tiny_config: Make) -> None:
+    small, large = (
+        memory_share(tiny_config({"train.unfreeze.batch_size": size}), tiny, 4) for size in (1, 12)
+    )
+    assert 0 < small <= large < 1
+    found = time_epochs(tiny_config(), tiny, 4)
+    assert 0 < found.head < 60 and 0 < found.unfrozen < 60
+    assert torch.get_num_threads() == 4
+
+
+def test_what_was_trained_is_exported_to_files_that_a_cpu_reads(
+    tiny: Splits, tiny_config: Make, tmp_path: Path
+) -> None:
+    config = tiny_config({"train.unfreeze.depth": "all", "train.unfreeze.lr": 2e-3})
+    trained(config, tiny, tmp_path / "trial")
+    out = tmp_path / "export"
+    export(tmp_path / "trial" / BEST, config, tiny.categories, tiny.digest, out)
+    detector, _ = load_export(out)
+    canvases = np.stack([letterbox(picture, 96) for picture in tiny.val.pictures])
+    here = detect(detector.cpu(), tiny.val, canvases)
+    there = detect(detector.to(GPU), tiny.val, canvases)
+    best = [max(found, key=lambda own: own["score"]) for found in (here, there)]
+    assert best[0]["score"] == pytest.approx(best[1]["score"], abs=0.01)
+    assert best[0]["bbox"] == pytest.approx(best[1]["bbox"], abs=1.0)
