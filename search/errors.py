@@ -14,6 +14,7 @@ from trainer.config import (
     Model,
     TrainConfig,
     fixed_errors,
+    inert,
     is_written,
     leaves,
     nearest,
@@ -25,7 +26,7 @@ from trainer.phases import resolve_depth
 
 from .config import HIDDEN, STUDY_VARIABLE, SearchConfig, absolute, redacted, tracking_uri
 from .sampling import walk
-from .space import Dimension, Space, Values, apply, contains, flat, read_space, turn
+from .space import DECIDING, Dimension, Space, Values, apply, contains, flat, read_space, turn
 
 STORES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
 """Kinds of tracking URIs that MLflow takes by itself."""
@@ -185,6 +186,7 @@ def space_errors(space: Space, written: TrainConfig, first: list[Values], stages
     stages = min(stages, *(count_stages(model) for model in reachable(space, written)))
     for dimension in dimensions:
         found += _depth_errors(dimension, written, stages)
+        found += _opening_errors(dimension, written)
     searched = {dimension.name for dimension in dimensions}
     legal = set(leaves(TrainConfig))
     for i, values in enumerate(first):
@@ -204,7 +206,7 @@ def space_errors(space: Space, written: TrainConfig, first: list[Values], stages
             found += [f"search.first[{i}].{line}" for line in error.errors]
     for place, point in points:
         found += _outside(space, point, place, stages)
-    return found
+    return found or _effect_errors(space, written)
 
 
 def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[str]:
@@ -247,11 +249,17 @@ def _bound_errors(dimension: Dimension, written: TrainConfig) -> list[str]:
     if dimension.high == "all" and dimension.name != "train.unfreeze.depth":
         return [f"space.{dimension.name}: all is a depth; give a number"]
     found = []
-    for bound in _samples(dimension):
+    samples = _samples(dimension)
+    for bound in samples:
         try:
             apply(written, {dimension.name: bound})
         except BadInput as error:
             found += [f"space.{line}" for line in error.errors]
+            if dimension.kind in ("log", "uniform") and found and bound == samples[1]:
+                return [
+                    f"space.{dimension.name}: {dimension.kind} gives numbers like {bound:.4g}, "
+                    "which it does not take; use int or choice"
+                ]
     return found
 
 
@@ -263,6 +271,46 @@ def _depth_errors(dimension: Dimension, written: TrainConfig, stages: int) -> li
         except BadInput as error:
             found += [f"space.{line}" for line in error.errors]
     return found
+
+
+def _opening_errors(dimension: Dimension, written: TrainConfig) -> list[str]:
+    most = written.train.unfreeze.epochs
+    return [
+        f"space.{dimension.name}: {bound} is more than train.unfreeze.epochs ({most})"
+        for bound in _samples(dimension)
+        if dimension.name == "train.unfreeze.open_epochs" and bound > most
+    ][:1]
+
+
+def _effect_errors(space: Space, written: TrainConfig) -> list[str]:
+    """Dimensions that have no effect in any trial: every way is gone that what decides may take."""
+    seen: set[str] = set()
+    ways: list[list[int]] = [[]] if space else []
+    values: Values = {}
+    while ways and not all(dimension.name in seen for dimension in flat(space)):
+        way, options = ways.pop(), []
+
+        def choose(dimension: Dimension, _: Any) -> Any:
+            seen.add(dimension.name)
+            values = _samples(dimension) if turn(dimension) < len(DECIDING) else ()
+            values = values or dimension.choices or (dimension.low,)
+            options.append(len(values))  # noqa: B023
+            taken = way[len(options) - 1] if len(options) <= len(way) else 0  # noqa: B023
+            return values[taken]
+
+        values = walk(space, written, choose)
+        for step in range(len(way), len(options)):
+            stay = [*way, *[0] * (step - len(way))]
+            ways += [[*stay, other] for other in range(1, options[step])]
+    config = apply(written, values)
+    why = inert(config.train) | unused(config)
+    return [
+        f"space.{dimension.name}: has no effect in any trial"
+        + (f", since {why[dimension.name]}" if dimension.name in why else "")
+        + "; leave it out"
+        for dimension in flat(space)
+        if dimension.name not in seen
+    ]
 
 
 def _samples(dimension: Dimension) -> tuple[Any, ...]:

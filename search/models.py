@@ -5,7 +5,7 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import BadInput, CocoDetector, Model, NewDetector
+from trainer.config import BadInput, CocoDetector, Model, NewDetector, nearest
 from trainer.model.backbones import TESTED
 from trainer.model.detectors import Outline, errors, is_coco, outline
 
@@ -42,6 +42,9 @@ def _named(name: str) -> Model:
         return Model.model_validate({"detector": name, "weights": "none"})
     model = _on(Model(), name)
     if found := errors(model):
+        hint = nearest(name, [*get_args(CocoDetector), *TESTED])
+        if "timm has no" in found[0] and "did you mean" in hint:
+            raise BadInput([f"timm has no {name!r}{hint}"])
         raise BadInput([line.removeprefix("model.backbone: ") for line in found])
     return model
 

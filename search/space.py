@@ -126,8 +126,10 @@ def _read_choice(name: str, choices: Any, branch: str) -> Dimension:
 
 
 def turn(dimension: Dimension) -> int:
-    """What decides whether others have an effect comes first, in the order of DECIDING."""
-    turns = [i for i, prefix in enumerate(DECIDING) if dimension.name.startswith(prefix)]
+    """What decides whether others have an effect, itself or in one of its branches, comes first, in
+    the order of DECIDING."""
+    names = [own.name for own in flat([dimension])]
+    turns = [i for i, prefix in enumerate(DECIDING) if any(n.startswith(prefix) for n in names)]
     return min(turns, default=len(DECIDING))
 
 

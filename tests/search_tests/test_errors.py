@@ -292,6 +292,54 @@ def test_a_combination_that_cannot_be_is_told_before_anything_starts(make_raw: M
     assert error.startswith("space.model.weights: imagenet (legal for ssdlite320_mobilenet_v3")
 
 
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {"train.unfreeze.open_epochs": {"int": [1, 9]}},
+            "space.train.unfreeze.open_epochs: 9 is more than train.unfreeze.epochs (3)",
+        ),
+        (
+            {"train.unfreeze.depth": {"log": [1, 4]}},
+            "space.train.unfreeze.depth: log gives numbers like 1.955, which it does not take; use "
+            "int or choice",
+        ),
+        (
+            {
+                "train.unfreeze.depth": {"choice": [0, 1]},
+                "train.unfreeze.schedule": {"choice": ["gradual", "at_once"]},
+            },
+            "space.train.unfreeze.schedule: has no effect in any trial, since train.unfreeze.depth "
+            "is 1: one stage opens at once; leave it out",
+        ),
+        (
+            {"train.optimizer": {"choice": {"adamw": {"train.momentum": {"uniform": [0.5, 0.9]}}}}},
+            "space.train.momentum: has no effect in any trial, since train.optimizer is adamw, "
+            "which has no momentum; leave it out",
+        ),
+    ],
+)
+def test_a_dimension_that_no_trial_can_use_is_refused(
+    make_raw: Make, space: dict[str, Any], message: str
+) -> None:
+    depth = {"train.unfreeze.depth": 1} if "train.unfreeze.depth" in space else {}
+    changes = {"space": space, "search.asha": "off", "train.unfreeze.epochs": 3, **depth}
+    assert errors_of(resolve, make_raw(changes), Path()) == [message]
+
+
+def test_a_dimension_that_some_trial_can_use_is_sound(make_raw: Make) -> None:
+    schedules = {"choice": ["gradual", "at_once"]}
+    space = {
+        "train.unfreeze.depth": {"int": [0, "all"]},
+        "train.unfreeze.open_epochs": {"int": [1, 3]},
+        "train.unfreeze.stage_lr_decay": {"uniform": [0.5, 1.0]},
+        "train.momentum": {"uniform": [0.5, 0.9]},
+        "train.optimizer": {"choice": ["adamw", "sgd"]},
+        "train.augment": {"choice": {"none": {"train.unfreeze.schedule": schedules}, "flip": None}},
+    }
+    resolve(make_raw({"space": space, "search.asha": "off"}), Path())
+
+
 def test_files_among_the_weights_are_beside_the_yaml(make_raw: Make, tmp_path: Path) -> None:
     space = {"model.weights": {"choice": ["none", "gone.pth"]}}
     (error,) = errors_of(resolve, make_raw({"space": space}), tmp_path)

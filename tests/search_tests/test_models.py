@@ -47,6 +47,7 @@ def test_one_model_is_shown_depth_by_depth(name: str, opened: list[str]) -> None
     ("name", "message"),
     [
         ("resnt50", "timm has no 'resnt50'; did you mean resnet50?"),
+        ("retinanet_resnet50", "timm has no 'retinanet_resnet50'; did you mean retinanet_resnet50"),
         ("vit_base_patch16_224", "vit_base_patch16_224 has feature maps at strides 16; a detector"),
     ],
 )

@@ -173,6 +173,21 @@ def test_open_epochs_are_suggested_only_where_stages_open_gradually(make_search:
     }
 
 
+def test_what_a_branch_of_another_field_decides_is_known_to_the_rest(make_search: Make) -> None:
+    schedules = {"choice": ["gradual", "at_once"]}
+    space = {
+        "train.unfreeze.open_epochs": {"int": [1, 3]},
+        "train.augment": {"choice": {"none": {"train.unfreeze.schedule": schedules}, "flip": None}},
+    }
+    found = suggested(
+        space,
+        make_search(),
+        train__augment="none",
+        **{"train__unfreeze__schedule (train.augment=none)": "at_once"},
+    )
+    assert "train.unfreeze.open_epochs" not in found
+
+
 def test_momentum_is_suggested_only_under_sgd(make_search: Make) -> None:
     space = {
         "train.momentum": {"uniform": [0.5, 0.99]},

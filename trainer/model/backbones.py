@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from ..config import BadInput, nearest
@@ -22,6 +23,8 @@ COUNTER = "num_batches_tracked"
 """Ends the names of buffers that no output depends on."""
 LEGAL = "imagenet, none, a file, or an export"
 """Weights of a backbone."""
+LARGEST = 512
+"""Pixels of the largest canvas on which a backbone that fails on a smaller one is tried."""
 TESTED = (
     "vgg16",
     "vgg16_bn",
@@ -74,7 +77,7 @@ def build(name: str, weights: str, pixels: Pixels | None = None) -> Backbone:
     pixels = pixels or _statistics(name, weights)
     digest = load_weights(module, name, weights) if weights != "none" else ""
     channels = tuple(module.feature_info.channels())
-    return Backbone(module, channels, _stages(module), pixels, digest=digest)
+    return Backbone(module, channels, _stages(module, name), pixels, digest=digest)
 
 
 def _create(name: str, out: tuple[int, ...]) -> Any:
@@ -97,13 +100,43 @@ def has_drop_path(name: str) -> bool:
     return True
 
 
-@cache
 def count_stages(name: str) -> int:
     """Stages of a backbone, without allocating it. Raises BadInput like `build`."""
+    return len(_stages(_outline(name), name))
+
+
+def size_errors(name: str, size: int) -> list[str]:
+    """Why a backbone cannot look at a canvas of `size` pixels, without allocating it; an empty list
+    where it can. Raises BadInput like `build`."""
+    problem = _problem(name, size)
+    if not problem:
+        return []
+    larger = next((s for s in range(size + 32, LARGEST + 1, 32) if not _problem(name, s)), 0)
+    if larger:
+        return [f"model.image_size: {size} is no size for {name} (the next that is: {larger})"]
+    return [f"model.backbone: {name} gives no feature maps of a canvas of {size} pixels: {problem}"]
+
+
+@cache
+def _problem(name: str, size: int) -> str:
+    module = _outline(name)
+    try:
+        maps = module(torch.zeros(1, 3, size, size, device="meta"))
+    except Exception as error:  # whatever a net of any kind runs into
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return "" if "meta" in text else text  # some make tensors where there can be none
+    for found, channels in zip(maps, module.feature_info.channels(), strict=True):
+        if found.ndim != 4 or found.shape[1] != channels:
+            return f"one is {tuple(found.shape)}, not (1, {channels}, height, width)"
+    return ""
+
+
+@cache
+def _outline(name: str) -> Any:
+    """The feature extractor in eval mode, without memory. Raises BadInput like `build`."""
     check_name(name)
     with torch.device("meta"):
-        module = _create(name, _levels(name))
-    return len(_stages(module))
+        return _create(name, _levels(name)).eval()
 
 
 def check_name(name: str) -> None:
@@ -143,7 +176,7 @@ def _levels(name: str) -> tuple[int, ...]:
     return tuple(found[stride] for stride in STRIDES)
 
 
-def _stages(module: nn.Module) -> list[Stage]:
+def _stages(module: nn.Module, name: str) -> list[Stage]:
     names = dict(module.named_modules())
     ends = []
     features: Any = module.feature_info
@@ -152,6 +185,8 @@ def _stages(module: nn.Module) -> list[Stage]:
         end = level["module"] if level["module"] in names else level["module"].replace(".", "_")
         if end in names:
             ends.append(end)
+    if not ends:
+        raise BadInput([f"model.backbone: of {name} timm does not tell where its levels end"])
     return split_stages(module, ends)
 
 
@@ -220,7 +255,11 @@ def _packaged_lite0() -> Path | None:
 
 
 def _fits(module: nn.Module, state: dict[str, Tensor]) -> bool:
-    return all(n in state and state[n].shape == t.shape for n, t in module.state_dict().items())
+    return all(
+        n in state and state[n].shape == t.shape
+        for n, t in module.state_dict().items()
+        if not n.endswith(COUNTER)
+    )
 
 
 def _flatten(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -239,6 +278,21 @@ def _flatten(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def _as_torchvision(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the order of torchvision's model of that name, if they are one's: files of
+    safetensors have them by name."""
+    plain = name.replace("_", "")
+    known = torchvision.models.list_models(module=torchvision.models)
+    own = [model for model in known if plain.startswith(model.replace("_", ""))]
+    if not own:
+        return state
+    with torch.device("meta"):
+        order = torchvision.models.get_model(max(own, key=len)).state_dict()
+    if any(n not in state and not n.endswith(COUNTER) for n in order):
+        return state
+    return {n: state[n] for n in order if n in state}
+
+
 def _in_order(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A foreign classifier's tensors under the names of timm's, where both have the same tensors in
     the same order, as the packaged EfficientNet-Lite0 and torchvision's MobileNetV3 and ConvNeXt
@@ -246,7 +300,7 @@ def _in_order(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.device("meta"):
         own = timm.create_model(name).state_dict()
     names = [n for n in own if not n.endswith(COUNTER)]
-    tensors = [t for n, t in state.items() if not n.endswith(COUNTER)]
+    tensors = [t for n, t in _as_torchvision(name, state).items() if not n.endswith(COUNTER)]
     if len(names) != len(tensors):
         return {}
     if any(

@@ -25,6 +25,7 @@ from . import weights as files
 from .backbones import Backbone, Pixels
 from .chain import FrozenOutputs
 from .cpu_bf16 import work_around
+from .freezing import BATCH_NORMS
 from .heads import (
     Detections,
     FasterRCNNFromPyramid,
@@ -187,7 +188,7 @@ def errors(model: Model) -> list[str]:
             f"(legal: {backbones.LEGAL}; or model.detector: {', '.join(get_args(CocoDetector))})"
         )
     try:
-        backbones.count_stages(model.backbone)
+        found += backbones.size_errors(model.backbone, model.image_size)
     except BadInput as error:
         found += error.errors
     return found
@@ -196,17 +197,19 @@ def errors(model: Model) -> list[str]:
 def unused(config: TrainConfig) -> dict[str, str]:
     """Dotted fields that change nothing with this model, and why."""
     model, found = config.model, {}
-    drop_path = "train.unfreeze.drop_path"
-    if not is_coco(model):
+    drop_path, batch_norm = "train.unfreeze.drop_path", "train.unfreeze.batch_norm"
+    if is_coco(model):
+        name = f"torchvision's {model.detector}"
+        found["model.backbone"] = f"model.detector is {model.detector}, which has its own"
+        found[drop_path] = f"{name} has no stochastic depth"
+        if coco.BODIES[model.detector].eps == 0:
+            found[batch_norm] = f"the norms of {name} were trained frozen, without an eps"
+    else:
+        name = f"timm's {model.backbone}"
         if not backbones.has_drop_path(model.backbone):
-            found[drop_path] = f"timm's {model.backbone} has no stochastic depth"
-        return found
-    found["model.backbone"] = f"model.detector is {model.detector}, which has its own"
-    found[drop_path] = f"torchvision's {model.detector} has no stochastic depth"
-    if coco.BODIES[model.detector].eps == 0:
-        found["train.unfreeze.batch_norm"] = (
-            f"the norms of torchvision's {model.detector} were trained frozen, without an eps"
-        )
+            found[drop_path] = f"{name} has no stochastic depth"
+    if not outline(model.model_copy(update={"weights": "none"})).adapts:
+        found.setdefault(batch_norm, f"{name} has no BatchNorm")
     return found
 
 
@@ -220,6 +223,8 @@ class Outline:
     """The modules of each stage that hold its parameters, as far up as they are its own."""
     rest: int
     """Neck and head."""
+    adapts: bool
+    """Whether it has a BatchNorm whose statistics could follow the batches."""
 
     def trainable(self, depth: int) -> int:
         """Parameters that train at a depth."""
@@ -237,7 +242,8 @@ def outline(model: Model, classes: int = 1) -> Outline:
     sizes = {name: p.numel() for name, p in detector.named_parameters()}
     stages = tuple(sum(sizes[f"backbone.{n}"] for n in s.parameters) for s in detector.stages)
     layers = tuple(tuple(_layers(stage.parameters)) for stage in detector.stages)
-    return Outline(stages, layers, sum(sizes.values()) - sum(stages))
+    adapts = any(isinstance(m, BATCH_NORMS) and m.eps for m in detector.modules())
+    return Outline(stages, layers, sum(sizes.values()) - sum(stages), adapts)
 
 
 def count_stages(model: Model) -> int:

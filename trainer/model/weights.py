@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,6 +20,8 @@ WEIGHTS, SPEC = "model.safetensors", "spec.json"
 """Files of an export."""
 DIGEST = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 """Where the names of PyTorch's files hold the beginning of their SHA-256."""
+SECONDS = 10.0
+"""To wait for the hub to say that it has a file."""
 SHOWN = 3
 """Names of tensors that an error shows."""
 
@@ -91,11 +93,13 @@ def _tensors(file: Path) -> dict[str, Tensor]:
                 f"({type(error).__name__}); fetch it again, or save only its state_dict"
             ]
         ) from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise BadInput([f"model.weights: {file} holds no state_dict of tensors"])
+        raise BadInput(
+            [f"model.weights: {file} holds no state_dict of tensors; save only the model's own"]
+        )
     return state
 
 
@@ -126,7 +130,11 @@ def fetch_timm(name: str) -> Weights:
 
     Raises BadInput saying how to bring the file when it cannot be fetched.
     """
+    config: Any = timm.get_pretrained_cfg(name)
     try:
+        if config is not None and config.hf_hub_id and not _cached(name):
+            # a question that fails at once, where a download would be tried for a minute
+            HfApi().model_info(config.hf_hub_id, timeout=SECONDS)
         state = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm and its hub raise many kinds for the one thing: no file
         raise BadInput(
@@ -159,7 +167,10 @@ def _cached(name: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    """Of what was wrong at first, for libraries wrap it in words of their own."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
     text = str(error).splitlines()[0][:120] if str(error) else ""
     return f"{type(error).__name__}: {text}"
 

@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.config import BadInput
-from trainer.model.backbones import Backbone, build, count_stages, load_weights
+from trainer.model.backbones import (
+    TESTED,
+    Backbone,
+    build,
+    count_stages,
+    load_weights,
+    size_errors,
+)
 
 LITE0, SMALL = "tf_efficientnet_lite0", "test_resnet"
 STAGES = {LITE0: 5, "resnet50": 5, "vgg16": 5, "inception_v3": 5, "convnext_tiny": 4}
@@ -53,6 +60,33 @@ def test_a_vision_transformer_is_refused_saying_why(name: str) -> None:
     assert "needs 8, 16 and 32" in error
     with pytest.raises(BadInput):
         count_stages(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("inception_v3", 64, "64 is no size for inception_v3 (the next that is: 96)"),
+        ("swin_tiny_patch4_window7_224", 320, "Input height (320) doesn't match model (224)."),
+        (
+            "swin_tiny_patch4_window7_224",
+            224,
+            "one is (1, 28, 28, 192), not (1, 192, height, width)",
+        ),
+    ],
+)
+def test_a_canvas_that_a_backbone_cannot_look_at_is_refused_saying_why(
+    name: str, size: int, message: str
+) -> None:
+    (error,) = size_errors(name, size)
+    assert error.endswith(message)
+
+
+def test_the_tested_ones_take_the_usual_canvas() -> None:
+    assert [name for name in TESTED if size_errors(name, 96) or size_errors(name, 320)] == []
+
+
+def test_a_backbone_whose_levels_end_nowhere_is_refused_saying_why() -> None:
+    assert error_of("hiera_tiny_224").endswith("timm does not tell where its levels end")
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("resnt50", "resnet50"), ("vgg_16", "vgg16")])

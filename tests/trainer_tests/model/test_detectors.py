@@ -222,11 +222,16 @@ def test_an_outline_counts_what_trains_at_each_depth() -> None:
     ("model", "expected"),
     [
         ({}, set()),
-        ({"backbone": "vgg16"}, {"train.unfreeze.drop_path"}),
-        ({"backbone": "convnext_tiny"}, set()),
+        ({"backbone": "vgg16_bn"}, {"train.unfreeze.drop_path"}),
+        ({"backbone": "vgg16"}, {"train.unfreeze.drop_path", "train.unfreeze.batch_norm"}),
+        ({"backbone": "convnext_tiny"}, {"train.unfreeze.batch_norm"}),
         ({"detector": "fcos_resnet50_fpn"}, {"model.backbone", "train.unfreeze.drop_path"}),
         (
             {"detector": "retinanet_resnet50_fpn"},
+            {"model.backbone", "train.unfreeze.drop_path", "train.unfreeze.batch_norm"},
+        ),
+        (
+            {"detector": "ssd300_vgg16"},
             {"model.backbone", "train.unfreeze.drop_path", "train.unfreeze.batch_norm"},
         ),
     ],

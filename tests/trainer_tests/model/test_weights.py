@@ -42,13 +42,18 @@ def torchvision_model(name: str) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_a_file_in_torchvisions_naming_gives_torchvisions_features(
-    tmp_path: Path, name: str
+    tmp_path: Path, name: str, form: str
 ) -> None:
     theirs = torchvision_model(name)
-    file = tmp_path / "weights.pth"
-    torch.save(theirs.state_dict(), file)
+    file = tmp_path / f"weights.{form}"
+    if form == "pth":
+        torch.save(theirs.state_dict(), file)
+    else:  # and as files were that know nothing of how many batches a norm has seen
+        state = theirs.state_dict()
+        save_file({n: t for n, t in state.items() if not n.endswith("_tracked")}, file)
     own = build(name, str(file))
     assert own.digest == hashlib.sha256(file.read_bytes()).hexdigest()
     pixels = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
@@ -114,3 +119,27 @@ def test_a_misfit_names_the_tensors_and_what_to_give(tmp_path: Path) -> None:
     (error,) = raised.value.errors
     assert "it lacks or misshapes " in error and " more; it has besides conv1.weight; " in error
     assert error.endswith("or of torchvision's model of that architecture")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_tensors_of_a_training_checkpoint_are_found_in_it(tmp_path: Path, key: str) -> None:
+    torch.save({key: {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.pth")
+    assert set(read(tmp_path / "a.pth", "").state) == {"a"}
+
+
+def test_a_checkpoint_without_a_state_dict_is_told_with_what_to_do(tmp_path: Path) -> None:
+    torch.save({"net": {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(BadInput, match="holds no state_dict of tensors; save only"):
+        read(tmp_path / "a.pth", "")
+
+
+def test_what_was_wrong_at_first_is_told_of_a_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        try:
+            raise OSError("Name or service not known")
+        except OSError as error:
+            raise RuntimeError("an error happened while trying to locate the file") from error
+
+    monkeypatch.setattr("trainer.model.weights.HfApi.model_info", unreachable)
+    with pytest.raises(BadInput, match=r"cannot be fetched \(OSError: Name or service not known\)"):
+        build("resnet10t", "imagenet")
