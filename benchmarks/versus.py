@@ -1,15 +1,18 @@
 """Unfreeze against the script that one would write instead, on one folder: time, epochs, AP.
 
     python benchmarks/versus.py FOLDER [--runs 3] [--backbone B] [--weights W] [--trials 12]
+        [--pictures N]
 
 FOLDER holds train.json, val.json, test.json (COCO) and images/. Each run does both, one after the
 other, from nothing: no canvases, no phases are there. The same detector, trials, epochs at most and
-ranges; see `plain_search.py`. The last line is the figures as one JSON object.
+ranges; see `plain_search.py`. With --pictures only the first N of train and half as many of val and
+test: for the time alone. The last line is the figures as one JSON object.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,21 +31,16 @@ def main() -> None:
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--pictures", type=int, metavar="N")
     options = parser.parse_args()
-    folder, trials = str(options.folder.resolve()), ["--trials", str(options.trials)]
-    ours = [
-        "whole_search.py",
-        folder,
-        *trials,
-        *("--set", "search.confirm=off", "--set", f"model.backbone={options.backbone}"),
-        *("--set", f"model.weights={options.weights}"),
-    ]
-    model = ["--backbone", options.backbone, "--weights", options.weights]
-    theirs = ["plain_search.py", folder, *trials, *model]
-    runs = []
-    for _ in range(options.runs):
-        runs.append({"unfreeze": timed(ours), "plain": timed(theirs)})
-        print(json.dumps(runs[-1]), flush=True)
+    with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
+        folder = options.folder.resolve()
+        if options.pictures:
+            folder = few(folder, options.pictures, Path(place))
+        runs = []
+        for _ in range(options.runs):
+            runs.append(pair(str(folder), options))
+            print(json.dumps(runs[-1]), flush=True)
     ratios = sorted(run["plain"]["minutes"] / run["unfreeze"]["minutes"] for run in runs)
     print(
         json.dumps(
@@ -53,6 +51,37 @@ def main() -> None:
             }
         )
     )
+
+
+def few(folder: Path, count: int, place: Path) -> Path:
+    """A data set of the first pictures of one."""
+    for split, wanted in (("train", count), ("val", count // 2), ("test", count // 2)):
+        content = json.loads((folder / f"{split}.json").read_text())
+        content["images"] = content["images"][:wanted]
+        ids = {image["id"] for image in content["images"]}
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] in ids]
+        (place / f"{split}.json").write_text(json.dumps(content))
+        for image in content["images"]:
+            target = place / "images" / image["file_name"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / "images" / image["file_name"], target)
+    return place
+
+
+def pair(folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of both sides."""
+    trials = ["--trials", str(options.trials)]
+    settings = {
+        "search.confirm": "off",
+        "model.backbone": options.backbone,
+        "model.weights": options.weights,
+    }
+    sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    model = ["--backbone", options.backbone, "--weights", options.weights]
+    return {
+        "unfreeze": timed(["whole_search.py", folder, *trials, *sets]),
+        "plain": timed(["plain_search.py", folder, *trials, *model]),
+    }
 
 
 def timed(line: list[str]) -> dict[str, Any]:
