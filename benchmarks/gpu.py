@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 import whole_search
 from plain_search import collate, pictures
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
@@ -155,20 +157,19 @@ def plain(
     trained = [p for p in detector.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0)
     scaler = torch.amp.GradScaler(where.type, enabled=dtype is torch.float16)
+    ids = sorted(category.id for category in data.categories)
     loader = DataLoader(
         pictures(options.folder, "train", options.size),
         options.batch,
         shuffle=True,
         num_workers=max(1, cores - 1),
-        collate_fn=list,
+        collate_fn=partial(collate, size=options.size, ids=ids),
         pin_memory=where.type == "cuda",
         persistent_workers=True,
     )
-    ids = sorted(category.id for category in data.categories)
 
     def epoch(number: int) -> None:
-        for batch in loader:
-            canvases, targets = collate(batch, options.size, ids)
+        for canvases, targets in loader:
             targets = [{k: v.to(where) for k, v in target.items()} for target in targets]
             with torch.autocast(where.type, dtype=dtype, enabled=dtype is not torch.float32):
                 losses = detector(canvases.to(where), targets)
@@ -199,7 +200,12 @@ def busy(epoch: Callable[[int], None]) -> float | None:
         return None
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         took = seconds(epoch, 0)
-    return round(sum(event.self_device_time_total for event in seen.key_averages()) / 1e6 / took, 2)
+    kernels = [
+        event.self_device_time_total
+        for event in seen.key_averages()
+        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+    ]
+    return round(sum(kernels) / 1e6 / took, 2)
 
 
 def shown(figures: dict[str, Any]) -> str:

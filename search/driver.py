@@ -25,6 +25,7 @@ from trainer.data.dataset import Splits
 from trainer.data.formats import given, load
 from trainer.model.detectors import count_stages
 from trainer.reports import read_report
+from trainer.timing import memory_share
 
 from . import checks, confirm
 from .config import (
@@ -45,6 +46,7 @@ from .resources import (
     describe_slots,
     divided,
     every_second,
+    largest_trial,
     share_of_a_trial,
     slots,
     threads_of,
@@ -52,7 +54,7 @@ from .resources import (
 from .results import SearchResult, costs, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
-from .settled import is_settled, largest_trial, record_settled, settle, settled_config
+from .settled import is_settled, record_settled, settle, settled_config
 from .space import Space, read_space
 from .stopping import Stopping
 from .study import Study
@@ -106,12 +108,12 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             held.enter_context(_sigterm_as_sigint())  # Ray has set a handler of its own
             if config.cluster != "local":
                 _preflight(config, data, begun=study is not None)
-            share = share_of_a_trial(config)
+            share = _share_of_gpus(config, space, data, share_of_a_trial(config), progress)
             progress.say(describe_slots(share, config.cluster))
             if study is None:
                 held.enter_context(locked(config.folder))  # makes the folder, the first thing there
                 study = open_search(config, space, data)
-            share = _settle(config, space, data, share, study, progress)
+            _settle(config, data, share, study, progress)
             if (begun := len(study.searched())) > config.search.trials:
                 progress.say(f"search.trials is {config.search.trials}: the {begun} begun go on")
             draw_data(config, data)
@@ -150,32 +152,36 @@ def _files(config: SearchConfig, data: Splits) -> list[Path]:
     return [*files, *([weights] if weights.is_file() else [])]
 
 
-def _settle(
-    config: SearchConfig,
-    space: Space,
-    data: Splits,
-    share: Resources,
-    study: Study,
-    progress: Progress,
+def _share_of_gpus(
+    config: SearchConfig, space: Space, data: Splits, share: Resources, progress: Progress
 ) -> Resources:
+    """What a trial gets where `auto` gave it a GPU: of one as much as its memory asks for, measured
+    each time that a driver starts, for the GPUs may be others."""
+    largest = largest_trial(config, space) if config.resources == "auto" else None
+    if not share.gpus_per_trial or largest is None:
+        return share
+    progress.say("measuring how much of a GPU's memory the largest trial takes")
+    # its worker, which keeps that memory, ends with it
+    ask = ray.remote(max_calls=1)(memory_share).options(
+        num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, resources=share.others
+    )
+    taken = ray.get(ask.remote(largest, data, threads_of(share)))
+    return divided(config, share, taken, connect.nodes(), connect.may_have(config.cluster))
+
+
+def _settle(
+    config: SearchConfig, data: Splits, share: Resources, study: Study, progress: Progress
+) -> None:
     """Record, once, what `auto` comes to: asked where a trial will run, for the driver may be on
-    another kind of machine. Returns what a trial gets then."""
-    if not is_settled(study):
-        ask = ray.remote(settle).options(
-            num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, resources=share.others
-        )
-        written = TrainConfig(model=config.model, train=config.train)
-        largest = largest_trial(config, space) if share.gpus_per_trial else None
-        asked = ask.remote(written, data, threads_of(share), largest)
-        record_settled(study, ray.get(asked), progress)
-    taken = study.get("gpu_share") or 0.0
-    machines = connect.nodes() + connect.may_have(config.cluster)
-    if (part := divided(config, share, taken, machines)) != share:
-        progress.say(
-            f"a trial takes at most {taken:.0%} of a GPU's memory: "
-            f"{describe_slots(part, config.cluster)}"
-        )
-    return part
+    another kind of machine."""
+    if is_settled(study):
+        return
+    # a worker with a part of a GPU keeps what it took of it
+    ask = ray.remote(max_calls=1 if share.gpus_per_trial else 0)(settle).options(
+        num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, resources=share.others
+    )
+    written = TrainConfig(model=config.model, train=config.train)
+    record_settled(study, ray.get(ask.remote(written, data, threads_of(share))), progress)
 
 
 # -- the trials ---------------------------------------------------------------------------------

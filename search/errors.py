@@ -248,18 +248,18 @@ def reachable(space: Space, written: TrainConfig) -> Iterator[Model]:
 def _bound_errors(dimension: Dimension, written: TrainConfig) -> list[str]:
     if dimension.high == "all" and dimension.name != "train.unfreeze.depth":
         return [f"space.{dimension.name}: all is a depth; give a number"]
-    found = []
+    found: list[str] = []
     samples = _samples(dimension)
     for bound in samples:
         try:
             apply(written, {dimension.name: bound})
         except BadInput as error:
-            found += [f"space.{line}" for line in error.errors]
-            if dimension.kind in ("log", "uniform") and found and bound == samples[1]:
-                return [
+            if not found and dimension.kind in ("log", "uniform") and bound == samples[1]:
+                return [  # the lower end was legal
                     f"space.{dimension.name}: {dimension.kind} gives numbers like {bound:.4g}, "
                     "which it does not take; use int or choice"
                 ]
+            found += [f"space.{line}" for line in error.errors]
     return found
 
 
@@ -292,11 +292,12 @@ def _effect_errors(space: Space, written: TrainConfig) -> list[str]:
 
         def choose(dimension: Dimension, _: Any) -> Any:
             seen.add(dimension.name)
-            values = _samples(dimension) if turn(dimension) < len(DECIDING) else ()
-            values = values or dimension.choices or (dimension.low,)
-            options.append(len(values))  # noqa: B023
+            samples = _samples(dimension)
+            if turn(dimension) == len(DECIDING) and not dimension.branches:
+                samples = samples[:1]  # whatever it is, it decides nothing
+            options.append(len(samples))  # noqa: B023
             taken = way[len(options) - 1] if len(options) <= len(way) else 0  # noqa: B023
-            return values[taken]
+            return samples[taken]
 
         values = walk(space, written, choose)
         for step in range(len(way), len(options)):

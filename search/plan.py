@@ -5,12 +5,12 @@ from rich.console import Console
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Splits
 from trainer.data.formats import load
-from trainer.timing import time_epochs
+from trainer.timing import memory_share, time_epochs
 
 from .asha import confirming_epochs, expected_epochs, rungs
 from .config import SearchConfig, stored, write_yaml
-from .resources import at_once, divided, here, threads_of
-from .settled import Settled, largest_trial, settle
+from .resources import at_once, divided, here, largest_trial, threads_of
+from .settled import settle
 from .space import apply, flat, read_space
 from .summary import duration
 
@@ -52,33 +52,36 @@ def print_plan(config: SearchConfig) -> None:
         heights = ", ".join(map(str, rungs(search.asha, train.unfreeze.epochs))) or "none"
         console.print(f"ASHA compares at unfreeze epochs: {heights}")
     share, machines = here(config)
-    with console.status("timing a few steps"):
-        largest = largest_trial(config, space) if share.gpus_per_trial else None
-        settled = settle(config, data, threads_of(share), largest)
-    share = divided(config, share, settled.gpu_share, machines)
-    slots = max(1, at_once(share, machines))
+    whole = max(1, at_once(share, machines))
+    largest = largest_trial(config, space) if config.resources == "auto" else None
+    if share.gpus_per_trial and largest:
+        with console.status("timing a few steps"):
+            taken = memory_share(largest, data, threads_of(share))
+        share = divided(config, share, taken, machines, [])
+    slots = max(whole, at_once(share, machines))
     about = min(expected_epochs(config, slots) + max(0, heads - 1) * train.head.epochs, most)
     console.print(f"epochs: at most {most}, about {about}")
-    if settled.text:
-        console.print(settled.text)
-    _print_timing(console, config, data, settled, about, threads_of(share), slots)
+    _print_timing(console, config, data, about, threads_of(share), slots, whole)
 
 
 def _print_timing(
     console: Console,
     config: SearchConfig,
     data: Splits,
-    settled: Settled,
     epochs: int,
     threads: int,
     slots: int,
+    whole: int,
 ) -> None:
+    """`whole` is how many of the trials at once have all of what they are timed on."""
     with console.status("timing a few steps"):
+        settled = settle(config, data, threads)
         values = {"train.precision": settled.precision, "train.trunk_cache": settled.trunk_cache}
         timing = time_epochs(apply(config, values), data, threads)
     head = config.train.head.epochs
-    seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / slots
+    seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / whole
+    about = "about" if whole == slots else "at most about"  # for GPUs that are shared idle less
     console.print(
         f"timed here: {timing.head:.1f} s an epoch of the head phase, {timing.unfrozen:.1f} s an "
-        f"unfrozen one; about {duration(seconds)} with {slots} at once on this machine"
+        f"unfrozen one; {about} {duration(seconds)} with {slots} at once on this machine"
     )

@@ -4,19 +4,21 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from clusters import connect
 from clusters.definitions import Node
-from trainer.config import BadInput
+from trainer.config import BadInput, TrainConfig
 
 from .config import KIND, Resources, SearchConfig
+from .space import Space, Values, apply, flat
 
 log = logging.getLogger(__name__)
 
 FILLED = 0.9
-"""Share of a GPU's memory that its trials may take together."""
+"""Share of a GPU's memory that its trials may take together, beside what CUDA has for each."""
 MOST = 4
 """Trials on one GPU."""
 
@@ -49,14 +51,35 @@ def _refusal(share: Resources, machines: list[Node]) -> str:
     )
 
 
+def largest_trial(config: SearchConfig, space: Space) -> TrainConfig | None:
+    """The configuration of a space that takes the most memory to train; None where it compares
+    models, of which nobody knows before."""
+    values: Values = {}
+    for dimension in flat(space):
+        name = dimension.name
+        if name.startswith("model.") and name != "model.image_size":
+            return None
+        if name == "train.optimizer":
+            values[name] = "adamw"  # two moments a parameter
+        elif name.endswith((".batch_size", ".image_size", ".depth")):
+            most = dimension.choices or (dimension.high,)
+            values[name] = max([*most, values.get(name, 0)], key=_number)
+    return apply(config, values)
+
+
+def _number(value: Any) -> float:
+    return float("inf") if value == "all" else float(value)
+
+
 def divided(
-    config: SearchConfig, share: Resources, taken: float, machines: list[Node]
+    config: SearchConfig, share: Resources, taken: float, machines: list[Node], later: list[Node]
 ) -> Resources:
     """What a trial gets when its GPU has room for more: the largest takes this share of its memory,
-    0 where nobody knows. At most a quarter of the search's trials run at once, as on CPUs."""
-    gpus = sum(node.gpus for node in machines)
-    kinds = {name for node in machines for name in node.others if name.startswith(KIND)}
-    if config.resources != "auto" or not taken or not gpus or len(kinds) > 1:
+    0 where nobody knows. At most a quarter of the search's trials run at once, as on CPUs. `later`
+    are the machines that autoscaling may make, those of `machines` among them."""
+    gpus = max(sum(node.gpus for node in nodes) for nodes in (machines, later))
+    kinds = {_kind(node) for node in [*machines, *later] if node.gpus}
+    if not taken or not gpus or len(kinds) > 1:
         return share  # measured was one kind
     count = int(min(FILLED / taken, MOST, share.cpus_per_trial, config.search.trials // 4 // gpus))
     if count < 2:
@@ -65,6 +88,10 @@ def divided(
         cpus_per_trial=share.cpus_per_trial // count,
         gpus_per_trial=round(1 / count, 4),  # as Ray counts
     )
+
+
+def _kind(node: Node) -> str:
+    return next((name for name in node.others if name.startswith(KIND)), "unknown")
 
 
 def here(config: SearchConfig) -> tuple[Resources, list[Node]]:

@@ -38,7 +38,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         withdraw_request(config.folder)
         study = open_search(config, [], data)
         if not is_settled(study):
-            record_settled(study, settle(config, data, torch.get_num_threads(), None), progress)
+            record_settled(study, settle(config, data, torch.get_num_threads()), progress)
         study.set("state", "running")
         draw_data(config, data)
         tracking = start_tracking(config, data, study)

@@ -19,6 +19,7 @@ from trainer.review import review
 
 from .config import trial_folder
 from .disk import is_full
+from .resources import FILLED
 from .study import End, to_json
 
 STACKS = "stacks.txt"
@@ -42,7 +43,7 @@ def run_trial(
     """
     torch.set_num_threads(threads)
     if torch.cuda.is_available() and 0 < gpu_share < 1:  # who takes more is out of memory alone
-        torch.cuda.set_per_process_memory_fraction(gpu_share)
+        torch.cuda.set_per_process_memory_fraction(FILLED * gpu_share)
     own = trial_folder(folder, config["number"])
 
     def report(epoch: EpochReport) -> bool:

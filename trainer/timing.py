@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -70,14 +71,19 @@ def time_epochs(config: TrainConfig, data: Splits, threads: int) -> Timing:
 
 def memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
     """Share of its GPU's memory that a trial of this configuration takes: what is in use, by CUDA
-    itself and anybody else too, after a few steps of its first and its deepest phase. 0 on a CPU.
-
-    Raises what `fit` raises, and torch.OutOfMemoryError.
+    itself and anybody else too, after a few steps of its first and its deepest phase. 0 on a CPU, 1
+    where these steps fail. This process keeps that memory.
     """
     if device().type == "cpu":
         return 0.0
+    try:
+        return _memory_share(config, data, threads)
+    except (Diverged, MemoryError, RuntimeError):  # what trials will tell better
+        return 1.0
+
+
+def _memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
-        torch.cuda.empty_cache()  # of what was tried out before
         largest = max(config.train.head.batch_size, config.train.unfreeze.batch_size)
         probe = _Probe(config, data, Path(folder), largest)
         phases = plan(probe.config.train, len(probe.detector.stages))
@@ -206,21 +212,25 @@ class _Probe:
             started.append(now())
             optim.set_step(self.optimizer, phase, 0, 0, 1)
 
+        few_batches = partial(
+            batches,
+            few,
+            canvases,
+            batch_size=phase.batch_size,
+            augment=train.augment,
+            seed=0,
+            epoch=0,
+            outputs=kept.get("train"),
+        )
         with makers_for(where) as makers:
+            making = now()
+            count = sum(1 for _ in few_batches()) if makers else 1
+            made = (now() - making) / count / max(1, makers)
             train_one_epoch(
                 self.detector,
                 self.optimizer,
                 self.scaler,
-                batches(
-                    few,
-                    canvases,
-                    batch_size=phase.batch_size,
-                    augment=train.augment,
-                    seed=0,
-                    epoch=0,
-                    outputs=kept.get("train"),
-                    makers=makers,
-                ),
+                few_batches(makers=makers),
                 set_step=set_step,
                 precision=train.precision,
                 clip_norm=train.clip_norm,
@@ -229,7 +239,8 @@ class _Probe:
             )
         ended = now()
         warm = started[1:] or started  # the first step also warms up
-        a_step = (ended - warm[0]) / len(warm)
+        # so few batches are all made ahead of a GPU; an epoch waits for those that make them
+        a_step = max((ended - warm[0]) / len(warm), made)
         detect(
             self.detector,
             *self.val,

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
+from search import errors as errors_module
 from search.errors import resolve
 from search.sampling import suggest
 from search.space import apply, read_space
@@ -325,6 +326,31 @@ def test_a_dimension_that_no_trial_can_use_is_refused(
     depth = {"train.unfreeze.depth": 1} if "train.unfreeze.depth" in space else {}
     changes = {"space": space, "search.asha": "off", "train.unfreeze.epochs": 3, **depth}
     assert errors_of(resolve, make_raw(changes), Path()) == [message]
+
+
+def test_a_range_that_a_field_refuses_is_told_as_such(make_raw: Make) -> None:
+    space = {"train.optimizer": {"choice": ["sgd"]}, "train.momentum": {"uniform": [1.5, 2]}}
+    errors = errors_of(resolve, make_raw({"space": space, "train.optimizer": "sgd"}), Path())
+    assert errors and all("use int or choice" not in error for error in errors)
+
+
+def test_what_decides_nothing_is_not_tried_in_every_way(
+    make_raw: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks = []
+    walked = errors_module.walk
+    monkeypatch.setattr(errors_module, "walk", lambda *parts: walks.append(0) or walked(*parts))
+    augment = ["none", "flip", "light", "light_flip"]
+    space = {
+        "train.momentum": {"uniform": [0.5, 0.9]},
+        "train.optimizer": {"choice": ["adamw", "sgd"]},
+        "train.augment": {"choice": augment},
+        "train.unfreeze.batch_size": {"choice": [1, 2, 3, 4]},
+        "train.head.batch_size": {"choice": [1, 2, 3, 4]},
+        "train.head.lr": {"log": [1e-4, 1e-2]},
+    }
+    resolve(make_raw({"space": space}), Path())
+    assert len(walks) < 10
 
 
 def test_a_dimension_that_some_trial_can_use_is_sound(make_raw: Make) -> None:

@@ -13,7 +13,7 @@ from search.study import End, read_study
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.skipif(torch.cuda.device_count() != 1, reason="there is not one CUDA device"),
 ]
 
 
@@ -25,6 +25,5 @@ def test_small_trials_share_a_gpu(
     assert result.winner is not None
     study = read_study(config.folder, config.name)
     assert {record.end for record in study.records.values()} == {End.FINISHED}
-    assert 0 < study.get("gpu_share") < 0.5
     assert study.get("resources")["gpus_per_trial"] == 0.5  # a quarter of 8 trials at once
     assert "2 trials at once, 0.5 GPU each" in capsys.readouterr().out

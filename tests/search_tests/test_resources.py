@@ -9,7 +9,15 @@ import ray
 from clusters import connect
 from clusters.definitions import Node
 from search.config import Resources
-from search.resources import describe_slots, divided, every_second, share_of_a_trial, slots
+from search.resources import (
+    describe_slots,
+    divided,
+    every_second,
+    largest_trial,
+    share_of_a_trial,
+    slots,
+)
+from search.space import read_space
 from trainer.config import BadInput
 
 Make = Callable[..., Any]
@@ -80,25 +88,52 @@ def test_a_gpu_is_shared_as_far_as_its_memory_goes(
 ) -> None:
     cluster(machine)
     config = make_search({"search.trials": trials})
-    found = divided(config, share_of_a_trial(config), taken, connect.nodes())
+    found = divided(config, share_of_a_trial(config), taken, connect.nodes(), [])
     assert (found.cpus_per_trial, found.gpus_per_trial) == share
     assert slots(found, []) == machine[1] * int(1 / share[1])
 
 
 def test_gpus_of_several_kinds_are_given_whole(make_search: Make) -> None:
-    machines = [Node(8, 1, {f"accelerator_type:{kind}": 1}) for kind in ("A10G", "H100")]
+    a10, h100 = (Node(8, 1, {f"accelerator_type:{kind}": 1}) for kind in ("A10G", "H100"))
     whole = Resources(cpus_per_trial=8, gpus_per_trial=1)
     config = make_search({"search.trials": 32})
-    assert divided(config, whole, 0.1, machines) == whole
-    assert divided(config, whole, 0.1, machines[:1]) != whole
+    assert divided(config, whole, 0.1, [a10, h100], []) == whole
+    assert divided(config, whole, 0.1, [a10], [Node(8, 1)]) == whole  # nobody knows its kind
+    assert divided(config, whole, 0.1, [a10, Node(8, 0)], [a10]).gpus_per_trial == 0.25
 
 
-def test_what_is_written_is_not_divided(make_search: Make) -> None:
-    written = Resources(cpus_per_trial=8, gpus_per_trial=1)
-    config = make_search(
-        {"resources": written.model_dump(), "cluster": "auto", "search.trials": 32}
-    )
-    assert divided(config, written, 0.1, [Node(16, 1)]) == written
+def test_machines_that_are_there_are_not_counted_again_as_those_to_come(make_search: Make) -> None:
+    whole = Resources(cpus_per_trial=8, gpus_per_trial=1)
+    config = make_search({"search.trials": 16})
+    for there in ([], [Node(8, 1)], [Node(8, 1)] * 2):
+        found = divided(config, whole, 0.1, there, [Node(8, 1)] * 2)
+        assert found.gpus_per_trial == 0.5
+
+
+def test_the_largest_of_a_space_is_what_takes_most_memory(make_search: Make) -> None:
+    schedules = {"at_once": {"train.unfreeze.batch_size": {"int": [1, 16]}}, "gradual": None}
+    space = {
+        "train.unfreeze.lr": {"log": [1e-4, 1e-2]},
+        "train.head.batch_size": {"choice": [2, 8, 4]},
+        "train.unfreeze.depth": {"choice": [1, "all", 3]},
+        "train.unfreeze.schedule": {"choice": schedules},
+        "model.image_size": {"choice": [96, 128]},
+        "train.optimizer": {"choice": ["sgd", "adamw"]},
+    }
+    config = make_search({"space": space, "train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 3})
+    found = largest_trial(config, read_space(config.space))
+    assert found is not None
+    assert found.model.image_size == 128
+    assert found.train.optimizer == "adamw"
+    assert found.train.head.batch_size == 8
+    unfreeze = found.train.unfreeze
+    assert (unfreeze.batch_size, unfreeze.depth, unfreeze.lr) == (16, "all", 1e-3)
+
+
+def test_of_several_models_nobody_knows_which_is_largest(make_search: Make) -> None:
+    backbones = {"choice": ["tf_efficientnet_lite0", "resnet50"]}
+    config = make_search({"space": {"model.backbone": backbones}})
+    assert largest_trial(config, read_space(config.space)) is None
 
 
 def test_what_is_written_is_taken(cluster: Callable[..., None], make_search: Make) -> None:

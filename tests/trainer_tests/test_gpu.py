@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.checkpoint import BEST, LAST, load
+from trainer.checkpoint import BEST
 from trainer.config import TrainConfig
 from trainer.data.batches import Batch, batches, makers_for
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Splits
-from trainer.engine import OutOfMemory
+from trainer.engine import OutOfMemory, train_one_epoch
 from trainer.evaluate import detect
 from trainer.export import export, load_export
 from trainer.fit import Result, fit
@@ -83,16 +83,26 @@ def test_every_detector_trains_in_every_precision(
     assert last < first
 
 
-def test_what_is_frozen_keeps_its_bits(tiny: Splits, tiny_config: Make, tmp_path: Path) -> None:
-    config = tiny_config({"train.unfreeze.depth": 2, "train.precision": "auto"})
-    trained(config, tiny, tmp_path)
-    changed = load(tmp_path / LAST)["model"]
-    frozen = {
-        f"backbone.{name}"
-        for stage in made(config).stages[:3]
-        for name in (*stage.parameters, *stage.buffers)
-    }
-    assert changed and not frozen & set(changed)
+def test_what_is_frozen_keeps_its_bits(tiny: Splits, tiny_config: Make) -> None:
+    config = tiny_config()
+    own, first = made(config).to(GPU), made(config)
+    set_depth(own, own.stages, 2)
+    optimizer = torch.optim.AdamW([p for p in own.parameters() if p.requires_grad], lr=1e-3)
+    train_one_epoch(
+        own,
+        optimizer,
+        torch.amp.GradScaler("cuda", enabled=False),
+        few_batches(tiny, 2),
+        set_step=lambda step: None,
+        precision=resolve("auto"),
+        clip_norm=10.0,
+        seed=0,
+        epoch=0,
+    )
+    before, after = first.backbone.state_dict(), own.backbone.cpu().state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    opened = {name for stage in own.stages[3:] for name in (*stage.parameters, *stage.buffers)}
+    assert changed and changed <= opened
 
 
 def test_a_trial_that_is_stopped_goes_on(tiny: Splits, tiny_config: Make, tmp_path: Path) -> None:
@@ -120,6 +130,7 @@ def test_the_host_waits_for_nothing_in_a_step(
 ) -> None:
     own = made(tiny_config({"model.detector": detector})).to(GPU)
     precision = resolve("auto")
+    own(*few_batches(tiny, 0)[0].to(GPU))  # what it needs of anchors is on the GPU then
     for batch in few_batches(tiny, 2):
         set_depth(own, own.stages, depth)
         torch.cuda.synchronize()
@@ -145,8 +156,9 @@ def test_batches_come_in_pinned_memory_and_are_the_same(tiny: Splits) -> None:
 
 
 def test_kept_outputs_are_what_the_frozen_stages_give(
-    tiny: Splits, tiny_config: Make, tmp_path: Path
+    tiny: Splits, tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     config = tiny_config()
     detector = made(config).to(GPU)
     split = replace(tiny.val, pictures=tiny.val.pictures[:4])
@@ -158,7 +170,7 @@ def test_kept_outputs_are_what_the_frozen_stages_give(
         own = detector.eval().features(pictures)
         read = detector.features(pictures, kept(range(4), [False] * 4).to(GPU))
     for name in own:
-        torch.testing.assert_close(read[name], own[name], rtol=1e-2, atol=1e-2)  # of TF32
+        torch.testing.assert_close(read[name], own[name], rtol=1e-3, atol=1e-3)
 
 
 def test_too_little_memory_is_told_as_such(tiny: Splits, tiny_config: Make, tmp_path: Path) -> None:
@@ -190,8 +202,8 @@ def test_what_was_trained_is_exported_to_files_that_a_cpu_reads(
     export(tmp_path / "trial" / BEST, config, tiny.categories, tiny.digest, out)
     detector, _ = load_export(out)
     canvases = np.stack([letterbox(picture, 96) for picture in tiny.val.pictures])
-    here = detect(detector.cpu(), tiny.val, canvases)
-    there = detect(detector.to(GPU), tiny.val, canvases)
-    best = [max(found, key=lambda own: own["score"]) for found in (here, there)]
-    assert best[0]["score"] == pytest.approx(best[1]["score"], abs=0.01)
-    assert best[0]["bbox"] == pytest.approx(best[1]["bbox"], abs=1.0)
+    best: list[dict[int, float]] = [{}, {}]
+    for found, where in zip(best, (torch.device("cpu"), GPU), strict=True):
+        for own in detect(detector.to(where), tiny.val, canvases):
+            found[own["image_id"]] = max(found.get(own["image_id"], 0.0), own["score"])
+    assert best[0] and best[0] == pytest.approx(best[1], abs=0.01)

@@ -10,7 +10,7 @@ import torch
 from trainer import timing, trunk_cache
 from trainer.data.dataset import Splits
 from trainer.engine import Diverged
-from trainer.timing import choose_trunk_cache, time_epochs
+from trainer.timing import choose_trunk_cache, memory_share, time_epochs
 from trainer.trunk_cache import outputs_folder
 
 Make = Callable[..., Any]
@@ -106,3 +106,18 @@ def test_what_is_written_is_not_measured(
     monkeypatch.setattr(timing, "_Probe", None)
     choice = choose_trunk_cache(tiny_config({"train.trunk_cache": written}), tiny, 1)
     assert (choice.setting, choice.text) == (written, "")
+
+
+def test_a_cpu_has_no_memory_of_its_own(tiny: Splits, tiny_config: Make) -> None:
+    assert memory_share(tiny_config(), tiny, 1) == 0
+
+
+def test_where_steps_fail_all_of_a_gpu_is_taken(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: Any) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(timing, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(timing, "_memory_share", too_large)
+    assert memory_share(tiny_config(), tiny, 1) == 1
