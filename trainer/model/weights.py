@@ -169,7 +169,7 @@ def _cached(name: str) -> Path | None:
 
 def _first_line(error: BaseException) -> str:
     """Of what was wrong at first, for libraries wrap it in words of their own."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = cause
     text = str(error).splitlines()[0][:120] if str(error) else ""
     return f"{type(error).__name__}: {text}"
