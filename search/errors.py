@@ -81,13 +81,13 @@ def check(config: SearchConfig) -> list[str]:
 
 
 def _unused_errors(config: SearchConfig) -> list[str]:
-    """Fields that were written, or are searched, though they do nothing with the one model."""
+    """Fields that were written though they do nothing with the one model."""
     if any(name.startswith("model.") for name in config.space):
         return []
     return [
         f"{path}: has no effect, since {why}; leave it out"
         for path, why in unused(config).items()
-        if path in config.space or is_written(config, path)
+        if path not in config.space and is_written(config, path)
     ]
 
 

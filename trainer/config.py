@@ -213,7 +213,7 @@ def fixed_errors(train: Train, searched: frozenset[str] = frozenset()) -> list[s
         )
     if not {"train.unfreeze.depth", "train.unfreeze.schedule", "train.optimizer"} & searched:
         for path, why in inert(train).items():
-            if path in searched or is_written(train, path.removeprefix("train.")):
+            if path not in searched and is_written(train, path.removeprefix("train.")):
                 errors.append(f"{path}: has no effect, since {why}; leave it out")
     return errors
 

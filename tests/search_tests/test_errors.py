@@ -318,6 +318,17 @@ def test_a_combination_that_cannot_be_is_told_before_anything_starts(make_raw: M
             "space.train.momentum: has no effect in any trial, since train.optimizer is adamw, "
             "which has no momentum; leave it out",
         ),
+        (
+            {
+                "model.backbone": {
+                    "choice": {
+                        "vgg16": {"train.unfreeze.batch_norm": {"choice": ["keep", "adapt"]}},
+                        "tf_efficientnet_lite0": None,
+                    }
+                }
+            },
+            "space.train.unfreeze.batch_norm: has no effect in any trial; leave it out",
+        ),
     ],
 )
 def test_a_dimension_that_no_trial_can_use_is_refused(
