@@ -190,13 +190,6 @@ class _Probe:
         clock: Callable[[], float] = time.monotonic,
     ) -> float:
         """What an epoch of a phase takes."""
-
-        def now() -> float:
-            if where.type == "cuda":
-                torch.cuda.synchronize(where)
-            return clock()
-
-        where, train = self.detector.mean.device, self.config.train
         set_depth(
             self.detector,
             self.detector.stages,
@@ -204,25 +197,37 @@ class _Probe:
             adapt_statistics=phase.adapt_statistics,
             drop_path=phase.drop_path,
         )
+
+        def now() -> float:
+            if self.detector.mean.is_cuda:
+                torch.cuda.synchronize(self.detector.mean.device)
+            return clock()
+
+        count = steps(len(self.data.train.pictures), phase.batch_size)
+        epoch = count * self._step(phase, kept.get("train"), now)
+        return epoch + len(self.data.val.pictures) * self._picture(kept.get("val"), now)
+
+    def _step(self, phase: Phase, kept: KeptOutputs | None, now: Callable[[], float]) -> float:
+        """Seconds a step of training, its batch made beside it where an epoch makes it so."""
         split, canvases = self.train
         few = Split(split.name, split.pictures[: phase.batch_size * (TIMED + 1)], split.categories)
+        few_batches = partial(
+            batches,
+            few,
+            canvases,
+            batch_size=phase.batch_size,
+            augment=self.config.train.augment,
+            seed=0,
+            epoch=0,
+            outputs=kept,
+        )
         started: list[float] = []
 
         def set_step(step: int) -> None:
             started.append(now())
             optim.set_step(self.optimizer, phase, 0, 0, 1)
 
-        few_batches = partial(
-            batches,
-            few,
-            canvases,
-            batch_size=phase.batch_size,
-            augment=train.augment,
-            seed=0,
-            epoch=0,
-            outputs=kept.get("train"),
-        )
-        with makers_for(where) as makers:
+        with makers_for(self.detector.mean.device) as makers:
             making = now()
             count = sum(1 for _ in few_batches()) if makers else 1
             made = (now() - making) / count / max(1, makers)
@@ -232,25 +237,27 @@ class _Probe:
                 self.scaler,
                 few_batches(makers=makers),
                 set_step=set_step,
-                precision=train.precision,
-                clip_norm=train.clip_norm,
+                precision=self.config.train.precision,
+                clip_norm=self.config.train.clip_norm,
                 seed=0,
                 epoch=0,
             )
         ended = now()
         warm = started[1:] or started  # the first step also warms up
         # so few batches are all made ahead of a GPU; an epoch waits for those that make them
-        a_step = max((ended - warm[0]) / len(warm), made)
+        return max((ended - warm[0]) / len(warm), made)
+
+    def _picture(self, kept: KeptOutputs | None, now: Callable[[], float]) -> float:
+        """Seconds a picture of evaluation."""
+        began = now()
         detect(
             self.detector,
             *self.val,
-            precision=train.precision,
-            batch_size=BATCH_SIZE[where.type],
-            outputs=kept.get("val"),
+            precision=self.config.train.precision,
+            batch_size=BATCH_SIZE[self.detector.mean.device.type],
+            outputs=kept,
         )
-        a_picture = (now() - ended) / len(self.val[0].pictures)
-        epoch = steps(len(self.data.train.pictures), phase.batch_size)
-        return a_step * epoch + a_picture * len(self.data.val.pictures)
+        return (now() - began) / len(self.val[0].pictures)
 
 
 @contextmanager
