@@ -57,6 +57,11 @@ def pictures(folder: Path, split: str, size: int) -> Any:
     return wrap_dataset_for_transforms_v2(found, target_keys=("image_id", "boxes", "labels"))
 
 
+def new_detector(options: argparse.Namespace, classes: int) -> Detector:
+    model = Model(backbone=options.backbone, weights=options.weights, image_size=options.size)
+    return build(model, classes)
+
+
 def train_detector(config: dict[str, Any], options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -66,8 +71,7 @@ def train_detector(config: dict[str, Any], options: argparse.Namespace) -> None:
     loader = DataLoader(
         pictures(folder, "train", size), config["batch_size"], shuffle=True, collate_fn=list
     )
-    model = Model(backbone=options.backbone, weights=options.weights, image_size=size)
-    detector = build(model, len(ids))
+    detector = new_detector(options, len(ids))
     new = [*detector.neck.parameters(), *detector.head.parameters()]
     optimizer = torch.optim.AdamW(
         [{"params": detector.backbone.parameters(), "scale": 0.3}, {"params": new, "scale": 1.0}],
@@ -153,6 +157,16 @@ def evaluate(
     return {"map": float(run.stats[0]), "map_50": float(run.stats[1])}
 
 
+def test_figures(checkpoint: tune.Checkpoint, options: argparse.Namespace) -> dict[str, float]:
+    truth = COCO(options.folder / "test.json")
+    ids = sorted(truth.cats)
+    detector = new_detector(options, len(ids))
+    with checkpoint.as_directory() as place:
+        detector.load_state_dict(torch.load(Path(place) / "model.pt"))
+    split = pictures(options.folder, "test", options.size)
+    return evaluate(detector, split, truth, ids, options.size)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=lambda text: Path(text).resolve())
@@ -187,8 +201,10 @@ def main() -> None:
         frame = best.metrics_dataframe
         epochs = sum(len(result.metrics_dataframe) for result in found if result.metrics)
         top = frame.loc[frame["map"].idxmax()]
-    figures = {"val_map": float(top["map"]), "val_map_50": float(top["map_50"]), "epochs": epochs}
-    print(json.dumps(figures))
+        test = test_figures(best.get_best_checkpoint("map", "max"), options)
+    figures = {f"val_{name}": float(top[name]) for name in test}
+    figures |= {f"test_{name}": value for name, value in test.items()}
+    print(json.dumps(figures | {"epochs": epochs}))
 
 
 if __name__ == "__main__":
