@@ -152,7 +152,7 @@ def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
     folder = place / name
     result = fit(run.config, data, folder, lambda _: True, PhaseCache(place / "phases", cap=1e9))
     detector = build(run.config.model, len(data.categories))
-    load_trained_state(detector, load(folder / BEST)["model"])
+    load_trained_state(detector, load(folder / BEST))
     metrics, _ = measure(detector.eval().cpu(), data.test or data.val, run.config.model.image_size)
     found = {
         "map": metrics.figures["map"] or 0.0,

@@ -26,6 +26,8 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
+    # a trial that was given no GPU sees none; Ray would hide none from it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # of Tune: it would make folders that nobody looks into
     # of Tune too: a starved machine takes longer than its 2 s to see a stopped trial's thread off,
     # and its worker could not be used again

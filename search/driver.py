@@ -37,9 +37,9 @@ from .config import (
     trial_folder,
 )
 from .disk import Tidying, is_full
-from .errors import check
+from .errors import check, reachable
 from .lock import locked, withdraw_request
-from .opening import open_search, refuse_changes
+from .opening import open_search, refuse_changes, require_models
 from .progress import Progress, Quiet
 from .registry import register
 from .resources import (
@@ -111,6 +111,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             share = _share_of_gpus(config, space, data, share_of_a_trial(config), progress)
             progress.say(describe_slots(share, config.cluster))
             if study is None:
+                _require_models(config, space, data, share)
                 held.enter_context(locked(config.folder))  # makes the folder, the first thing there
                 study = open_search(config, space, data)
             _settle(config, data, share, study, progress)
@@ -167,6 +168,13 @@ def _share_of_gpus(
     )
     taken = ray.get(ask.remote(largest, data, threads_of(share)))
     return divided(config, share, taken, connect.nodes(), connect.may_have(config.cluster))
+
+
+def _require_models(config: SearchConfig, space: Space, data: Splits, share: Resources) -> None:
+    """See `require_models`; asked where a trial will run, for there its files are."""
+    written = TrainConfig(model=config.model, train=config.train)
+    ask = ray.remote(require_models).options(num_cpus=share.cpus_per_trial, resources=share.others)
+    ray.get(ask.remote(list(reachable(space, written)), len(data.categories)))
 
 
 def _settle(

@@ -1,13 +1,14 @@
 """Opening a search: the folder and the study of a new one, or of one that is continued."""
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from trainer.checkpoint import write_whole
-from trainer.config import BadInput, Depth
+from trainer.config import BadInput, Depth, Model
 from trainer.data.dataset import Splits
 from trainer.data.formats import MADE, made_split
-from trainer.model.detectors import count_stages
+from trainer.model.detectors import build, count_stages
 
 from .config import SearchConfig, read_yaml, stored, study_uri, write_yaml
 from .disk import sweep
@@ -58,6 +59,19 @@ def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:
     return {
         k: v for name, inner in raw.items() for k, v in _flat(inner, f"{prefix}{name}.").items()
     }
+
+
+def require_models(models: Iterable[Model], classes: int) -> None:
+    """Build every model that trials may have, of its weights, before a folder holds a search of
+    them. Raises BadInput with all that does not fit."""
+    errors: list[str] = []
+    for model in models:
+        try:
+            build(model, classes)
+        except BadInput as error:
+            errors += [line for line in error.errors if line not in errors]
+    if errors:
+        raise BadInput(errors)
 
 
 def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:

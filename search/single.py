@@ -12,7 +12,7 @@ from trainer.review import review
 from .config import SearchConfig, trial_folder
 from .driver import conclude, patience
 from .lock import is_requested, locked, withdraw_request
-from .opening import open_search, refuse_changes
+from .opening import open_search, refuse_changes, require_models
 from .progress import Lines
 from .resources import threads_of
 from .results import SearchResult
@@ -34,6 +34,8 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
     refuse_changes(config)
     if config.resources != "auto":
         torch.set_num_threads(threads_of(config.resources))
+    if not (config.folder / "search.yaml").is_file():
+        require_models([config.model], len(data.categories))
     with locked(config.folder):
         withdraw_request(config.folder)
         study = open_search(config, [], data)

@@ -1,8 +1,8 @@
 """Checkpoints: files of plain tensors, written whole or not at all.
 
 A checkpoint holds only what may differ from the pretrained weights: neck, head and the stages that
-were ever opened. The rest is rebuilt from the config. A file ends with the SHA-256 of what comes
-before: `torch.load` itself reads a file with flipped bits without a word.
+were ever opened. The rest is rebuilt from the config, and must be what it was. A file ends with the
+SHA-256 of what comes before: `torch.load` itself reads a file with flipped bits without a word.
 """
 
 import contextlib
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .config import BadInput
 from .model.detectors import Detector
 from .model.freezing import opened_names
 
@@ -33,15 +34,39 @@ def trained_state(detector: Detector, depth: int) -> dict[str, Tensor]:
     }
 
 
-def load_trained_state(detector: Detector, state: dict[str, Tensor]) -> None:
-    """Put a `trained_state` into a detector that holds its pretrained weights.
+def load_trained_state(detector: Detector, kept: Checkpoint) -> None:
+    """Put the trained tensors of a checkpoint into a detector that holds its pretrained weights.
 
-    Raises RuntimeError when it is of another architecture.
+    Raises RuntimeError when they are of another architecture, and BadInput when the trial began
+    with another backbone: with this one they would be a detector that was never trained.
     """
-    missing, unexpected = detector.load_state_dict(state, strict=False)
+    pretrained = pretrained_digest(detector)
+    missing, unexpected = detector.load_state_dict(kept["model"], strict=False)
     strangers = [*unexpected, *(name for name in missing if not name.startswith("backbone."))]
     if strangers:
         raise RuntimeError(f"the checkpoint is of another architecture: {strangers[0]}")
+    if kept["pretrained"] != pretrained:
+        raise BadInput(
+            [
+                "model.weights: what is there now is not what this trial began with; bring the "
+                "file back, or begin anew"
+            ]
+        )
+
+
+def pretrained_digest(detector: Detector) -> str:
+    """Identity of what a checkpoint may leave out: the backbone before training, and its pixels."""
+    pixels = f"{detector.mean.tolist()} {detector.std.tolist()}"
+    return hashlib.sha256(f"{pixels} {tensors_digest(detector.backbone)}".encode()).hexdigest()
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """SHA-256 of the names and bits of all parameters and buffers."""
+    total = hashlib.sha256()
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        total.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def save(checkpoint: Checkpoint, file: Path) -> None:

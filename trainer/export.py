@@ -59,7 +59,7 @@ def export(
         raise BadInput([str(error)]) from error
     torch.manual_seed(config.train.seed)  # of a backbone without pretrained weights
     detector = build(config.model, len(categories))
-    load_trained_state(detector, kept["model"])
+    load_trained_state(detector, kept)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

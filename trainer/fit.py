@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from . import optim
 from .checkpoint import (
     BEST,
+    LAST,
     Checkpoint,
+    Damaged,
+    load,
     load_last,
     load_trained_state,
+    pretrained_digest,
     save,
     save_last,
+    tensors_digest,
     trained_state,
 )
 from .config import TrainConfig
@@ -56,6 +61,8 @@ class _Run:
     detector: Detector
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    pretrained: str
+    """See `pretrained_digest`."""
     reports: list[EpochReport] = field(default_factory=list)
     found: NDArray[np.void] | None = None
     """See Result."""
@@ -71,6 +78,7 @@ class _Run:
     def checkpoint(self, depth: int) -> Checkpoint:
         return {
             "model": trained_state(self.detector, depth),
+            "pretrained": self.pretrained,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "reports": [asdict(report) for report in self.reports],
@@ -81,7 +89,7 @@ class _Run:
         return Result(best.map if best else 0.0, best.epoch if best else 0, self.epoch, self.found)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        load_trained_state(self.detector, checkpoint["model"])
+        load_trained_state(self.detector, checkpoint)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
         self.reports = [read_report(raw) for raw in checkpoint["reports"]]
@@ -109,7 +117,10 @@ def fit(
         train = config.train
         run = _start(config, len(data.categories), where)
         phases = plan(train, len(run.detector.stages))
-        keys = [digest(config, phases[: i + 1], data.digest, where) for i in range(len(phases))]
+        start = tensors_digest(run.detector)
+        keys = [
+            digest(config, phases[: i + 1], data.digest, start, where) for i in range(len(phases))
+        ]
         _resume_or_fork(run, phases, keys, folder, reuse)
         scene = _Scene.open(config, data, makers, on_step)
         for past in run.reports:
@@ -117,7 +128,8 @@ def fit(
                 return run.result()
 
         for phase, key in zip(phases, keys, strict=True):
-            _share(run, phase, key, folder, reuse)  # where a killed worker came no further
+            if run.epoch == phase.end and _holds(folder, run):  # a killed worker came no further
+                _share(run, phase, key, folder, reuse)
             for epoch in range(max(phase.first_epoch, run.epoch), phase.end):
                 started, meter = time.monotonic(), Meter()
                 on_step()
@@ -224,7 +236,8 @@ def _start(config: TrainConfig, classes: int, where: torch.device) -> _Run:
     torch.manual_seed(config.train.seed)  # of the new weights
     detector = build(config.model, classes).to(where)
     scaler = torch.amp.GradScaler(where.type, enabled=config.train.precision == "fp16")
-    return _Run(detector, optim.build(detector, config.train), scaler)
+    optimizer = optim.build(detector, config.train)
+    return _Run(detector, optimizer, scaler, pretrained_digest(detector))
 
 
 def _resume_or_fork(
@@ -246,6 +259,16 @@ def _share(run: _Run, phase: Phase, key: str, folder: Path, reuse: PhaseCache | 
     """File a phase for other trials, once it is over."""
     if reuse and run.epoch == phase.end:
         reuse.file_away(key, folder)
+
+
+def _holds(folder: Path, run: _Run) -> bool:
+    """Whether both checkpoints are of where the run stands: it may have ended between two files."""
+    try:
+        last, best = load(folder / LAST), load(folder / BEST)
+    except (OSError, Damaged):
+        return False
+    epoch = run.best.epoch if run.best else 0
+    return len(last["reports"]) == run.epoch and best["report"]["epoch"] == epoch
 
 
 def _train(
@@ -291,9 +314,19 @@ def _keep(run: _Run, phase: Phase, config: TrainConfig, folder: Path) -> None:
     """Write `best.pt` where this epoch is the best, then `last.pt`."""
     checkpoint = run.checkpoint(phase.depth)
     if run.best is run.reports[-1]:
-        weights = {"model": checkpoint["model"], "report": checkpoint["reports"][-1]}
-        save(weights, folder / BEST)
+        weights = {name: checkpoint[name] for name in ("model", "pretrained")}
+        save(weights | {"report": checkpoint["reports"][-1]}, folder / BEST)
     save_last(checkpoint, folder)
+
+
+NO_MEMORY = (
+    "can't allocate memory",  # the CPU allocator's, which has no type of its own
+    "CUDA error: out of memory",  # of pinned memory, or of what CUDA itself needs
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+"""Parts of the messages of RuntimeErrors that say so."""
 
 
 @contextmanager
@@ -304,6 +337,6 @@ def _memory_errors() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(str(error).splitlines()[0] if str(error) else "no memory") from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # the CPU allocator has no type of its own
+        if not any(words in str(error) for words in NO_MEMORY):
             raise
         raise OutOfMemory(str(error).splitlines()[0]) from error

@@ -30,7 +30,10 @@ def build(detector: Detector, train: Train) -> torch.optim.Optimizer:
         if parameters
     ]
     if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=train.momentum, nesterov=train.momentum > 0)
+        momentum, fused = train.momentum, detector.mean.is_cuda  # on a CPU it gains nothing
+        return torch.optim.SGD(
+            groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=fused
+        )
     return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 

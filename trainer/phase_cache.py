@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from .checkpoint import BEST, LAST, Checkpoint, Damaged, load, save
-from .config import NAMED_WEIGHTS, TrainConfig
+from .config import TrainConfig
 from .phases import Phase
 
 
@@ -36,17 +36,17 @@ def phase_key(config: TrainConfig, phases: list[Phase]) -> str:
     )
 
 
-def digest(config: TrainConfig, phases: list[Phase], data: str, where: torch.device) -> str:
+def digest(
+    config: TrainConfig, phases: list[Phase], data: str, start: str, where: torch.device
+) -> str:
     """Identity of the state after these phases on this kind of machine, with this code.
 
-    `data` is the digest of the data set; `config` has its precision resolved.
+    `data` is the digest of the data set; `config` has its precision resolved; `start` is the
+    digest of all tensors before the first phase: it counts what they are, not where they lay.
     """
-    parts = [
-        phase_key(config, phases),
-        data,
-        _weights_digest(config.model.weights),
-        *environment(where),
-    ]
+    model = config.model.model_copy(update={"weights": "none"})
+    own = phase_key(config.model_copy(update={"model": model}), phases)
+    parts = [own, data, start, *environment(where)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -56,22 +56,16 @@ def environment(where: torch.device) -> list[str]:
         _hardware(where),
         str(torch.get_num_threads()) if where.type == "cpu" else "",
         _sources(),
-        *(version(name) for name in ("torch", "torchvision", "timm")),
+        *(version(name) for name in ("torch", "torchvision", "timm", "pillow")),
     ]
-
-
-def _weights_digest(weights: str) -> str:
-    file = Path(weights)
-    if weights in NAMED_WEIGHTS:
-        return weights
-    content = file / "model.safetensors" if file.is_dir() else file
-    return hashlib.sha256(content.read_bytes()).hexdigest()
 
 
 def _hardware(where: torch.device) -> str:
     if where.type == "cuda":
         return torch.cuda.get_device_name(where)
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    # what the kernels of a convolution or a matrix product are chosen by, sizes of caches too
+    has = {k: v for k, v in torch.cpu.get_capabilities().items() if not k.startswith("num_")}
+    return json.dumps(has, sort_keys=True)
 
 
 @cache
@@ -116,19 +110,26 @@ class PhaseCache:
         """Start a trial's folder from a finished phase, or None where it is not filed whole."""
         for folder in (self.folder, *self.others):
             place = folder / key
+            if not place.is_dir():
+                continue
+            with contextlib.suppress(OSError):  # of others it may not be ours to touch
+                os.utime(place)
             try:
                 checkpoint = load(place / LAST)
                 load(place / BEST)
-            except (OSError, Damaged):
+            except (FileNotFoundError, Damaged):
                 if folder == self.folder:
                     shutil.rmtree(place, ignore_errors=True)
                 continue
+            except OSError:  # not to be read now
+                continue
             checkpoint["reports"] = [{**past, "forked": True} for past in checkpoint["reports"]]
             trial.mkdir(parents=True, exist_ok=True)
-            _link(place / BEST, trial / BEST)
+            try:
+                _link(place / BEST, trial / BEST)
+            except FileNotFoundError:  # another trial needed the room
+                continue
             save(checkpoint, trial / LAST)  # last: with it the trial's folder counts
-            with contextlib.suppress(OSError):  # of others it may not be ours to touch
-                os.utime(place)
             return checkpoint
         return None
 

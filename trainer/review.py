@@ -92,7 +92,7 @@ def _detections(
 ) -> list[dict[str, Any]]:
     torch.manual_seed(config.train.seed)  # of a backbone without pretrained weights
     detector = build(config.model, len(split.categories))
-    load_trained_state(detector, load(folder / BEST)["model"])
+    load_trained_state(detector, load(folder / BEST))
     where = device()
     return detect(
         detector.to(where),

@@ -18,13 +18,14 @@ from .config import TrainConfig
 from .data.batches import batches, makers_for, steps
 from .data.canvas import letterbox
 from .data.dataset import Split, Splits
+from .data.mapped import Bytes
 from .engine import Diverged, train_one_epoch
 from .evaluate import BATCH_SIZE, detect
 from .model.detectors import build
 from .model.freezing import set_depth
 from .phases import Phase, plan
 from .precision import device, resolve
-from .trunk_cache import KINDS, Bytes, KeptOutputs, keep_outputs, no_room, outputs_folder
+from .trunk_cache import KINDS, KeptOutputs, keep_outputs, no_room, outputs_folder
 
 TIMED = 2
 """Steps that are timed, after one that warms up."""

@@ -9,25 +9,23 @@ same bits whoever computes them, and whether or not a file is kept.
 import contextlib
 import hashlib
 import logging
-import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from .checkpoint import Damaged
+from .checkpoint import tensors_digest
 from .config import TrainConfig
-from .data.canvas import cache_folder, locked, store_digest
+from .data.canvas import cache_folder, store_digest
 from .data.dataset import Split
+from .data.mapped import Bytes, find, key_of, locked, writing
 from .model.chain import Cut, FrozenOutputs, find_chain
 from .model.detectors import Detector
+from .model.freezing import set_depth
 from .phase_cache import environment
 from .precision import DTYPES, autocast
 
@@ -40,8 +38,6 @@ SHARE = 0.5
 
 KINDS = {"none": (False,), "flip": (False, True)}
 """By `train.augment` whether pictures are mirrored; other augmentation makes ever new pictures."""
-
-Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,9 @@ def keep_outputs(
     """Outputs of the stages frozen at a depth, by the name of the split, whose canvases are given.
 
     None of train where augmentation makes ever new pictures, and none at all of a backbone that is
-    no chain. Leaves the backbone in eval mode.
+    no chain. Leaves the detector as for the head phase.
     """
+    set_depth(detector, detector.stages, 0)  # what a phase drops above is no part of what is below
     first = torch.from_numpy(np.array(splits[0][1][:1])).permute(0, 3, 1, 2)
     pixels = detector.normalize(first.to(detector.mean.device))
     chain = find_chain(detector.backbone, detector.stages, pixels)
@@ -171,10 +168,7 @@ def _digests(detector: Detector, cut: Cut) -> list[str]:
     total = hashlib.sha256(f"{detector.mean.tolist()} {detector.std.tolist()}".encode())
     found = []
     for position, unit in enumerate(cut.chain.units[: cut.first]):
-        total.update(str(unit).encode())
-        for name, tensor in unit.state_dict().items():
-            total.update(name.encode())
-            total.update(tensor.cpu().contiguous().numpy().tobytes())
+        total.update(f"{unit} {tensors_digest(unit)}".encode())
         if position in cut.kept:
             found.append(total.hexdigest())
     return found
@@ -188,21 +182,21 @@ def _open_or_make(
     on_step: Callable[[], None],
 ) -> list[Bytes] | None:
     """The files of these keys; None where there is no room for them."""
-    if found := _open_all(folder, keys):
+    if found := _open_all(folder, keys, on_step):
         return found
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock", on_step):
-        missing = [i for i, key in enumerate(keys) if _open(folder, key) is None]
+        missing = [i for i, key in enumerate(keys) if find(folder, key, on_step) is None]
         try:
             if missing:  # else another process has made them
                 _make(folder, keys, missing, count, rows)
         except OSError as error:
             log.warning("outputs of the frozen stages are not kept: %s", error)
-        return _open_all(folder, keys)
+        return _open_all(folder, keys, on_step)
 
 
-def _open_all(folder: Path, keys: list[str]) -> list[Bytes] | None:
-    found = [store for key in keys if (store := _open(folder, key)) is not None]
+def _open_all(folder: Path, keys: list[str], on_step: Callable[[], None]) -> list[Bytes] | None:
+    found = [store for key in keys if (store := find(folder, key, on_step)) is not None]
     return found if len(found) == len(keys) else None
 
 
@@ -217,29 +211,13 @@ def _make(
     room for them."""
     for part in folder.glob("*.part"):
         part.unlink()  # of a process that died: the lock is ours
-    parts = {i: folder / f"{keys[i]}.part" for i in missing}
-    sums = dict.fromkeys(missing, 0)
-    try:
-        with contextlib.ExitStack() as opened:
-            files = {i: opened.enter_context(part.open("wb")) for i, part in parts.items()}
-            for number, own in enumerate(rows()):
-                if number == 0:
-                    _make_room(folder, count * sum(own[i].nbytes for i in missing), set(keys))
-                for i, file in files.items():
-                    if number == 0:
-                        header = {"descr": "|u1", "fortran_order": False}
-                        header |= {"shape": (count, *own[i].shape)}
-                        np.lib.format.write_array_header_1_0(file, header)
-                    file.write(own[i].data)  # a full disk raises here; in a map it would kill
-                    sums[i] = zlib.crc32(own[i].data, sums[i])
-            for file in files.values():
-                file.flush()
-                os.fsync(file.fileno())
-        for i, part in parts.items():
-            part.rename(folder / f"{keys[i]}-{sums[i]:08x}.npy")
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    with contextlib.ExitStack() as opened:
+        add = {i: opened.enter_context(writing(folder, keys[i], count)) for i in missing}
+        for number, own in enumerate(rows()):
+            if number == 0:
+                _make_room(folder, count * sum(own[i].nbytes for i in missing), set(keys))
+            for i in missing:
+                add[i](own[i])
 
 
 def _make_room(folder: Path, wanted: int, needed: set[str]) -> None:
@@ -248,7 +226,7 @@ def _make_room(folder: Path, wanted: int, needed: set[str]) -> None:
         raise OSError(problem)
     files = sorted(folder.glob("*.npy"), key=lambda file: -file.stat().st_mtime)
     left = CAP - wanted
-    for file in sorted(files, key=lambda file: _key(file) not in needed):
+    for file in sorted(files, key=lambda file: key_of(file) not in needed):
         left -= file.stat().st_size
         if left < 0:
             file.unlink()  # who maps it keeps it until it ends
@@ -266,42 +244,6 @@ def no_room(folder: Path, wanted: int) -> str:
             f"GB free, of which they may take {SHARE:.0%}"
         )
     return ""
-
-
-def _open(folder: Path, key: str) -> Bytes | None:
-    """The file of a key, its content checked against the sum in its name; None where it is not
-    there whole."""
-    for file in folder.glob(f"{key}-*.npy"):
-        try:
-            known = file.stat()
-            _check(file, known.st_ino, known.st_size)
-            os.utime(file)  # in use
-            store: Bytes = np.load(file, mmap_mode="r")
-            return store
-        except FileNotFoundError:
-            continue  # another process throws it away
-        except Damaged as error:
-            log.warning("%s; it is made again", error)
-            file.unlink(missing_ok=True)
-    return None
-
-
-@cache
-def _check(file: Path, inode: int, size: int) -> None:
-    """Read a file, once a process, and raise Damaged where it does not hold what was written."""
-    try:
-        store: Bytes = np.load(file, mmap_mode="r")
-    except (ValueError, EOFError) as error:  # numpy's words for a wrong header or length
-        raise Damaged(f"{file} is damaged: {error}") from error
-    total = 0
-    for row in store:
-        total = zlib.crc32(row, total)
-    if not file.stem.endswith(f"-{total:08x}"):
-        raise Damaged(f"{file} is damaged: its content has another sum than its name")
-
-
-def _key(file: Path) -> str:
-    return file.stem.rpartition("-")[0]
 
 
 def outputs_folder() -> Path:

@@ -14,16 +14,18 @@ import torch
 from trainer.checkpoint import (
     LAST,
     PREVIOUS,
+    Checkpoint,
     Damaged,
     load,
     load_last,
     load_trained_state,
+    pretrained_digest,
     save,
     save_last,
     trained_state,
     write_whole,
 )
-from trainer.config import Model
+from trainer.config import BadInput, Model
 from trainer.model.detectors import Detector, build
 
 
@@ -175,9 +177,16 @@ def test_only_what_trained_is_in_it(detector: Detector, depth: int) -> None:
         for stage in detector.stages[5 - depth :]
         for name in (*stage.parameters, *stage.buffers)
     }
-    kept = set(trained_state(detector, depth))
-    assert {name for name in kept if name.startswith("backbone.")} == opened
-    assert kept - opened == {n for n in detector.state_dict() if not n.startswith("backbone.")}
+    names = set(trained_state(detector, depth))
+    assert {name for name in names if name.startswith("backbone.")} == opened
+    assert names - opened == {n for n in detector.state_dict() if not n.startswith("backbone.")}
+
+
+def kept(detector: Detector, depth: int, before: Detector | None = None) -> Checkpoint:
+    return {
+        "model": trained_state(detector, depth),
+        "pretrained": pretrained_digest(before or detector),
+    }
 
 
 @pytest.mark.parametrize("depth", [0, 3])
@@ -186,7 +195,7 @@ def test_a_trained_state_makes_an_equal_detector(detector: Detector, depth: int)
     with torch.no_grad():
         for name, tensor in trained_state(trained, depth).items():
             trained.state_dict()[name].copy_(tensor + 1)
-    load_trained_state(again, trained_state(trained, depth))
+    load_trained_state(again, kept(trained, depth, detector))
     expected = trained.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
 
@@ -202,4 +211,19 @@ def test_a_state_of_another_architecture_is_refused(
     detector: Detector, other: Callable[[], Detector]
 ) -> None:
     with pytest.raises(RuntimeError):
-        load_trained_state(other(), trained_state(detector, 0))
+        load_trained_state(other(), kept(detector, 0))
+
+
+def test_a_state_on_another_backbone_is_refused(detector: Detector) -> None:
+    of_this = kept(detector, 1)
+    load_trained_state(copy.deepcopy(detector), of_this)
+    for change in (
+        lambda other: other.backbone.get_parameter(detector.stages[0].parameters[0]),
+        lambda other: other.backbone.get_buffer(detector.stages[0].buffers[0]),
+        lambda other: other.mean,
+    ):
+        other = copy.deepcopy(detector)
+        with torch.no_grad():
+            change(other).add_(1)
+        with pytest.raises(BadInput, match="model.weights: what is there now is not what this"):
+            load_trained_state(other, of_this)

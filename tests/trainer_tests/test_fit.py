@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import copyfile, copytree, rmtree
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import BEST, LAST, load
+from trainer.checkpoint import BEST, LAST, PREVIOUS, load
 from trainer.config import BadInput, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
@@ -254,6 +254,30 @@ def test_a_damaged_head_is_thrown_away_and_trained_again(
     assert_same(cache.folder / entry.name, unbroken.after(2))
 
 
+@pytest.mark.parametrize("is_between_files", [False, True])
+def test_killed_before_a_phase_was_filed_a_worker_files_what_is_its_end(
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path, is_between_files: bool
+) -> None:
+    folder = copytree(unbroken.after(2), tmp_path / "trial")
+    if is_between_files:  # of the next epoch: its best is written, its last is not
+        copyfile(unbroken.after(3) / BEST, folder / BEST)
+        (folder / LAST).rename(folder / PREVIOUS)
+    cache = PhaseCache(tmp_path / "phases")
+    run(config, few, folder, until=3, reuse=cache)
+    filed = [load(place / LAST)["reports"][-1]["epoch"] for place in cache.folder.iterdir()]
+    assert sorted(filed) == ([3] if is_between_files else [2, 3])
+    assert_same(folder, unbroken.after(3))
+
+
+def test_over_other_pretrained_weights_no_trial_goes_on(
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
+) -> None:
+    folder = copytree(unbroken.after(1), tmp_path / "trial")
+    train = config.train.model_copy(update={"seed": 1})  # of a backbone of random weights
+    with pytest.raises(BadInput, match="model.weights: what is there now"):
+        run(config.model_copy(update={"train": train}), few, folder)
+
+
 @pytest.mark.parametrize("until", [1, 3])
 def test_with_kept_outputs_a_stopped_trial_is_the_same_bits(
     tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path, until: int
@@ -292,6 +316,14 @@ def raise_python() -> None:
     raise MemoryError
 
 
+def raise_cublas() -> None:
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def raise_pinned() -> None:
+    raise RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`")
+
+
 def raise_bug() -> None:
     raise RuntimeError("a bug")
 
@@ -301,6 +333,8 @@ def raise_bug() -> None:
     [
         (allocate_too_much, OutOfMemory, "can't allocate memory"),
         (raise_cuda, OutOfMemory, "CUDA out of memory. Tried to allocate 2 GiB.$"),
+        (raise_cublas, OutOfMemory, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+        (raise_pinned, OutOfMemory, "CUDA error: out of memory$"),
         (raise_python, OutOfMemory, "no memory"),
         (raise_bug, RuntimeError, "a bug"),
     ],

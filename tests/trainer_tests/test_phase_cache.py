@@ -4,11 +4,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
 import torch
 
+from trainer import phase_cache
 from trainer.checkpoint import BEST, LAST, load, save
 from trainer.config import TrainConfig
 from trainer.phase_cache import PhaseCache, digest, phase_key
@@ -22,8 +24,8 @@ def head_key(config: TrainConfig) -> str:
     return phase_key(config, plan(config.train, 5)[:1])
 
 
-def head_digest(config: TrainConfig, data: str = "data") -> str:
-    return digest(config, plan(config.train, 5)[:1], data, CPU)
+def head_digest(config: TrainConfig, data: str = "data", start: str = "start") -> str:
+    return digest(config, plan(config.train, 5)[:1], data, start, CPU)
 
 
 @pytest.fixture
@@ -108,15 +110,37 @@ def test_other_data_and_other_threads_are_other_phases(tiny_config: MakeConfig) 
         torch.set_num_threads(threads)
 
 
-def test_other_bytes_in_the_file_of_weights_are_another_phase(
-    tmp_path: Path, tiny_config: MakeConfig
+def test_of_the_weights_their_tensors_count_and_not_their_place(tiny_config: MakeConfig) -> None:
+    here, there = (tiny_config({"model.weights": f"{place}.pth"}) for place in ("a", "b"))
+    assert head_digest(here) == head_digest(there)
+    assert head_digest(here, start="other") != head_digest(here)
+
+
+def test_other_code_or_another_library_is_another_phase(
+    tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "weights.pth"
-    config = tiny_config({"model.weights": str(file)})
-    file.write_bytes(b"one")
-    one = head_digest(config)
-    file.write_bytes(b"two")
-    assert head_digest(config) != one
+    config = tiny_config()
+    seen = {head_digest(config)}
+    monkeypatch.setattr(phase_cache, "version", lambda name: f"{name} of tomorrow")
+    seen.add(head_digest(config))
+    monkeypatch.setattr(phase_cache, "_sources", lambda: "other code")
+    seen.add(head_digest(config))
+    capabilities = torch.cpu.get_capabilities()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities | {"amx_bf16": None})
+    seen.add(head_digest(config))
+    assert len(seen) == 4
+
+
+def test_the_code_of_every_file_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copytree(Path(phase_cache.__file__).parent, tmp_path / "trainer")
+    monkeypatch.setattr(phase_cache, "__file__", str(tmp_path / "trainer" / "phase_cache.py"))
+    sources = phase_cache._sources.__wrapped__
+    before = sources()
+    for name in ("fit.py", "data/pixels.py", "model/losses.py"):
+        file = tmp_path / "trainer" / name
+        file.write_text(file.read_text() + "\n")
+        assert sources() != before
+        before = sources()
 
 
 def test_a_fork_has_the_tensors_that_were_filed_and_says_that_it_is_one(
@@ -166,6 +190,36 @@ def test_a_damaged_entry_is_thrown_away_and_can_be_filed_again(
     assert not (cache.folder / "key").exists()
     assert not (tmp_path / "fork").exists()
     cache.file_away("key", write_trial(tmp_path / "another"))
+    assert cache.fork("key", tmp_path / "fork")
+
+
+def test_an_entry_that_is_thrown_out_meanwhile_gives_no_fork(
+    cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.file_away("key", trial)
+
+    def load_and_lose(file: Path) -> Any:
+        found = load(file)
+        if file.name == BEST:
+            rmtree(file.parent)
+        return found
+
+    monkeypatch.setattr(phase_cache, "load", load_and_lose)
+    assert cache.fork("key", tmp_path / "fork") is None
+    assert not (tmp_path / "fork" / LAST).exists()
+
+
+def test_an_entry_that_cannot_be_read_just_now_stays(
+    cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.file_away("key", trial)
+
+    def fail(file: Path) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(phase_cache, "load", fail)
+    assert cache.fork("key", tmp_path / "fork") is None
+    monkeypatch.undo()
     assert cache.fork("key", tmp_path / "fork")
 
 

@@ -14,6 +14,7 @@ import torch
 
 from trainer import trunk_cache
 from trainer.config import TrainConfig
+from trainer.data import mapped
 from trainer.data.batches import batches
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Split, Splits
@@ -180,6 +181,18 @@ def test_what_is_trained_above_changes_no_key(
     assert files(tmp_path) == made
 
 
+def test_stochastic_depth_above_changes_no_key(
+    tiny_config: MakeConfig, few: Canvases, tmp_path: Path
+) -> None:
+    config = tiny_config({"model.backbone": "convnext_tiny"})
+    detector = make(config)
+    keep(detector, config, few, tmp_path, depth=1)
+    made = files(tmp_path)
+    set_depth(detector, detector.stages, 1, drop_path=0.3)
+    keep(detector, config, few, tmp_path, depth=1)
+    assert files(tmp_path) == made
+
+
 def test_other_weights_pixels_pictures_precision_code_or_threads_are_other_files(
     tiny_config: MakeConfig,
     config: TrainConfig,
@@ -241,12 +254,13 @@ def test_a_damaged_file_is_thrown_away_and_made_again(
     few: Canvases,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[Path], Any],
 ) -> None:
     before = bits(keep(detector, config, few, tmp_path, depth=2))
     whole = {file: file.read_bytes() for file in tmp_path.glob("*.npy")}
     # as another process finds it: this one has checked its own
-    trunk_cache._check.cache_clear()
+    monkeypatch.setattr(mapped, "_checked", set())
     damage(next(iter(whole)))
     with caplog.at_level(logging.WARNING):
         assert bits(keep(detector, config, few, tmp_path, depth=2)) == before
@@ -329,7 +343,7 @@ def test_a_disk_that_fills_up_while_a_file_is_written_keeps_nothing(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trunk_cache.os, "fsync", full)
+    monkeypatch.setattr(mapped.os, "fsync", full)
     kept = keep(detector, config, few, tmp_path, depth=2)
     assert not kept.stores
     assert [file.name for file in tmp_path.iterdir()] == ["lock"]

@@ -4,26 +4,24 @@ A canvas holds the picture at its top left, scaled to fit, the rest grey. Since 
 fixed, what a detector sees of one picture never depends on its batch mates.
 """
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import BadInput
+from . import pixels
 from .dataset import Picture, Split
+from .mapped import find, locked, writing
 from .pixels import FORMATS, GREY, to_rgb
-
-WAIT = 1.0
-"""Seconds between two looks at a lock."""
-VERSION = 2
-"""Part of a store's digest; raise it when the making of a canvas changes."""
 
 
 @dataclass(frozen=True)
@@ -77,58 +75,46 @@ def open_store(
 ) -> NDArray[np.uint8]:
     """The canvases of a split, (n, size, size, 3), mapped from a file made at first use.
 
-    Safe for many processes at once: one makes the file, whole or not at all, the others wait.
-    `on_step` is called again and again meanwhile.
+    Safe for many processes at once: one makes the file, whole or not at all, the others wait. A
+    damaged file is thrown away and made again. `on_step` is called again and again meanwhile.
     """
-    file = folder / f"{store_digest(split, size)}.npy"
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(file.with_suffix(".lock"), on_step):
-            if not file.is_file():
-                for part in folder.glob(f"{file.stem}.*.part"):
-                    part.unlink()  # of a process that died: the lock is ours
-                _make_store(split, size, file, on_step)
-    store: NDArray[np.uint8] = np.load(file, mmap_mode="r")
+    key = store_digest(split, size)
+    folder.mkdir(parents=True, exist_ok=True)
+    store = find(folder, key, on_step)
+    if store is None:
+        with locked(folder / f"{key}.lock", on_step):
+            store = find(folder, key, on_step)
+            if store is None:  # else another process has made it
+                _make_store(split, size, folder, key, on_step)
+                store = find(folder, key, on_step)
+    if store is None:
+        raise OSError(f"{folder}: what was written there is not what is read")
     return store
 
 
 def store_digest(split: Split, size: int) -> str:
     """Identity of a split's canvases."""
-    identity = f"{VERSION} {size} " + " ".join(picture.sha256 for picture in split.pictures)
+    identity = f"{_making()} {size} " + " ".join(picture.sha256 for picture in split.pictures)
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
-@contextlib.contextmanager
-def locked(file: Path, on_step: Callable[[], None]) -> Iterator[None]:
-    """One process a machine makes files; the others show meanwhile that they do not hang."""
-    from filelock import FileLock, Timeout  # slow to import, and no part of a check
-
-    lock = FileLock(file)
-    while not lock.is_locked:
-        on_step()
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=WAIT)
-    try:
-        yield
-    finally:
-        lock.release()
+@cache
+def _making() -> str:
+    """Digest of what makes canvases: this code, and the version of what decodes and scales."""
+    total = hashlib.sha256(PIL.__version__.encode())
+    for file in (__file__, pixels.__file__):
+        total.update(Path(file).read_bytes())
+    return total.hexdigest()
 
 
-def _make_store(split: Split, size: int, file: Path, on_step: Callable[[], None]) -> None:
-    part = file.with_suffix(f".{os.getpid()}.part")
-    shape = (len(split.pictures), size, size, 3)
-    try:
-        store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-        with part.open("r+b") as stream:  # a full disk is an OSError here, later a bus error
-            os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
-        with ThreadPoolExecutor() as pool:  # PIL decodes and scales without the interpreter's lock
-            for i, canvas in enumerate(pool.map(lambda p: letterbox(p, size), split.pictures)):
-                on_step()
-                store[i] = canvas
-        store.flush()
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+def _make_store(
+    split: Split, size: int, folder: Path, key: str, on_step: Callable[[], None]
+) -> None:
+    # PIL decodes and scales without the interpreter's lock
+    with writing(folder, key, len(split.pictures)) as add, ThreadPoolExecutor() as pool:
+        for canvas in pool.map(lambda p: letterbox(p, size), split.pictures):
+            on_step()
+            add(canvas)
 
 
 def cache_folder() -> Path:

@@ -18,8 +18,12 @@ from ..config import BadInput
 
 WEIGHTS, SPEC = "model.safetensors", "spec.json"
 """Files of an export."""
+HUB_FILES = (WEIGHTS, "pytorch_model.bin")
+"""What a repository of the hub holds, the first that there is."""
 DIGEST = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 """Where the names of PyTorch's files hold the beginning of their SHA-256."""
+BLOB = re.compile("[0-9a-f]{64}")
+"""The name of a file in the hub's cache."""
 SECONDS = 10.0
 """To wait for the hub to say that it has a file."""
 SHOWN = 3
@@ -68,6 +72,14 @@ def require_whole(file: Path) -> None:
 
 def _digest(file: Path) -> str:
     digest = sha256(file)
+    blob = file.resolve()  # the hub's cache names it by its SHA-256, and links to it
+    if blob != file and BLOB.fullmatch(blob.name) and blob.name != digest:
+        raise BadInput(
+            [
+                f"model.weights: {file} is damaged: its SHA-256 is not the one it was fetched "
+                f"with; delete {blob} and fetch it again"
+            ]
+        )
     named = DIGEST.search(file.name)
     # without a letter in it, it may be a date
     if named and not named[1].isdigit() and not digest.startswith(named[1]):
@@ -131,10 +143,13 @@ def fetch_timm(name: str) -> Weights:
     Raises BadInput saying how to bring the file when it cannot be fetched.
     """
     config: Any = timm.get_pretrained_cfg(name)
+    file = _cached(name)
+    digest = _digest(file) if file else ""
     try:
-        if config is not None and config.hf_hub_id and not _cached(name):
+        if config is not None and config.hf_hub_id and not file:
             # a question that fails at once, where a download would be tried for a minute
-            HfApi().model_info(config.hf_hub_id, timeout=SECONDS)
+            repository, _, revision = config.hf_hub_id.partition("@")
+            HfApi().model_info(repository, revision=revision or None, timeout=SECONDS)
         state = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm and its hub raise many kinds for the one thing: no file
         raise BadInput(
@@ -144,8 +159,9 @@ def fetch_timm(name: str) -> Weights:
                 "weights: none"
             ]
         ) from error
-    file = _cached(name)
-    return Weights(state, _digest(file) if file else "")
+    if not file and (file := _cached(name)):
+        digest = _digest(file)
+    return Weights(state, digest)
 
 
 def _home(name: str) -> str:
@@ -157,11 +173,14 @@ def _home(name: str) -> str:
 
 
 def _cached(name: str) -> Path | None:
-    """The file in the hub's or torch's cache that timm has read."""
+    """The file in the hub's or torch's cache that timm reads."""
     config: Any = timm.get_pretrained_cfg(name)
-    for name in (WEIGHTS, "pytorch_model.bin"):
-        found = try_to_load_from_cache(config.hf_hub_id, name) if config.hf_hub_id else None
-        if isinstance(found, str):
+    if config is None:
+        return None
+    repository, _, revision = (config.hf_hub_id or "").partition("@")
+    for own in (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES:
+        found = repository and try_to_load_from_cache(repository, own, revision=revision or None)
+        if isinstance(found, str) and found:
             return Path(found)
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name
     return file if file.is_file() else None

@@ -1,19 +1,30 @@
 """Canvases: where a picture lies on its square, and the one file that trials share."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from trainer.config import BadInput, Data
-from trainer.data.canvas import cache_folder, fitted, letterbox, open_store, scales, to_canvas
+from trainer.data import canvas, mapped, pixels
+from trainer.data.canvas import (
+    cache_folder,
+    fitted,
+    letterbox,
+    open_store,
+    scales,
+    store_digest,
+    to_canvas,
+)
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.formats import load
 from trainer.data.pixels import GREY
@@ -36,12 +47,12 @@ MakeSplit = Callable[..., Split]
 )
 def test_a_picture_is_scaled_to_fit(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert fitted(*size, 64) == expected
-    canvas = to_canvas(Image.new("RGB", size, (255, 0, 9)), 64)
-    assert canvas.pixels.shape == (64, 64, 3)
+    made = to_canvas(Image.new("RGB", size, (255, 0, 9)), 64).pixels
+    assert made.shape == (64, 64, 3)
     width, height = expected
-    assert (canvas.pixels[:height, :width] == (255, 0, 9)).all()
-    assert (canvas.pixels[height:] == GREY).all()
-    assert (canvas.pixels[:, width:] == GREY).all()
+    assert (made[:height, :width] == (255, 0, 9)).all()
+    assert (made[height:] == GREY).all()
+    assert (made[:, width:] == GREY).all()
 
 
 def test_scales_lead_to_the_edge_of_the_picture() -> None:
@@ -97,16 +108,54 @@ def test_every_mode_becomes_rgb(tmp_path: Path, make_picture: MakePicture, mode:
 def test_a_store_holds_the_canvases_in_order(tiny: Splits, tmp_path: Path) -> None:
     store = open_store(tiny.val, 64, tmp_path)
     assert store.shape == (6, 64, 64, 3)
-    for canvas, picture in zip(store, tiny.val.pictures, strict=True):
-        assert (canvas == letterbox(picture, 64)).all()
+    for row, picture in zip(store, tiny.val.pictures, strict=True):
+        assert (row == letterbox(picture, 64)).all()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: os.truncate(file, 0),
+        lambda file: os.truncate(file, file.stat().st_size - 1),
+        lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"),
+    ],
+    ids=["empty", "truncated", "flipped"],
+)
+def test_a_damaged_store_is_made_again(
+    tiny: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], Any],
+) -> None:
+    before = open_store(tiny.val, 64, tmp_path).copy()
+    (file,) = tmp_path.glob("*.npy")
+    whole = file.read_bytes()
+    monkeypatch.setattr(mapped, "_checked", set())  # as another process finds it
+    damage(file)
+    assert (open_store(tiny.val, 64, tmp_path) == before).all()
+    assert file.read_bytes() == whole
+
+
+def test_other_code_or_another_pillow_makes_other_canvases(
+    tiny: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = store_digest(tiny.val, 64)
+    monkeypatch.setattr(canvas, "_making", canvas._making.__wrapped__)
+    assert store_digest(tiny.val, 64) == before
+    monkeypatch.setattr(canvas.PIL, "__version__", "of tomorrow")
+    assert store_digest(tiny.val, 64) != before
+    monkeypatch.undo()
+    monkeypatch.setattr(canvas, "_making", canvas._making.__wrapped__)
+    monkeypatch.setattr(pixels, "__file__", canvas.__file__)
+    assert store_digest(tiny.val, 64) != before
 
 
 def test_a_store_is_made_once_and_only_read(tiny: Splits, tmp_path: Path) -> None:
     open_store(tiny.val, 64, tmp_path)
     (file,) = tmp_path.glob("*.npy")
-    made = file.stat().st_mtime_ns
+    made = file.stat().st_ino
     again = open_store(tiny.val, 64, tmp_path)
-    assert file.stat().st_mtime_ns == made
+    assert file.stat().st_ino == made
     with pytest.raises(ValueError, match="read-only"):
         again[0] = 0
 
