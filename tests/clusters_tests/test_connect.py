@@ -1,5 +1,6 @@
 """Joining a Ray: how many trials fit, and what is said where none answers."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -99,3 +100,13 @@ def test_exactly_the_packages_arestaged_without_caches(tmp_path: Path) -> None:
         files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
         assert files == ["mine/inner/a.py"]
     assert not folder.exists()
+
+
+def test_who_was_given_no_gpu_sees_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as of a machine that has one
+
+    def seen() -> str | None:
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    with connected("local", [Path(__file__).parents[2] / "clusters"]):
+        assert ray.get(ray.remote(seen).remote()) == ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
@@ -32,8 +33,9 @@ from trainer.export import load_export
 from trainer.optim import lr_factor
 from trainer.phases import plan
 
-from .conftest import SPACE
+from .conftest import SPACE, errors_of
 
+Make = Callable[..., Any]
 STAGES, STEPS = 5, 3
 ENDS = {
     End.FINISHED: (TrialState.COMPLETE, "FINISHED"),
@@ -392,3 +394,14 @@ def test_the_best_is_confirmed_with_another_seed(searched: Searched) -> None:
 def test_a_changed_learning_rate_is_refused_with_the_difference(searched: Searched) -> None:
     assert searched.refusal[0].startswith(f"{searched.config.folder} holds a search of this name")
     assert searched.refusal[1:] == ["train.unfreeze.lr: 0.002 (was 0.004)"]
+
+
+def test_weights_that_do_not_fit_are_told_before_a_folder_holds_a_search(
+    make_search: Make, tmp_path: Path
+) -> None:
+    torch.save({"conv.weight": torch.ones(1)}, tmp_path / "a.pth")
+    choice = {"model.weights": {"choice": ["none", str(tmp_path / "a.pth")]}}
+    config = make_search({"space": choice, "tracking": "off"})
+    (error,) = errors_of(run, config)
+    assert error.startswith(f"model.weights: {tmp_path / 'a.pth'} does not fit tf_efficientnet")
+    assert not config.folder.exists()

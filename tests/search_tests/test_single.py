@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
@@ -115,6 +116,16 @@ def test_a_changed_configuration_is_refused_with_the_difference(trained: Trained
     with pytest.raises(BadInput) as raised:
         train(changed(trained, train__unfreeze__lr=5e-3), lines()[0])
     assert raised.value.errors[1:] == ["train.unfreeze.lr: 0.005 (was 0.001)"]
+
+
+def test_weights_that_do_not_fit_are_told_before_a_folder_holds_them(
+    make_search: Make, tmp_path: Path
+) -> None:
+    torch.save({"conv.weight": torch.ones(1)}, tmp_path / "a.pth")
+    config = make_search({"name": "misfit", "model.weights": str(tmp_path / "a.pth")})
+    with pytest.raises(BadInput, match="does not fit tf_efficientnet_lite0"):
+        train(config, lines()[0])
+    assert not config.folder.exists()
 
 
 def test_another_store_is_filled_in_once(trained: Trained, tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
 from trainer.checkpoint import BEST
-from trainer.config import TrainConfig
+from trainer.config import NewDetector, TrainConfig
 from trainer.data.batches import Batch, batches, makers_for
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Splits
@@ -67,7 +67,15 @@ def made(config: TrainConfig) -> Detector:
     return build(config.model, 2)
 
 
-@pytest.mark.parametrize("detector", ["retinanet", "fcos", "faster_rcnn", "ssd"])
+@pytest.mark.parametrize(
+    "detector",
+    [
+        *get_args(NewDetector),
+        "retinanet_resnet50_fpn_v2",  # what `init` writes where there is a GPU
+        "fasterrcnn_mobilenet_v3_large_fpn",  # its norms have no eps
+        "ssdlite320_mobilenet_v3_large",
+    ],
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_detector_trains_in_every_precision(
     tiny: Splits, tiny_config: Make, tmp_path: Path, detector: str, precision: str

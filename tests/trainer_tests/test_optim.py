@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from itertools import chain, pairwise
 from math import cos, pi
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
-from trainer.config import Model, Train, TrainConfig, parse
+from trainer.config import CocoDetector, Model, NewDetector, Train, TrainConfig, parse
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
 from trainer.optim import FLOOR, lr_factor, peak, report_groups, set_step
@@ -21,14 +21,26 @@ def detector(tiny_config: Callable[..., TrainConfig]) -> Detector:
     return build(tiny_config().model, classes=2)
 
 
-@pytest.fixture(scope="module", params=["retinanet", "fcos", "faster_rcnn", "ssd"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *get_args(NewDetector),
+        "ssdlite320_mobilenet_v3_large",
+        "ssd300_vgg16",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in get_args(CocoDetector)
+            if not name.startswith("ssd")
+        ),
+    ],
+)
 def any_detector(request: pytest.FixtureRequest) -> Detector:
-    return build(Model(detector=request.param, weights="none", image_size=64), classes=2)
+    return build(Model(detector=request.param, weights="none", image_size=320), classes=2)
 
 
-def phases(**unfreeze: Any) -> list[Phase]:
+def phases(stages: int = 5, **unfreeze: Any) -> list[Phase]:
     raw = {"lr": 0.1, "backbone_lr_ratio": 0.5, "weight_decay": 0.25, **unfreeze}
-    return plan(parse(Train, {"head": {"epochs": 2, "lr": 0.4}, "unfreeze": raw}), 5)
+    return plan(parse(Train, {"head": {"epochs": 2, "lr": 0.4}, "unfreeze": raw}), stages)
 
 
 def test_every_parameter_is_in_exactly_one_group(any_detector: Detector) -> None:
@@ -46,13 +58,14 @@ def test_groups_are_named_after_stages_neck_and_head(detector: Detector) -> None
 
 def test_norms_and_biases_have_no_decay_and_all_else_has(any_detector: Detector) -> None:
     optimizer = build_optimizer(any_detector, Train())
-    set_depth(any_detector, any_detector.stages, 5)
-    set_step(optimizer, phases(depth=5)[-1], 0.5, 0, 3)
+    stages = len(any_detector.stages)
+    set_depth(any_detector, any_detector.stages, stages)
+    set_step(optimizer, phases(stages, depth="all")[-1], 0.5, 0, 3)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     norms = (torch.nn.BatchNorm2d, torch.nn.GroupNorm)
     for module in any_detector.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            plain = name == "bias" or isinstance(module, norms)
+            plain = name in ("bias", "scale_weight") or isinstance(module, norms)
             assert decay[id(parameter)] == (0.0 if plain else 0.25)
 
 
@@ -150,13 +163,14 @@ def test_each_stage_down_learns_at_its_share_of_the_one_above(
 ) -> None:
     """Step by step through all phases, of every detector."""
     optimizer = build_optimizer(any_detector, Train())
-    for phase in phases(depth=depth, stage_lr_decay=0.5, epochs=4):
+    stages = len(any_detector.stages)
+    for phase in phases(stages, depth=min(depth, stages), stage_lr_decay=0.5, epochs=4):
         set_depth(any_detector, any_detector.stages, phase.depth)
         for step in range(phase.epochs * 3):
             set_step(optimizer, phase, 0.5, step, 3)
             factor = lr_factor(step, phase.epochs * 3, round(0.5 * 3))
             for name, group in report_groups(optimizer).items():
-                down = 5 - int(name[5]) if name.startswith("stage") else None
+                down = stages - int(name[5]) if name.startswith("stage") else None
                 share = 1.0 if down is None else 0.5 * 0.5**down * (down < phase.depth)
                 assert group.lr == pytest.approx(phase.lr * share * factor)
 

@@ -8,11 +8,15 @@ from typing import Any, get_args
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.config import BadInput, CocoDetector, Model
+from trainer.data.dataset import Category
 from trainer.model.detectors import Detector, build
+from trainer.model.freezing import set_depth
+from trainer.predict import predict
 
 SMALLEST = {"ssd300_vgg16": 288}
 FROZEN = {
@@ -250,6 +254,41 @@ def test_a_damaged_file_in_the_cache_is_found_out(cached: Callable[[str], Path])
 
 
 # -- what does not go together -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [1, 90])
+@pytest.mark.parametrize("name", NAMES)
+def test_any_number_of_classes_and_pictures_without_boxes_are_learned_from(
+    name: str, classes: int
+) -> None:
+    own = ours(name, "none", classes)
+    set_depth(own, own.stages, 1)
+    boxes = torch.tensor([[4.0, 8.0, 60.0, 64.0], [20.0, 8.0, 40.0, 30.0]])
+    full = {"boxes": boxes, "labels": torch.tensor([classes, 1])}
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    for targets in ([full, empty], [empty, empty]):
+        own.zero_grad()
+        losses = own(pixels(name).repeat(2, 1, 1, 1), targets)
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        torch.stack(list(losses.values())).sum().backward()
+        gradients = [p.grad for p in own.parameters() if p.grad is not None]
+        assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("ids", [(0, 5, 17), (1,), tuple(range(90))], ids=len)
+@pytest.mark.parametrize("name", NAMES)
+def test_category_ids_come_out_as_they_went_in(name: str, ids: tuple[int, ...]) -> None:
+    own = ours(name, "none", len(ids))
+    with torch.no_grad():
+        for layer, tensor in own.head.named_parameters():
+            if layer.endswith("bias") and ("classification" in layer or "cls_score" in layer):
+                tensor.normal_(std=3)  # or everything would be nothing, or one class of ninety
+        (found,) = own(pixels(name))
+    picture = Image.fromarray(pixels(name)[0].permute(1, 2, 0).numpy())
+    categories = tuple(Category(i, f"class {i}") for i in ids)
+    boxes = predict(own, categories, picture, picture.width, threshold=0.0)
+    assert len(boxes) == len(found["labels"]) > 0
+    assert [box.category.id for box in boxes] == [ids[label - 1] for label in found["labels"]]
 
 
 @pytest.mark.parametrize(

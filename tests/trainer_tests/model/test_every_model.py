@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -74,15 +74,14 @@ def test_it_trains_and_what_is_exported_is_what_was_trained(
     export(tmp_path / "trial" / BEST, config, data.categories, data.digest, tmp_path / "out")
     torch.manual_seed(config.train.seed)
     trained = build(config.model, len(data.categories))
-    load_trained_state(trained, load(tmp_path / "trial" / BEST)["model"])
+    load_trained_state(trained, load(tmp_path / "trial" / BEST))
     torch.manual_seed(99)
     rebuilt, spec = load_export(tmp_path / "out")
     assert (spec.config, spec.pixels) == (config, trained.pixels)
     size = config.model.image_size
     assert measure(rebuilt, data.val, size) == measure(trained.eval(), data.val, size)
-    with torch.no_grad():
-        pyramids = [d.features(picture(size)) for d in (rebuilt, trained)]
-    assert all(torch.equal(one, pyramids[1][name]) for name, one in pyramids[0].items())
+    pairs = zip(outputs(rebuilt, size), outputs(trained, size), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 # -- golden outputs -------------------------------------------------------------------------------
@@ -112,32 +111,47 @@ def fill(detector: Detector) -> None:
 
 
 @torch.no_grad()
+def outputs(own: Detector, size: int) -> Iterator[Tensor]:
+    """What a detector makes of a picture: its pyramid, what its head says of that, its anchors."""
+    levels = [*own.features(picture(size)).values()]
+    yield from levels
+    yield from _head_outputs(own, levels)
+    yield _anchors(own, levels, size)
+
+
+def _head_outputs(own: Detector, levels: list[Tensor]) -> list[Tensor]:
+    head: Any = own.head
+    if not hasattr(head, "rpn"):
+        return list(head.head(levels).values())
+    proposed = [torch.cat([t.flatten() for t in part]) for part in head.rpn.head(levels)]
+    pooled = pattern(torch.Size((1, levels[0].shape[1], 7, 7)))
+    return [*proposed, *head.roi_heads.box_predictor(head.roi_heads.box_head(pooled))]
+
+
+def _anchors(own: Detector, levels: list[Tensor], size: int) -> Tensor:
+    head: Any = own.head
+    generator = head.rpn.anchor_generator if hasattr(head, "rpn") else head.anchor_generator
+    (anchors,) = generator(ImageList(picture(size), [(size, size)]), levels)
+    found: Tensor = anchors
+    return found
+
+
+@torch.no_grad()
 def numbers(detector: str, backbone: str) -> dict[str, Any]:
-    """What a model is: its tensors, what it makes of a picture, and where it looks for boxes."""
+    """What a model is: its tensors, its stages, what it makes of a picture, and where it looks for
+    boxes."""
     config = settings(detector, backbone)
     own = build(Model.model_validate(config), 2).eval()
     shapes = "\n".join(f"{name} {tuple(t.shape)}" for name, t in own.state_dict().items())
     fill(own)
     size = config["image_size"]
-    levels = own.features(picture(size))
-    head: Any = own.head
-    flat: list[Tensor] = []
-    if hasattr(head, "rpn"):
-        flat = [
-            torch.cat([t.flatten() for t in part]) for part in head.rpn.head([*levels.values()])
-        ]
-        pooled = pattern(torch.Size((1, next(iter(levels.values())).shape[1], 7, 7)))
-        flat += head.roi_heads.box_predictor(head.roi_heads.box_head(pooled))
-        generator = head.rpn.anchor_generator
-    else:
-        flat = list(head.head([*levels.values()]).values())
-        generator = head.anchor_generator
-    images = ImageList(picture(size), [(size, size)])
-    (anchors,) = generator(images, [*levels.values()])
+    levels = [*own.features(picture(size)).values()]
+    anchors = _anchors(own, levels, size)
     return {
         "tensors": hashlib.sha256(shapes.encode()).hexdigest()[:16],
-        "pyramid": [_short(level.abs().mean()) for level in levels.values()],
-        "outputs": [_short(output.abs().mean()) for output in flat],
+        "stages": [f"{s.parameters[0]} to {s.parameters[-1]}" for s in own.stages],
+        "pyramid": [_short(level.abs().mean()) for level in levels],
+        "outputs": [_short(output.abs().mean()) for output in _head_outputs(own, levels)],
         "anchors": [len(anchors), *(_short(spread) for spread in anchors.double().std(dim=0))],
     }
 
@@ -150,7 +164,8 @@ def _short(number: Tensor) -> float:
 def test_the_architecture_is_what_it_was(detector: str, backbone: str) -> None:
     expected = json.loads(GOLDEN.read_text())[f"{detector} {backbone}".strip()]
     found = numbers(detector, backbone)
-    assert found.pop("tensors") == expected.pop("tensors")
+    for name in ("tensors", "stages"):
+        assert found.pop(name) == expected.pop(name)
     for name, values in expected.items():
         assert found[name] == pytest.approx(values, rel=1e-3), name
 

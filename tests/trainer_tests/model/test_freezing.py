@@ -237,6 +237,8 @@ def test_the_well_known_cuts_are_where_everyone_expects_them(
         pytest.param("fasterrcnn_resnet50_fpn", marks=pytest.mark.slow),
         pytest.param("fasterrcnn_resnet50_fpn_v2", marks=pytest.mark.slow),
         pytest.param("fasterrcnn_mobilenet_v3_large_fpn", marks=pytest.mark.slow),
+        pytest.param("fasterrcnn_mobilenet_v3_large_320_fpn", marks=pytest.mark.slow),
+        pytest.param("ssd300_vgg16", marks=pytest.mark.slow),
     ],
 )
 def test_every_detector_opens_exactly_its_stages(config: TrainConfig, name: str) -> None:

@@ -1,6 +1,7 @@
 """Weights: through timm's cache, in torchvision's naming, and files that are not what they say."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer.config import BadInput
@@ -66,24 +67,52 @@ def test_a_file_in_torchvisions_naming_gives_torchvisions_features(
     torch.testing.assert_close(found, kept[0], rtol=1e-3, atol=1e-3 * scale)
 
 
-def test_weights_by_name_come_from_timms_cache_with_their_digest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = "test_resnet"
-    config: Any = timm.get_pretrained_cfg(name)
-    repository = tmp_path / ("models--" + config.hf_hub_id.replace("/", "--"))
-    commit = "0" * 40
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
-    file = repository / "snapshots" / commit / "model.safetensors"
-    file.parent.mkdir(parents=True)
-    torch.manual_seed(3)
-    state = timm.create_model(name).state_dict()
-    save_file(state, file)
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Puts random weights of one of timm's models into the hub's cache, which is the test's own:
+    a link to a file that has its SHA-256 for a name."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    backbone = build(name, "imagenet")
+
+    def make(name: str) -> Path:
+        config: Any = timm.get_pretrained_cfg(name)
+        repository = tmp_path / ("models--" + config.hf_hub_id.replace("/", "--"))
+        commit = "0" * 40
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text(commit)
+        (repository / "blobs").mkdir()
+        torch.manual_seed(3)
+        save_file(timm.create_model(name).state_dict(), repository / "blobs" / "new")
+        digest = hashlib.sha256((repository / "blobs" / "new").read_bytes()).hexdigest()
+        blob = (repository / "blobs" / "new").rename(repository / "blobs" / digest)
+        file = repository / "snapshots" / commit / "model.safetensors"
+        file.parent.mkdir(parents=True)
+        file.symlink_to(blob)
+        return file
+
+    return make
+
+
+def test_weights_by_name_come_from_timms_cache_with_their_digest(
+    hub: Callable[[str], Path],
+) -> None:
+    file = hub("test_resnet")
+    state = load_file(file)
+    backbone = build("test_resnet", "imagenet")
     assert all(torch.equal(t, state[n]) for n, t in backbone.module.state_dict().items())
-    assert backbone.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert backbone.digest == hashlib.sha256(file.read_bytes()).hexdigest() == file.resolve().name
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_file_in_timms_cache_is_told_with_its_place(
+    hub: Callable[[str], Path], damage: str
+) -> None:
+    blob = hub("test_resnet").resolve()
+    content = blob.read_bytes()
+    blob.write_bytes(
+        content[:1000] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1])
+    )
+    with pytest.raises(BadInput, match=rf"model.safetensors is damaged: .* delete {blob} and"):
+        build("test_resnet", "imagenet")
 
 
 def test_the_packaged_weights_have_the_digest_that_their_name_says() -> None:
