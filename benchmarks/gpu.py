@@ -68,6 +68,7 @@ def main() -> None:
             print(f"{phase}: {shown(found[phase])}", flush=True)
     found["trials_an_hour"] = None
     if on_gpu:
+        torch.cuda.empty_cache()  # the searches, processes of their own, need it
         found["trials_an_hour"] = {n: trials_an_hour(options, n, cores) for n in options.shares}
         print(f"trials an hour by how many share the GPU: {found['trials_an_hour']}", flush=True)
     print(json.dumps(found))

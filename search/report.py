@@ -26,6 +26,7 @@ from .results import (
     SearchResult,
     columns,
     costs,
+    duration,
     rank,
     show,
     show_mean,
@@ -210,11 +211,19 @@ def spread(rows: list[Row]) -> float | None:
 def _saved(spent: Costs) -> str:
     if not spent.run + spent.forked + spent.stopped:
         return ""
-    return (
+    text = (
         f"Its {spent.trials} trial{'s' * (spent.trials > 1)} trained {spent.run} epochs; "
         f"{spent.forked} were taken over from another trial, and {spent.stopped} not run, since "
         "ASHA had stopped their trial."
     )
+    if spent.read:
+        text += f" For {spent.read:,} pictures the frozen stages were read from files, not run."
+    if spent.whole > spent.seconds:
+        text += (
+            f" Training took {duration(spent.seconds)} of trials' time; without all that about "
+            f"{duration(spent.whole)}."
+        )
+    return text
 
 
 def _about(result: SearchResult, study: Study) -> list[tuple[str, str]]:

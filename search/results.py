@@ -1,12 +1,13 @@
 """What a search found: the ranked table, the winner, the costs. All of it read off the study."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
 from trainer.config import TrainConfig
+from trainer.reports import EpochReport
 
 from .asha import rungs
 from .config import Resources, SearchConfig
@@ -71,7 +72,8 @@ class Costs:
     seconds: float
     """Of training and evaluation, added up over trials."""
     whole: float
-    """Seconds had nothing been taken over and nothing been stopped, at each trial's own pace."""
+    """Seconds had nothing been taken over, nothing been stopped, and no outputs been kept where
+    their gain was measured; at each trial's own pace."""
     cpu_hours: float
     """Of the cores that trials held; None of what forks took over."""
     gpu_hours: float
@@ -217,6 +219,7 @@ def costs(config: SearchConfig, study: Study) -> Costs:
     reports = [report for record in records for report in list(record.reports.values())]
     whole = config.train.head.epochs + config.train.unfreeze.epochs
     seconds = sum(report.seconds for report in reports if not report.forked)
+    gains = study.get("gains", ())
     share = Resources.model_validate(study.get("resources", {}))
     return Costs(
         trials=len(records),
@@ -225,16 +228,22 @@ def costs(config: SearchConfig, study: Study) -> Costs:
         stopped=sum(whole - len(record.reports) for record in records if record.end is End.PRUNED),
         read=sum(report.read for report in reports if not report.forked),
         seconds=seconds,
-        whole=sum(report.seconds for report in reports)
-        + sum(_unrun(record, whole) for record in records),
+        whole=sum(_without(report, gains) for report in reports)
+        + sum(_unrun(record, whole, gains) for record in records),
         cpu_hours=seconds * share.cpus_per_trial / 3600,
         gpu_hours=seconds * share.gpus_per_trial / 3600,
     )
 
 
-def _unrun(record: TrialRecord, epochs: int) -> float:
+def _without(report: EpochReport, gains: Sequence[float]) -> float:
+    """Seconds that an epoch would have taken without kept outputs."""
+    is_known = report.read and report.depth < len(gains)
+    return report.seconds * (gains[report.depth] if is_known else 1.0)
+
+
+def _unrun(record: TrialRecord, epochs: int, gains: Sequence[float]) -> float:
     """Seconds that the rest of a stopped trial would have taken."""
-    own = [report.seconds for report in record.reports.values() if report.unfreeze_epoch]
+    own = [_without(r, gains) for r in record.reports.values() if r.unfreeze_epoch]
     return (epochs - len(record.reports)) * mean(own) if record.end is End.PRUNED and own else 0.0
 
 
@@ -251,6 +260,13 @@ def _short(name: str, names: list[str]) -> str:
         if sum(other == tail or other.endswith("." + tail) for other in names) == 1:
             return tail
     return name
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `14 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show(value: Any) -> str:

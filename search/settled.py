@@ -24,6 +24,8 @@ class Settled:
     trunk_cache: int | str
     text: str
     """Why, in a line; empty where nothing was measured."""
+    gains: tuple[float, ...] = ()
+    """How many times as fast kept outputs make a phase, by its depth, as measured."""
 
 
 def settle(config: TrainConfig, data: Splits, threads: int) -> Settled:
@@ -31,7 +33,7 @@ def settle(config: TrainConfig, data: Splits, threads: int) -> Settled:
     precision = resolve(config.train.precision)
     train = config.train.model_copy(update={"precision": precision})
     choice = choose_trunk_cache(config.model_copy(update={"train": train}), data, threads)
-    return Settled(precision, choice.setting, choice.text)
+    return Settled(precision, choice.setting, choice.text, choice.gains)
 
 
 def is_settled(study: Study) -> bool:
@@ -42,6 +44,7 @@ def is_settled(study: Study) -> bool:
 def record_settled(study: Study, settled: Settled, progress: Progress) -> None:
     """Write it into the study, and say why."""
     study.set("precision", settled.precision)
+    study.set("gains", settled.gains)
     study.set("trunk_cache", settled.trunk_cache)
     if settled.text:
         progress.say(settled.text)

@@ -21,6 +21,7 @@ from .results import (
     SearchResult,
     columns,
     costs,
+    duration,
     rank,
     show,
     show_mean,
@@ -187,13 +188,6 @@ def _ends(rows: list[Row]) -> list[str]:
     return found
 
 
-def duration(seconds: float) -> str:
-    """`40 s`, `14 min` or `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _costs(spent: Costs) -> str:
     hours = f"{spent.cpu_hours:.2f} CPU-hours"
     if spent.gpu_hours:
@@ -206,9 +200,10 @@ def _costs(spent: Costs) -> str:
     if spent.read:
         lines.append(f"frozen stages read from files for {spent.read:,} pictures, not run again")
     if spent.whole > spent.seconds:
+        saved = "forks, stops and kept outputs" if spent.read else "forks and stops"
         lines.append(
-            f"training took {duration(spent.seconds)} of trials' time; without forks and stops "
-            f"about {duration(spent.whole)}"
+            f"training took {duration(spent.seconds)} of trials' time; without {saved} about "
+            f"{duration(spent.whole)}"
         )
     return "\n".join(lines)
 

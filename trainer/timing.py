@@ -52,6 +52,8 @@ class TrunkCacheChoice:
     setting: int | Literal["off"]
     text: str
     """A line that says why."""
+    gains: tuple[float, ...] = ()
+    """How many times as fast they make a phase, by its depth, as far as they are kept."""
 
 
 def time_epochs(config: TrainConfig, data: Splits, threads: int) -> Timing:
@@ -134,7 +136,8 @@ def _choose(probe: "_Probe") -> TrunkCacheChoice:
         f"outputs of the frozen stages are kept to depth {len(gains) - 1} ({size}): phases are "
         f"{', '.join(f'{gain:.1f}' for gain in gains)} times as fast"
     )
-    return TrunkCacheChoice(len(gains) - 1, text + (f"; not deeper: {why}" if why else ""))
+    text += f"; not deeper: {why}" if why else ""
+    return TrunkCacheChoice(len(gains) - 1, text, tuple(gains))
 
 
 class _Probe:

@@ -1,6 +1,7 @@
 """Ranking, winner and costs, read off the records."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,26 @@ def test_costs_count_epochs_trained_forked_and_saved(
     assert found.cpu_hours * 3600 == 56.0 and found.gpu_hours * 3600 == 14.0
     assert (found.trials, found.run, found.forked, found.stopped) == (4, 14, 2, 8)
     assert found.seconds == 28.0
-    assert (
-        found.whole == 28.0 + 2 * 2.0 + 8 * 2.0
-    )  # what was forked, and what the second did not run
+    # what was forked, and what the second did not run
+    assert found.whole == 28.0 + 2 * 2.0 + 8 * 2.0
+    assert found.read == 0
+
+
+def test_costs_count_what_kept_outputs_saved_where_it_was_measured(
+    make_search: Make, make_record: Make, tmp_path: Path
+) -> None:
+    study = open_study(tmp_path, "tiny")
+    study.set("gains", [1.5, 1.25])
+    record = make_record(0, [0.1] * 10, end=End.FINISHED)
+    depths = (0, 1, 2)
+    for epoch, depth in enumerate(depths, start=1):
+        changed = replace(record.reports[epoch], depth=depth, read=10, seconds=4.0)
+        record.reports[epoch] = changed
+    study.records = {0: record}
+    found = costs(make_search(), study)
+    assert found.read == 30
+    assert found.seconds == 3 * 4.0 + 7 * 2.0
+    assert found.whole == found.seconds + 4.0 * 0.5 + 4.0 * 0.25  # of depth 2 nobody knows
 
 
 # -- the table ------------------------------------------------------------------------------------

@@ -30,12 +30,12 @@ def test_the_measurement_knows_the_precision(
 
     def choose(config: TrainConfig, data: Splits, threads: int) -> TrunkCacheChoice:
         seen.append(config)
-        return TrunkCacheChoice(2, "why")
+        return TrunkCacheChoice(2, "why", (3.0, 2.0, 1.5))
 
     monkeypatch.setattr(settled, "choose_trunk_cache", choose)
     monkeypatch.setattr(settled, "resolve", lambda wanted: "bf16")
     found = settle(tiny_config({"train.precision": "auto"}), tiny, 1)
-    assert found == Settled("bf16", 2, "why")
+    assert found == Settled("bf16", 2, "why", (3.0, 2.0, 1.5))
     assert seen[0].train.precision == "bf16"
 
 

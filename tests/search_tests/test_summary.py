@@ -82,7 +82,9 @@ def test_an_interrupted_search_says_how_to_go_on(
     out = " ".join(capsys.readouterr().out.split())
     assert "Interrupted. The same line again continues." in out
     assert "frozen stages read from files for 600 pictures, not run again" in out
-    assert "training took 4 s of trials' time; without forks and stops about 9 s" in out
+    assert (
+        "training took 4 s of trials' time; without forks, stops and kept outputs about 9 s" in out
+    )
 
 
 def test_a_list_of_nothing_says_so(capsys: Captured) -> None:
