@@ -25,7 +25,7 @@ model:                       # `unfreeze models` lists what there is
 {model}
   image_size: {size}            # pictures are letterboxed onto a square of this many pixels
 train:
-  optimizer: adamw           # or sgd
+  optimizer: adamw           # or sgd, with every lr some 5 times as high
   augment: light_flip        # or light, where left and right differ; or flip, or none
   seed: 0
   head:                      # first a new head learns on the frozen backbone; once for all trials
