@@ -30,7 +30,7 @@ def print_models(name: str | None, console: Console | None = None) -> None:
     trained = [Model(detector=detector, weights="none") for detector in get_args(CocoDetector)]
     console.print(_table("Detectors, from torchvision", trained))
     console.print("Each with weights: coco keeps all but its class layers.\n")
-    console.print(EXPLAINED)
+    console.print(f"{EXPLAINED} `unfreeze models NAME` tells which layers each stage has.")
 
 
 def _on(model: Model, backbone: str) -> Model:
