@@ -1,0 +1,93 @@
+"""Files of rows: there whole or not at all, and checked before they are used."""
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from trainer.data import mapped
+from trainer.data.mapped import find, key_of, locked, writing
+
+ROWS = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
+
+
+def write(folder: Path, rows: NDArray[np.uint8] = ROWS) -> Path:
+    with writing(folder, "key", len(rows)) as add:
+        for row in rows:
+            add(row)
+    (file,) = folder.glob("key-*.npy")
+    return file
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    assert find(tmp_path, "key") is None
+    file = write(tmp_path)
+    found = find(tmp_path, "key")
+    assert found is not None and (found == ROWS).all()
+    assert not found.flags.writeable
+    assert key_of(file) == "key"
+    assert find(tmp_path, "ke") is None
+
+
+def test_a_process_reads_a_file_whole_once(tmp_path: Path) -> None:
+    write(tmp_path)
+    steps: list[int] = []
+    for _ in range(2):
+        find(tmp_path, "key", lambda: steps.append(1))
+    assert len(steps) == len(ROWS)
+
+
+def test_what_is_asked_for_was_used(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    os.utime(file, (1, 1))
+    find(tmp_path, "key")
+    assert file.stat().st_mtime > 1
+
+
+@pytest.mark.parametrize("size", [0, 5, -1])
+def test_a_damaged_file_is_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    file = write(tmp_path)
+    monkeypatch.setattr(mapped, "_checked", set())
+    content = file.read_bytes()
+    file.write_bytes(content[:size] if size >= 0 else content[:-1] + b"?")
+    assert find(tmp_path, "key") is None
+    assert not file.exists()
+    assert f"{file} is damaged" in caplog.text
+
+
+def test_a_file_with_too_few_rows_is_never_used(tmp_path: Path) -> None:
+    with writing(tmp_path, "key", 9) as add:
+        add(ROWS[0])
+    assert find(tmp_path, "key") is None
+
+
+def test_an_error_half_way_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), writing(tmp_path, "key", 4) as add:
+        add(ROWS[0])
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_waits_for_a_lock_shows_that_it_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "WAIT", 0.05)
+    held, steps = threading.Event(), []
+
+    def hold() -> None:
+        with locked(tmp_path / "lock", lambda: None):
+            held.set()
+            while len(steps) < 3:
+                held.wait(0.01)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    with locked(tmp_path / "lock", lambda: steps.append(1)):
+        assert len(steps) >= 3
+    other.join()
