@@ -30,7 +30,8 @@ from trainer.data.formats import load as load_data
 from trainer.evaluate import measure
 from trainer.fit import fit
 from trainer.model.detectors import build, count_stages
-from trainer.phase_cache import PhaseCache
+from trainer.phase_cache import PhaseCache, environment
+from trainer.precision import device
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (after the choice of what draws)
@@ -143,11 +144,15 @@ def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
     """The figures of a run: those kept, else of a training that starts or goes on now."""
     name = f"{run.curve} depth {run.depth} seed {run.seed}".replace(",", "").replace(" ", "-")
     file = place / f"{name}.json"
-    identity = {"config": run.config.model_dump(mode="json"), "data": data.digest}
+    identity = {
+        "config": run.config.model_dump(mode="json"),
+        "data": data.digest,
+        "environment": environment(device()),
+    }
     if file.is_file():
         kept: dict[str, Any] = json.loads(file.read_text())
         if kept["of"] != identity:
-            raise SystemExit(f"{file} is of other settings or pictures; choose another --out")
+            raise SystemExit(f"{file} is of other settings, pictures or code; choose another --out")
         return dict(kept["found"])
     folder = place / name
     result = fit(run.config, data, folder, lambda _: True, PhaseCache(place / "phases", cap=1e9))
