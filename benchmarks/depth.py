@@ -189,12 +189,14 @@ def summary(points: list[dict[str, Any]]) -> dict[str, Any]:
 def draw(figures: dict[str, Any], file: Path) -> None:
     """AP against depth, a panel a data set; bars are one standard deviation over seeds."""
     wide = 5 * len(figures)
-    drawing, panels = pyplot.subplots(1, len(figures), figsize=(wide, 4), squeeze=False)
+    drawing, panels = pyplot.subplots(
+        1, len(figures), figsize=(wide, 4.5), squeeze=False, layout="constrained"
+    )
     for panel, (name, curves) in zip(panels[0], figures.items(), strict=True):
         for shift, curve in enumerate(CURVES):
             depths = list(curves[curve])
             panel.errorbar(
-                [depth + 0.06 * (shift - 1) for depth in depths],
+                [depth + 0.08 * (shift - 1) for depth in depths],
                 [curves[curve][depth]["mean"] for depth in depths],
                 yerr=[curves[curve][depth]["sd"] for depth in depths],
                 marker="o",
@@ -211,10 +213,9 @@ def draw(figures: dict[str, Any], file: Path) -> None:
             alpha=0.2,
         )
         panel.set(title=name, xlabel="depth: backbone stages that train", ylabel="AP")
-        panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
-    panels[0][0].legend(fontsize=8)
-    drawing.tight_layout()
+    lines, names = panels[0][0].get_legend_handles_labels()
+    drawing.legend(lines, names, loc="outside lower center", ncols=2 * len(figures))
     drawing.savefig(file, dpi=120)
 
 
