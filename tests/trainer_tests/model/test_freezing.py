@@ -35,14 +35,20 @@ def detector(built: Detector) -> Detector:
     return copy.deepcopy(built)
 
 
-def batches() -> list[Batch]:
+def batches(size: int = 64) -> list[Batch]:
     draw = torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=draw)
+    pictures = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=draw)
     target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
     return [Batch(pictures, [target, target])]
 
 
-def train(detector: Detector, config: TrainConfig, phase: Phase, optimizer: object = None) -> None:
+def train(
+    detector: Detector,
+    config: TrainConfig,
+    phase: Phase,
+    optimizer: object = None,
+    size: int = 64,
+) -> None:
     """Two real epochs of one step each."""
     chosen = optimizer or optim.build(detector, config.train)
     assert isinstance(chosen, torch.optim.Optimizer)
@@ -52,7 +58,7 @@ def train(detector: Detector, config: TrainConfig, phase: Phase, optimizer: obje
             detector,
             chosen,
             torch.amp.GradScaler("cpu", enabled=False),
-            batches(),
+            batches(size),
             set_step=lambda step: optim.set_step(chosen, phase, 0.0, step, 1),
             precision="fp32",
             clip_norm=10.0,
@@ -244,12 +250,14 @@ def test_the_well_known_cuts_are_where_everyone_expects_them(
 def test_every_detector_opens_exactly_its_stages(config: TrainConfig, name: str) -> None:
     """Not one bit of a frozen parameter or buffer changes; something of every open stage does."""
     torch.manual_seed(0)
-    model = Model.model_validate({"detector": name, "weights": "none", "image_size": 64})
+    size = 288 if name == "ssd300_vgg16" else 64
+    model = Model.model_validate({"detector": name, "weights": "none", "image_size": size})
     detector = build(model, classes=2)
     stages = detector.stages
     for depth in range(len(stages) + 1):
         before = bits(detector)
-        train(detector, config, replace(plan(config.train, 5)[-1], depth=depth, weight_decay=0.1))
+        phase = replace(plan(config.train, 5)[-1], depth=depth, weight_decay=0.1)
+        train(detector, config, phase, size=size)
         moved = changed(before, bits(detector))
         inside = {name.removeprefix("backbone.") for name in moved if name.startswith("backbone.")}
         assert inside <= {
