@@ -20,6 +20,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import matplotlib
+import torch
 
 from trainer.checkpoint import BEST, load, load_trained_state, write_whole
 from trainer.config import TrainConfig
@@ -156,6 +157,7 @@ def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
         return dict(kept["found"])
     folder = place / name
     result = fit(run.config, data, folder, lambda _: True, PhaseCache(place / "phases", cap=1e9))
+    torch.manual_seed(run.config.train.seed)  # of a backbone without pretrained weights
     detector = build(run.config.model, len(data.categories))
     load_trained_state(detector, load(folder / BEST))
     metrics, _ = measure(detector.eval().cpu(), data.test or data.val, run.config.model.image_size)

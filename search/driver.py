@@ -173,8 +173,9 @@ def _share_of_gpus(
 def _require_models(config: SearchConfig, space: Space, data: Splits, share: Resources) -> None:
     """See `require_models`; asked where a trial will run, for there its files are."""
     written = TrainConfig(model=config.model, train=config.train)
+    models = {(m.detector, m.backbone, m.weights): m for m in reachable(space, written)}
     ask = ray.remote(require_models).options(num_cpus=share.cpus_per_trial, resources=share.others)
-    ray.get(ask.remote(list(reachable(space, written)), len(data.categories)))
+    ray.get(ask.remote(list(models.values()), len(data.categories)))
 
 
 def _settle(

@@ -26,8 +26,8 @@ from .results import (
     SearchResult,
     columns,
     costs,
-    duration,
     rank,
+    saved,
     show,
     show_mean,
     state_in,
@@ -218,12 +218,8 @@ def _saved(spent: Costs) -> str:
     )
     if spent.read:
         text += f" For {spent.read:,} pictures the frozen stages were read from files, not run."
-    if spent.whole > spent.seconds:
-        text += (
-            f" Training took {duration(spent.seconds)} of trials' time; without all that about "
-            f"{duration(spent.whole)}."
-        )
-    return text
+    line = saved(spent)
+    return text + (f" {line[0].upper()}{line[1:]}." if line else "")
 
 
 def _about(result: SearchResult, study: Study) -> list[tuple[str, str]]:

@@ -74,6 +74,8 @@ class Costs:
     whole: float
     """Seconds had nothing been taken over, nothing been stopped, and no outputs been kept where
     their gain was measured; at each trial's own pace."""
+    counts_kept: bool
+    """Whether `whole` counts kept outputs."""
     cpu_hours: float
     """Of the cores that trials held; None of what forks took over."""
     gpu_hours: float
@@ -230,8 +232,21 @@ def costs(config: SearchConfig, study: Study) -> Costs:
         seconds=seconds,
         whole=sum(_without(report, gains) for report in reports)
         + sum(_unrun(record, whole, gains) for record in records),
+        counts_kept=any(_without(report, gains) > report.seconds for report in reports),
         cpu_hours=seconds * share.cpus_per_trial / 3600,
         gpu_hours=seconds * share.gpus_per_trial / 3600,
+    )
+
+
+def saved(spent: Costs) -> str:
+    """`training took 3 min of trials' time; without forks and stops about 6 min`; empty where there
+    was none of it."""
+    if spent.whole <= spent.seconds:
+        return ""
+    what = "forks, stops and kept outputs" if spent.counts_kept else "forks and stops"
+    return (
+        f"training took {duration(spent.seconds)} of trials' time; without {what} about "
+        f"{duration(spent.whole)}"
     )
 
 

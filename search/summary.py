@@ -21,8 +21,8 @@ from .results import (
     SearchResult,
     columns,
     costs,
-    duration,
     rank,
+    saved,
     show,
     show_mean,
     state_in,
@@ -199,12 +199,8 @@ def _costs(spent: Costs) -> str:
     ]
     if spent.read:
         lines.append(f"frozen stages read from files for {spent.read:,} pictures, not run again")
-    if spent.whole > spent.seconds:
-        saved = "forks, stops and kept outputs" if spent.read else "forks and stops"
-        lines.append(
-            f"training took {duration(spent.seconds)} of trials' time; without {saved} about "
-            f"{duration(spent.whole)}"
-        )
+    if line := saved(spent):
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -45,7 +45,7 @@ def load_trained_state(detector: Detector, kept: Checkpoint) -> None:
     strangers = [*unexpected, *(name for name in missing if not name.startswith("backbone."))]
     if strangers:
         raise RuntimeError(f"the checkpoint is of another architecture: {strangers[0]}")
-    if kept["pretrained"] != pretrained:
+    if kept.get("pretrained", pretrained) != pretrained:  # earlier versions say nothing of it
         raise BadInput(
             [
                 "model.weights: what is there now is not what this trial began with; bring the "

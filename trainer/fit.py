@@ -128,8 +128,9 @@ def fit(
                 return run.result()
 
         for phase, key in zip(phases, keys, strict=True):
-            if run.epoch == phase.end and _holds(folder, run):  # a killed worker came no further
-                _share(run, phase, key, folder, reuse)
+            is_over = run.epoch == phase.end
+            if is_over and reuse and not reuse.has(key) and _holds(folder, run):
+                reuse.file_away(key, folder)  # a killed worker came no further
             for epoch in range(max(phase.first_epoch, run.epoch), phase.end):
                 started, meter = time.monotonic(), Meter()
                 on_step()

@@ -65,7 +65,7 @@ def _hardware(where: torch.device) -> str:
         return torch.cuda.get_device_name(where)
     # what the kernels of a convolution or a matrix product are chosen by, sizes of caches too
     has = {k: v for k, v in torch.cpu.get_capabilities().items() if not k.startswith("num_")}
-    return json.dumps(has, sort_keys=True)
+    return f"{torch.backends.cpu.get_cpu_capability()} {json.dumps(has, sort_keys=True)}"
 
 
 @cache
@@ -90,7 +90,7 @@ class PhaseCache:
     def file_away(self, key: str, trial: Path) -> None:
         """Keep a trial's checkpoints as they stand at the end of a phase; whole or not at all."""
         place = self.folder / key
-        if place.is_dir():
+        if self.has(key):
             return
         part = self.folder / f".{key}.{platform.node()}.{os.getpid()}"
         shutil.rmtree(part, ignore_errors=True)
@@ -110,7 +110,7 @@ class PhaseCache:
         """Start a trial's folder from a finished phase, or None where it is not filed whole."""
         for folder in (self.folder, *self.others):
             place = folder / key
-            if not place.is_dir():
+            if not self._is_there(place):
                 continue
             with contextlib.suppress(OSError):  # of others it may not be ours to touch
                 os.utime(place)
@@ -132,6 +132,17 @@ class PhaseCache:
             save(checkpoint, trial / LAST)  # last: with it the trial's folder counts
             return checkpoint
         return None
+
+    def has(self, key: str) -> bool:
+        """Whether a phase is in this cache's own folder."""
+        return self._is_there(self.folder / key)
+
+    @staticmethod
+    def _is_there(place: Path) -> bool:
+        try:
+            return place.is_dir()
+        except OSError:  # a folder of others may be out of reach
+            return False
 
     def _evict(self, newest: Path) -> None:
         used: dict[Path, float] = {}

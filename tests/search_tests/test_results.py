@@ -101,7 +101,7 @@ def test_costs_count_epochs_trained_forked_and_saved(
     assert found.seconds == 28.0
     # what was forked, and what the second did not run
     assert found.whole == 28.0 + 2 * 2.0 + 8 * 2.0
-    assert found.read == 0
+    assert found.read == 0 and not found.counts_kept
 
 
 def test_costs_count_what_kept_outputs_saved_where_it_was_measured(
@@ -116,7 +116,7 @@ def test_costs_count_what_kept_outputs_saved_where_it_was_measured(
         record.reports[epoch] = changed
     study.records = {0: record}
     found = costs(make_search(), study)
-    assert found.read == 30
+    assert found.read == 30 and found.counts_kept
     assert found.seconds == 3 * 4.0 + 7 * 2.0
     assert found.whole == found.seconds + 4.0 * 0.5 + 4.0 * 0.25  # of depth 2 nobody knows
 

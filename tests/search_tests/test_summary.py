@@ -62,7 +62,7 @@ def test_without_a_winner_each_trials_reason_is_printed(
     records[0].text = "Traceback\n  ...\nKeyError: 'x'"
     rows = rank(config, records)
     result = SearchResult(
-        config, [], rows, winner(rows), {}, Costs(2, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0), "done"
+        config, [], rows, winner(rows), {}, Costs(2, 0, 0, 0, 0, 0.0, 0.0, False, 0.0, 0.0), "done"
     )
     summary.print_result(result)
     out = capsys.readouterr().out
@@ -71,20 +71,20 @@ def test_without_a_winner_each_trials_reason_is_printed(
     assert "trial 1: out of memory" in out
 
 
+@pytest.mark.parametrize("counts_kept", [False, True])
 def test_an_interrupted_search_says_how_to_go_on(
-    make_search: Make, make_record: Make, capsys: Captured
+    make_search: Make, make_record: Make, capsys: Captured, counts_kept: bool
 ) -> None:
     config = make_search()
     rows = rank(config, [make_record(0, [0.1, 0.2])])
-    costs = Costs(1, 2, 0, 0, 600, 4.0, 9.0, 0.0, 0.0)
+    costs = Costs(1, 2, 0, 0, 600, 4.0, 9.0, counts_kept, 0.0, 0.0)
     result = SearchResult(config, [], rows, winner(rows), {}, costs, "interrupted")
     summary.print_result(result)
     out = " ".join(capsys.readouterr().out.split())
     assert "Interrupted. The same line again continues." in out
     assert "frozen stages read from files for 600 pictures, not run again" in out
-    assert (
-        "training took 4 s of trials' time; without forks, stops and kept outputs about 9 s" in out
-    )
+    what = "forks, stops and kept outputs" if counts_kept else "forks and stops"
+    assert f"training took 4 s of trials' time; without {what} about 9 s" in out
 
 
 def test_a_list_of_nothing_says_so(capsys: Captured) -> None:

@@ -214,6 +214,11 @@ def test_a_state_of_another_architecture_is_refused(
         load_trained_state(other(), kept(detector, 0))
 
 
+def test_a_checkpoint_that_names_no_backbone_is_taken_as_it_is(detector: Detector) -> None:
+    earlier = {"model": trained_state(detector, 0)}
+    load_trained_state(copy.deepcopy(detector), earlier)
+
+
 def test_a_state_on_another_backbone_is_refused(detector: Detector) -> None:
     of_this = kept(detector, 1)
     load_trained_state(copy.deepcopy(detector), of_this)

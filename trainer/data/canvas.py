@@ -4,8 +4,10 @@ A canvas holds the picture at its top left, scaled to fit, the rest grey. Since 
 fixed, what a detector sees of one picture never depends on its batch mates.
 """
 
+import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from . import pixels
 from .dataset import Picture, Split
 from .mapped import find, locked, writing
 from .pixels import FORMATS, GREY, to_rgb
+
+UNUSED = 30 * 24 * 3600.0
+"""Seconds after which canvases that nobody opened go, when others are made."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,12 @@ def _making() -> str:
 def _make_store(
     split: Split, size: int, folder: Path, key: str, on_step: Callable[[], None]
 ) -> None:
+    for part in folder.glob(f"{key}.*.part"):
+        part.unlink()  # of a process that died: the lock is ours
+    for file in folder.glob("*.npy"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > UNUSED:
+                file.unlink()
     # PIL decodes and scales without the interpreter's lock
     with writing(folder, key, len(split.pictures)) as add, ThreadPoolExecutor() as pool:
         for canvas in pool.map(lambda p: letterbox(p, size), split.pictures):

@@ -6,6 +6,7 @@ used, and made again.
 
 import logging
 import os
+import platform
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 
 WAIT = 1.0
 """Seconds between two looks at a lock."""
+CHECKED = 4 * 10**9
+"""Bytes of a file up to which its sum is checked, which takes a second or so for each 10**9: of a
+larger one only its length is, or a trial would begin minutes later."""
 
 log = logging.getLogger(__name__)
 
@@ -33,29 +37,35 @@ _checked: set[tuple[Path, int, int]] = set()
 def find(folder: Path, key: str, on_step: Callable[[], None] = lambda: None) -> Bytes | None:
     """The rows of a key, (n, ...), mapped; None where they are not there whole.
 
-    The first time a process asks, it reads them all. `on_step` is called again and again meanwhile.
+    The first time a process asks, it reads them all, up to CHECKED bytes. `on_step` is called again
+    and again meanwhile.
     """
     for file in folder.glob(f"{key}-*.npy"):
         try:
-            store = _open(file, on_step)
-            with suppress(PermissionError):
-                os.utime(file)  # in use
-            return store
+            known = file.stat()
+            store = _open(file, known, on_step)
         except FileNotFoundError:
             continue  # another process throws it away
         except _Spoiled as error:
             log.warning("%s is damaged: %s; it is made again", file, error)
-            file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if file.stat().st_ino == known.st_ino:  # else it is made again already
+                    file.unlink()
+            continue
+        with suppress(OSError):  # it may not be ours to touch
+            os.utime(file)  # in use
+        return store
     return None
 
 
-def _open(file: Path, on_step: Callable[[], None]) -> Bytes:
-    known = file.stat()
+def _open(file: Path, known: os.stat_result, on_step: Callable[[], None]) -> Bytes:
     try:
         store: Bytes = np.load(file, mmap_mode="r")
-    except (ValueError, EOFError) as error:  # numpy's words for a wrong header or length
+    except OSError:
+        raise
+    except Exception as error:  # numpy has many for a wrong header or length
         raise _Spoiled(str(error)) from error
-    if (file, known.st_ino, known.st_size) not in _checked:
+    if (file, known.st_ino, known.st_size) not in _checked and known.st_size <= CHECKED:
         total = 0
         for row in store:
             on_step()
@@ -71,7 +81,7 @@ def writing(folder: Path, key: str, count: int) -> Iterator[Callable[[Bytes], No
     """A function that adds a row to a new file of `count` rows, all of one shape; at the end the
     file is there. Raises OSError where the disk has no room. One process at a time, see `locked`.
     """
-    part = folder / f"{key}.part"
+    part = folder / f"{key}.{platform.node()}.{os.getpid()}.part"
     total = rows = 0
     try:
         with part.open("wb") as file:

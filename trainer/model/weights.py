@@ -182,6 +182,8 @@ def _cached(name: str) -> Path | None:
         found = repository and try_to_load_from_cache(repository, own, revision=revision or None)
         if isinstance(found, str) and found:
             return Path(found)
+    if repository:
+        return None  # then timm looks nowhere else
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name
     return file if file.is_file() else None
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,6 +137,19 @@ def test_a_damaged_store_is_made_again(
     assert file.read_bytes() == whole
 
 
+def test_canvases_that_nobody_opened_for_long_go_when_others_are_made(
+    tiny: Splits, tmp_path: Path
+) -> None:
+    for size, age in ((64, canvas.UNUSED + 60), (80, canvas.UNUSED - 60)):
+        made = set(tmp_path.glob("*.npy"))
+        open_store(tiny.val, size, tmp_path)
+        (file,) = set(tmp_path.glob("*.npy")) - made
+        os.utime(file, (time.time() - age,) * 2)
+    kept = file
+    open_store(tiny.val, 96, tmp_path)
+    assert kept in set(tmp_path.glob("*.npy")) and len(list(tmp_path.glob("*.npy"))) == 2
+
+
 def test_other_code_or_another_pillow_makes_other_canvases(
     tiny: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +202,7 @@ def test_another_size_order_or_picture_is_another_store(
 
 OPEN = """
 import sys
+import time
 from pathlib import Path
 from trainer.config import Data
 from trainer.data.canvas import open_store

@@ -60,6 +60,39 @@ def test_a_damaged_file_is_thrown_away(
     assert f"{file} is damaged" in caplog.text
 
 
+def test_a_damaged_header_is_a_damaged_file(tmp_path: Path) -> None:
+    for place, byte in ((40, b"("), (60, b"'"), (8, b"y"), (20, b"}")):
+        file = write(tmp_path)
+        content = file.read_bytes()
+        file.write_bytes(content[:place] + byte + content[place + 1 :])
+        assert find(tmp_path, "key") is None
+        assert not file.exists()
+
+
+def test_a_large_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path)
+    monkeypatch.setattr(mapped, "CHECKED", 10)
+    steps: list[int] = []
+    assert find(tmp_path, "key", lambda: steps.append(1)) is not None and not steps
+    os.truncate(file, file.stat().st_size - 1)
+    assert find(tmp_path, "key") is None
+
+
+def test_a_file_that_was_made_again_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path)
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + b"?")
+
+    def make_again() -> None:
+        (tmp_path / "new").write_bytes(good)
+        (tmp_path / "new").rename(file)
+
+    assert find(tmp_path, "key", make_again) is None
+    assert file.read_bytes() == good
+
+
 def test_a_file_with_too_few_rows_is_never_used(tmp_path: Path) -> None:
     with writing(tmp_path, "key", 9) as add:
         add(ROWS[0])
