@@ -223,8 +223,9 @@ def load_weights(module: nn.Module, name: str, weights: str) -> str:
     state = found.state
     if Path(weights).is_dir():
         state = {n.removeprefix("backbone."): t for n, t in state.items() if "backbone." in n}
+    strangers = _strangers(module, name, state)
     for renamed in _renamings(module, name, state):
-        if _fits(module, renamed):
+        if _fits(module, renamed) and not strangers:
             module.load_state_dict(renamed, strict=False)
             return found.digest
     fits = _flatten(module, state)
@@ -232,7 +233,7 @@ def load_weights(module: nn.Module, name: str, weights: str) -> str:
         weights,
         name,
         [n for n in module.state_dict() if n not in fits],
-        [] if fits else state,  # else the classifier's last layers, which nobody misses
+        strangers if fits else state,  # without the classifier's last layers, which nobody misses
         f"a checkpoint of timm's {name}, or of torchvision's model of that architecture",
     )
 
@@ -260,6 +261,18 @@ def _fits(module: nn.Module, state: dict[str, Tensor]) -> bool:
         for n, t in module.state_dict().items()
         if not n.endswith(COUNTER)
     )
+
+
+def _strangers(module: nn.Module, name: str, state: dict[str, Tensor]) -> list[str]:
+    """Tensors that a file has inside modules of the feature extractor and timm's model has not: it
+    is a deeper model's, as ResNet-34's file has all that ResNet-18 wants."""
+    with torch.device("meta"):
+        known = {*timm.create_model(name).state_dict(), *module.state_dict()}
+    # "stages.0" of a classifier is "stages_0" here, and in an export
+    tops = {n.split(".")[0] for n in known}
+    wanted = [*module.state_dict()]
+    cut = {top for top in tops if any(n.startswith((f"{top}.", f"{top}_")) for n in wanted)}
+    return [n for n in state if n.split(".")[0] in cut and n not in known and COUNTER not in n]
 
 
 def _flatten(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from trainer.config import Model, NewDetector, TrainConfig
+from trainer.config import BadInput, Model, NewDetector, TrainConfig
 from trainer.data.dataset import Category
 from trainer.model.detectors import HEADS, Detector, Shape, build, outline, unused
 from trainer.model.freezing import set_depth
@@ -157,6 +157,18 @@ def test_an_export_gives_all_that_fits(tmp_path: Path) -> None:
         shapes = {n for n in own if own[n].shape != earlier[n].shape}
         assert {".".join(n.split(".")[-2:]) for n in shapes} == fresh
         assert all(torch.equal(own[n], earlier[n]) for n in own.keys() - shapes)
+
+
+@pytest.mark.parametrize(
+    ("name", "deeper"), [("resnet18", "resnet34"), ("convnext_tiny", "convnext_small")]
+)
+def test_a_deeper_models_export_is_refused_with_what_it_has_besides(
+    tmp_path: Path, name: str, deeper: str
+) -> None:
+    state = build(Model(backbone=deeper, weights="none", image_size=SIZE), 2).state_dict()
+    save_file({n: t.contiguous() for n, t in state.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(BadInput, match=rf"does not fit {name}: it has besides \w+\.\S+, .* more; "):
+        build(Model(backbone=name, weights=str(tmp_path), image_size=SIZE), 2)
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -150,6 +150,18 @@ def test_a_misfit_names_the_tensors_and_what_to_give(tmp_path: Path) -> None:
     assert error.endswith("or of torchvision's model of that architecture")
 
 
+@pytest.mark.parametrize(
+    ("name", "deeper"),
+    [("resnet18", "resnet34"), ("resnet50", "resnet101"), ("convnext_tiny", "convnext_small")],
+)
+def test_a_deeper_models_file_is_refused_with_what_it_has_besides(
+    tmp_path: Path, name: str, deeper: str
+) -> None:
+    torch.save(timm.create_model(deeper).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(BadInput, match=rf"does not fit {name}: it has besides \w+\.\S+, .* more; "):
+        build(name, str(tmp_path / "a.pth"))
+
+
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
 def test_tensors_of_a_training_checkpoint_are_found_in_it(tmp_path: Path, key: str) -> None:
     torch.save({key: {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.pth")
