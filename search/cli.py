@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        goes_on = "; the same line continues" if options.run in (_search, _train) else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return 1
 
 

@@ -43,14 +43,18 @@ def refuse_changes(config: SearchConfig) -> None:
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
     ]
-    if errors:
-        raise BadInput(
-            [
-                f"{config.folder} holds a search of this name with another configuration; give "
-                "this one another --name, or undo:",
-                *errors,
-            ]
-        )
+    if not errors:
+        return
+    begun = any((config.folder / "trials").glob("*"))
+    raise BadInput(
+        [
+            f"{config.folder} holds a search of this name with another configuration; give "
+            "this one another --name, or undo"
+            + ("" if begun else " (or delete it: no trial of it has begun)")
+            + ":",
+            *errors,
+        ]
+    )
 
 
 def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:

@@ -46,7 +46,8 @@ def print_plan(config: SearchConfig) -> None:
             f"then the best {search.confirm.top} again with {seeds} other "
             f"seed{'s' if seeds > 1 else ''}: {again} epochs"
         )
-    note = f", since {', '.join(varied)} varies" if varied else ""
+    vary = "varies" if len(varied) == 1 else "vary"
+    note = f", since {', '.join(varied)} {vary}" if varied else ""
     console.print(f"head phases trained: {'at most ' if heads > 1 else ''}{heads}{note}")
     if search.asha != "off":
         heights = ", ".join(map(str, rungs(search.asha, train.unfreeze.epochs))) or "none"

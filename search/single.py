@@ -2,6 +2,7 @@
 
 import torch
 
+from trainer.config import BadInput
 from trainer.data.canvas import cache_folder
 from trainer.data.formats import load
 from trainer.engine import Diverged, OutOfMemory
@@ -9,7 +10,7 @@ from trainer.fit import fit
 from trainer.reports import EpochReport
 from trainer.review import review
 
-from .config import SearchConfig, trial_folder
+from .config import SearchConfig, read_yaml, trial_folder
 from .driver import conclude, patience
 from .lock import is_requested, locked, withdraw_request
 from .opening import open_search, refuse_changes, require_models
@@ -31,6 +32,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
     data = load(config.data, cache_folder(), config.folder)
     for note in data.notes:
         progress.say(note)
+    _refuse_search(config)
     refuse_changes(config)
     if config.resources != "auto":
         torch.set_num_threads(threads_of(config.resources))
@@ -76,3 +78,10 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         progress.update(0)
         tracking.close(patience(study))
         return conclude(config, [], data, study, progress)
+
+
+def _refuse_search(config: SearchConfig) -> None:
+    """Raise BadInput where a search lies, as its own file names it by default."""
+    file = config.folder / "search.yaml"
+    if file.is_file() and read_yaml(file).get("space"):
+        raise BadInput([f"{config.folder} holds a search; give the one trial another --name"])

@@ -174,6 +174,10 @@ class Data(Config):
     """Share of train that becomes val when none is given."""
 
 
+NEUTRAL = {"train.unfreeze.schedule": "at_once", "train.unfreeze.stage_lr_decay": 1.0}
+"""Values that ask for nothing, and so may be written where their field has no effect."""
+
+
 def inert(train: Train) -> dict[str, str]:
     """Dotted fields (from `train.`) that change nothing in this configuration, and why."""
     found = {}
@@ -213,7 +217,9 @@ def fixed_errors(train: Train, searched: frozenset[str] = frozenset()) -> list[s
         )
     if not {"train.unfreeze.depth", "train.unfreeze.schedule", "train.optimizer"} & searched:
         for path, why in inert(train).items():
-            if path not in searched and is_written(train, path.removeprefix("train.")):
+            own = path.removeprefix("train.")
+            asks = NEUTRAL.get(path) != get(train, own)
+            if path not in searched and is_written(train, own) and asks:
                 errors.append(f"{path}: has no effect, since {why}; leave it out")
     return errors
 

@@ -253,6 +253,25 @@ def test_a_training_that_another_process_runs_is_1(files: None, capsys: Captured
     assert "tiny is being run by process" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("train tiny.yaml", "interrupted; the same line continues\n"),
+        ("models", "interrupted\n"),
+    ],
+)
+def test_ctrl_c_is_1_and_says_how_to_go_on(
+    files: None, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str, told: str
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.single.train", interrupted)
+    monkeypatch.setattr("search.models.print_models", interrupted)
+    assert main(line.split()) == 1
+    assert capsys.readouterr().err == told
+
+
 def test_what_may_not_be_read_or_written_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

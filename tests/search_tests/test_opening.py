@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from search.config import read_yaml, stored, study_uri, write_yaml
+from search.config import read_yaml, stored, study_uri, trial_folder, write_yaml
 from search.opening import open_search, refuse_changes
 from search.space import read_space
 from search.study import End, Study, open_study
@@ -66,11 +66,19 @@ def test_what_may_change_may(make_search: Make, changes: dict[str, Any]) -> None
 def test_what_may_not_is_refused_with_the_difference(
     make_search: Make, changes: dict[str, Any], line: str
 ) -> None:
-    kept(make_search({"space": SPACE}))
+    before = make_search({"space": SPACE})
+    kept(before)
+    trial_folder(before.folder, 0).mkdir(parents=True)
     with pytest.raises(BadInput) as raised:
         refuse_changes(make_search({"space": SPACE, **changes}))
     assert raised.value.errors[0].endswith("give this one another --name, or undo:")
     assert any(error.startswith(line) for error in raised.value.errors[1:])
+
+
+def test_a_search_that_has_begun_no_trial_may_be_deleted(make_search: Make) -> None:
+    kept(make_search({"space": SPACE}))
+    with pytest.raises(BadInput, match=r"undo \(or delete it: no trial of it has begun\):"):
+        refuse_changes(make_search({"space": SPACE, LR: 5e-3}))
 
 
 # -- opening --------------------------------------------------------------------------------------

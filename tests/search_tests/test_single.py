@@ -11,7 +11,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from search.config import SearchConfig
+from search.config import SearchConfig, write_yaml
 from search.errors import resolve
 from search.progress import Lines
 from search.results import SearchResult
@@ -20,7 +20,7 @@ from search.study import End, read_study
 from trainer.config import BadInput, override
 from trainer.data.overview import OVERVIEW
 
-from .conftest import Trained
+from .conftest import SPACE, Trained
 
 Make = Callable[..., Any]
 
@@ -116,6 +116,19 @@ def test_a_changed_configuration_is_refused_with_the_difference(trained: Trained
     with pytest.raises(BadInput) as raised:
         train(changed(trained, train__unfreeze__lr=5e-3), lines()[0])
     assert raised.value.errors[1:] == ["train.unfreeze.lr: 0.005 (was 0.001)"]
+
+
+def test_the_folder_of_a_search_is_refused_without_differences(
+    make_search: Make,
+) -> None:
+    config = make_search({"space": SPACE})
+    config.folder.mkdir(parents=True)
+    (config.folder / "search.yaml").write_text(write_yaml(config.model_dump(mode="json")))
+    with pytest.raises(BadInput) as raised:
+        train(config, lines()[0])
+    assert raised.value.errors == [
+        f"{config.folder} holds a search; give the one trial another --name"
+    ]
 
 
 def test_weights_that_do_not_fit_are_told_before_a_folder_holds_them(

@@ -223,6 +223,16 @@ def test_an_unwritten_field_without_effect_is_none() -> None:
     assert fixed_errors(train(depth=0)) == []
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+def test_what_asks_for_nothing_may_be_written(depth: int) -> None:
+    assert fixed_errors(train(depth=depth, schedule="at_once", stage_lr_decay=1.0)) == []
+    errors = fixed_errors(train(depth=depth, schedule="gradual", stage_lr_decay=0.5))
+    assert sorted(line.partition(":")[0] for line in errors) == [
+        "train.unfreeze.schedule",
+        "train.unfreeze.stage_lr_decay",
+    ]
+
+
 def test_of_a_searched_field_the_written_value_may_be_without_effect() -> None:
     searched = frozenset({"train.unfreeze.backbone_lr_ratio"})
     assert fixed_errors(train(depth=0, backbone_lr_ratio=0.5), searched) == []

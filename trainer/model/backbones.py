@@ -151,7 +151,8 @@ def check_name(name: str) -> None:
 
 def _nearest_model(name: str) -> str:
     hint = nearest(name, timm.list_models())
-    return hint if "did you mean" in hint else "; see timm.list_models()"
+    all_of_them = "; `unfreeze models` lists those tested, timm.list_models() all"
+    return hint if "did you mean" in hint else all_of_them
 
 
 @cache

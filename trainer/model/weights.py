@@ -101,8 +101,8 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # torn zip, foreign pickle, wrong header: torch has a type for each
         raise BadInput(
             [
-                f"model.weights: {file} is no readable file of plain tensors "
-                f"({type(error).__name__}); fetch it again, or save only its state_dict"
+                f"model.weights: {file} is no readable file of plain tensors; fetch it again, or "
+                "save only its state_dict"
             ]
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):

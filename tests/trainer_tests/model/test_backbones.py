@@ -96,7 +96,7 @@ def test_an_unknown_name_is_told_with_the_nearest(wrong: str, right: str) -> Non
 
 @pytest.mark.parametrize("name", ["", "zzzzzzzzzzzz", "/etc/passwd"])
 def test_a_name_near_nothing_is_told_with_where_to_look(name: str) -> None:
-    assert error_of(name).endswith("; see timm.list_models()")
+    assert error_of(name).endswith("; `unfreeze models` lists those tested, timm.list_models() all")
 
 
 def test_an_unknown_tag_of_a_known_model_is_told() -> None:
