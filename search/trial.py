@@ -23,7 +23,8 @@ from .resources import FILLED
 from .study import End, to_json
 
 STACKS = "stacks.txt"
-"""In a trial's folder: what every thread of a worker did when it was found hanging."""
+"""In a trial's folder: what every thread of a worker did when it was found hanging, or the error
+of its GPU."""
 
 
 def run_trial(
@@ -39,7 +40,8 @@ def run_trial(
     """Train trial `config["number"]` in its own folder under `folder`, reporting to Tune.
 
     Returns how it ended, or that the disk is full. Only the death of this process is a failure to
-    Tune; it also dies, by its own hand, after `hang_timeout` seconds without a step.
+    Tune; it also dies, by its own hand, after `hang_timeout` seconds without a step, or with the
+    GPU's own errors.
     """
     torch.set_num_threads(threads)
     if torch.cuda.is_available() and 0 < gpu_share < 1:  # who takes more is out of memory alone
@@ -74,6 +76,10 @@ def run_trial(
         return {"end": End.DIVERGED, "text": str(error)}
     except OutOfMemory as error:
         return {"end": End.OUT_OF_MEMORY, "text": str(error)}
+    except torch.AcceleratorError:  # no process gets its GPU back: let another one go on
+        with (own / STACKS).open("a") as stacks:
+            traceback.print_exc(file=stacks)
+        os._exit(1)
     except Exception as error:
         if is_full(error):
             return {"full_disk": str(error)}

@@ -30,7 +30,10 @@ def build(detector: Detector, train: Train) -> torch.optim.Optimizer:
         if parameters
     ]
     if train.optimizer == "sgd":
-        momentum, fused = train.momentum, detector.mean.is_cuda  # on a CPU it gains nothing
+        # on a CPU it gains nothing; with a scaler's skipped steps (fp16) it would go on from
+        # momentum that nothing was written to
+        fused = detector.mean.is_cuda and train.precision != "fp16"
+        momentum = train.momentum
         return torch.optim.SGD(
             groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=fused
         )

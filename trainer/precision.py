@@ -21,6 +21,8 @@ def resolve(wanted: str) -> str:
 
 
 def autocast(where: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass."""
+    """The context of a forward pass; also of the process from now on, that in fp32 a GPU's
+    convolutions are not rounded to TF32, which is PyTorch's default."""
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
     dtype = DTYPES[precision]
     return torch.autocast(where.type, dtype=dtype, enabled=dtype is not torch.float32)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from search.config import trial_folder
 from search.study import End
 from search.trial import STACKS, phase_cache, run_trial
 from trainer.checkpoint import BEST, LAST, save
@@ -73,6 +74,22 @@ def test_a_full_disk_is_no_end_of_the_trial(
 
     monkeypatch.setattr("trainer.fit.save", full)
     assert run(tiny_config(), tiny) == {"full_disk": "[Errno 28] No space left on device"}
+
+
+def test_a_worker_whose_gpu_failed_says_so_and_dies(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    def dies(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr("search.trial.fit", fails)
+    monkeypatch.setattr("search.trial.os._exit", dies)
+    with pytest.raises(SystemExit):
+        run(tiny_config(), tiny)
+    assert "unspecified launch failure" in (trial_folder(Path("kept"), 3) / STACKS).read_text()
 
 
 def test_a_worker_that_hangs_dumps_its_stacks_and_dies(tmp_path: Path, tiny_data: Data) -> None:

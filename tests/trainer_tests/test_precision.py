@@ -26,6 +26,12 @@ def test_products_are_taken_in_that_precision(precision: str, dtype: torch.dtype
         assert (ones @ ones).dtype is dtype
 
 
+@pytest.mark.parametrize(("precision", "may"), [("fp32", False), ("bf16", True)])
+def test_fp32_is_not_rounded_to_tf32(precision: str, may: bool) -> None:
+    with autocast(torch.device("cpu"), precision):
+        assert torch.backends.cudnn.allow_tf32 is may
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_the_device_is_the_cpu() -> None:
     assert device() == torch.device("cpu")
