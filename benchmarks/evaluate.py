@@ -2,9 +2,9 @@
 
     python benchmarks/evaluate.py [--images 5000] [--runs 3]
 
-80 classes, some seven boxes a picture, made up with a seed; as COCO's val2017 in size. Both sides
-in each run; asserts that all figures are the same bits. The last line is the figures as one JSON
-object.
+80 classes, 7 boxes a picture and detections of each, of nothing in every fifth one, made up with a
+seed: 36,000 on 5,000 pictures, as COCO's val2017 in size. Both sides in each run; asserts that all
+figures are the same bits. The last line is the figures as one JSON object.
 """
 
 import argparse
@@ -71,7 +71,10 @@ def make_up(images: int) -> tuple[Split, list[dict[str, Any]]]:
         shifted = boxes + draw.normal(0, 0.1, boxes.shape) * np.tile(sizes, 2)
         wrong = draw.random(len(boxes)) < 0.1
         named = np.where(wrong, draw.integers(1, CLASSES + 1, len(boxes)), labels)
-        for box, label in zip(np.abs(shifted).tolist(), named.tolist(), strict=True):
+        found = [*zip(np.abs(shifted).tolist(), named.tolist(), strict=True)]
+        if id % 5 == 0:
+            found.append(([320.0, 240.0, 64.0, 48.0], int(draw.integers(1, CLASSES + 1))))
+        for box, label in found:
             certainty = round(float(draw.random()), 3)  # ties are where evaluators differ
             results.append({"image_id": id, "category_id": label, "bbox": box, "score": certainty})
     categories = tuple(Category(id, str(id)) for id in range(1, CLASSES + 1))

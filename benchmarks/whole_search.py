@@ -59,7 +59,7 @@ def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -
     config = read_search(found.name, place / "searches")
     spent = costs(config, read_study(found, found.name))
     return {
-        "minutes": round(seconds / 60, 1),
+        "minutes": round(seconds / 60, 2),
         "trials": spent.trials,
         "epochs": {"trained": spent.run, "forked": spent.forked, "stopped": spent.stopped},
         "peak_pss_gib": round(peak[0] / 2**30, 2),
