@@ -1,5 +1,6 @@
 """A trial from start to end: head phase, then each unfreeze phase, one report an epoch."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,6 +113,8 @@ def fit(
     config that does not fit its model.
     """
     where = device()
+    if where.type == "cuda":
+        gc.collect()  # the detector of a trial before: its CUDA graph holds it, and its memory
     with _memory_errors(), makers_for(where) as makers:
         config = _with_precision(config)
         train = config.train
@@ -326,6 +329,7 @@ NO_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "unable to find an engine to execute this computation",  # cuDNN's, none fitting in what is left
 )
 """Parts of the messages of RuntimeErrors that say so."""
 

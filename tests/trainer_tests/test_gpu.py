@@ -21,6 +21,7 @@ from trainer.export import export, load_export
 from trainer.fit import Result, fit
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
+from trainer.model.heads import Outputs
 from trainer.precision import autocast, resolve
 from trainer.reports import EpochReport
 from trainer.timing import memory_share, time_epochs
@@ -91,6 +92,16 @@ def test_every_detector_trains_in_every_precision(
     assert last < first
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_sgd_trains_in_every_precision(
+    tiny: Splits, tiny_config: Make, tmp_path: Path, precision: str
+) -> None:
+    changes = {"train.optimizer": "sgd", "train.precision": precision}
+    _, reports = trained(tiny_config(changes), tiny, tmp_path)
+    losses = [sum(report.losses.values()) for report in reports]
+    assert losses[-1] < losses[0]
+
+
 def test_what_is_frozen_keeps_its_bits(tiny: Splits, tiny_config: Make) -> None:
     config = tiny_config()
     own, first = made(config).to(GPU), made(config)
@@ -131,16 +142,17 @@ def test_the_first_losses_are_those_of_a_cpu(tiny: Splits, tiny_config: Make) ->
     assert found[1] == pytest.approx(found[0], rel=0.01)
 
 
-@pytest.mark.parametrize("detector", ["retinanet", "fcos"])
+@pytest.mark.parametrize("detector", ["retinanet", "fcos", "ssd"])
 @pytest.mark.parametrize("depth", [0, 5])
 def test_the_host_waits_for_nothing_in_a_step(
     tiny: Splits, tiny_config: Make, detector: str, depth: int
 ) -> None:
     own = made(tiny_config({"model.detector": detector})).to(GPU)
     precision = resolve("auto")
-    own(*few_batches(tiny, 0)[0].to(GPU))  # what it needs of anchors is on the GPU then
+    set_depth(own, own.stages, depth)
+    with autocast(GPU, precision):  # what it needs of anchors is on the GPU then, and its graph
+        own(*few_batches(tiny, 0)[0].to(GPU))
     for batch in few_batches(tiny, 2):
-        set_depth(own, own.stages, depth)
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -150,6 +162,65 @@ def test_the_host_waits_for_nothing_in_a_step(
             torch.nn.utils.clip_grad_norm_(own.parameters(), 10.0)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def smaller(batch: Batch) -> Batch:
+    """Without its last picture."""
+    return Batch(batch.pictures[:-1], batch.targets[:-1])
+
+
+def steps_of(own: Detector, data: Splits, depth: int) -> list[list[float]]:
+    """Losses and sizes of gradients, of a whole batch and of one that is a picture smaller."""
+    found = []
+    set_depth(own, own.stages, depth)
+    first, second = few_batches(data, 0)
+    for step, batch in enumerate([first, smaller(second), first]):
+        torch.manual_seed(step)
+        own.zero_grad()
+        with autocast(GPU, "fp32"):
+            losses = own(*batch.to(GPU))
+        torch.stack(list(losses.values())).sum().backward()
+        norms = [float(p.grad.norm()) for p in own.parameters() if p.grad is not None]
+        found.append([*[float(loss.detach()) for loss in losses.values()], *norms])
+    return found
+
+
+@pytest.mark.parametrize("detector", get_args(NewDetector))
+def test_recorded_steps_are_the_same(tiny: Splits, tiny_config: Make, detector: str) -> None:
+    own = made(tiny_config({"model.detector": detector})).to(GPU)
+    for depth in (0, 2, 5):
+        own.cuda_graphs.off = True
+        alone = steps_of(own, tiny, depth)
+        own.cuda_graphs.off = False
+        recorded = steps_of(own, tiny, depth)
+        assert own.cuda_graphs.recorded is not None
+        for one, other in zip(alone, recorded, strict=True):
+            assert one == pytest.approx(other, rel=0.02, abs=1e-4)
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
+def test_a_model_that_no_graph_holds_trains_all_the_same(
+    tiny: Splits, tiny_config: Make, detector: str
+) -> None:
+    own = made(tiny_config({"model.detector": detector})).to(GPU)
+    alike = own.head.outputs
+
+    def asks(features: Any) -> Outputs:
+        assert all(bool(torch.isfinite(m).all()) for m in features.values())
+        return alike(features)
+
+    own.head.outputs = asks  # type: ignore[method-assign]
+    found = steps_of(own, tiny, 2)
+    assert own.cuda_graphs.off and own.cuda_graphs.recorded is None
+    for one, other in zip(found, steps_of(own, tiny, 2), strict=True):
+        assert one == pytest.approx(other, rel=0.02, abs=1e-4)
+
+
+def test_norms_that_follow_the_batch_are_not_recorded(tiny: Splits, tiny_config: Make) -> None:
+    own = made(tiny_config()).to(GPU)
+    set_depth(own, own.stages, 5, adapt_statistics=True)
+    own(*few_batches(tiny, 0)[0].to(GPU))
+    assert own.cuda_graphs.recorded is None
 
 
 def test_batches_come_in_pinned_memory_and_are_the_same(tiny: Splits) -> None:

@@ -26,7 +26,13 @@ from torchvision.models.detection.ssd import SSD
 from . import weights as files
 from .backbones import COUNTER, Backbone, Pixels
 from .freezing import split_stages
-from .heads import FasterRCNNFromPyramid, FCOSFromPyramid, RetinaNetFromPyramid, SSDFromPyramid
+from .heads import (
+    FasterRCNNFromPyramid,
+    FCOSFromPyramid,
+    Head,
+    RetinaNetFromPyramid,
+    SSDFromPyramid,
+)
 
 LEGAL = "coco, none, a file, or an export"
 """Weights of these detectors."""
@@ -67,7 +73,7 @@ BODIES = {
 }
 
 
-def build(name: str, weights: str, classes: int) -> tuple[Backbone, nn.Module, nn.Module]:
+def build(name: str, weights: str, classes: int) -> tuple[Backbone, nn.Module, Head]:
     """Backbone, neck and head of a detector of torchvision's, for that many classes.
 
     `weights` is `coco`, `none`, a file in torchvision's naming, or an export, from which nothing
@@ -143,7 +149,7 @@ def _class_layers(model: Any) -> tuple[str, ...]:
     return tuple(f"{head}module_list.{i}." + "1." * lite for i in range(len(lists)))
 
 
-def _cut(model: Any, classes: int) -> tuple[nn.Module, nn.Module]:
+def _cut(model: Any, classes: int) -> tuple[nn.Module, Head]:
     """Neck and head, with new class layers."""
     if isinstance(model, FasterRCNN):
         width = model.roi_heads.box_predictor.cls_score.in_features
@@ -162,7 +168,7 @@ def _cut(model: Any, classes: int) -> tuple[nn.Module, nn.Module]:
     return model.backbone.fpn, FCOSFromPyramid(model.head, anchors, classes)
 
 
-def _ssd_head(model: SSD, classes: int) -> nn.Module:
+def _ssd_head(model: SSD, classes: int) -> SSDFromPyramid:
     branch: Any = model.head.classification_head
     places = model.anchor_generator.num_anchors_per_location()
     for i, layer in enumerate(branch.module_list):

@@ -25,13 +25,16 @@ from . import weights as files
 from .backbones import Backbone, Pixels
 from .chain import FrozenOutputs
 from .cpu_bf16 import work_around
+from .cuda_graphs import CudaGraphs
 from .freezing import BATCH_NORMS
 from .heads import (
     Detections,
     FasterRCNNFromPyramid,
     FCOSFromPyramid,
     Features,
+    Head,
     NoBackbone,
+    Outputs,
     RetinaNetFromPyramid,
     SSDFromPyramid,
 )
@@ -73,7 +76,7 @@ class Detector(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, neck: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, neck: nn.Module, head: Head) -> None:
         super().__init__()
         self.backbone = backbone.module
         self.neck = neck
@@ -81,6 +84,7 @@ class Detector(nn.Module):
         self.stages = backbone.stages
         self.strides = backbone.strides
         self.digest = backbone.digest
+        self.cuda_graphs = CudaGraphs()
         self.pixels = pixels = backbone.pixels
         mean = 255 * torch.tensor(pixels.mean).reshape(1, 3, 1, 1)
         std = 255 * torch.tensor(pixels.std).reshape(1, 3, 1, 1)
@@ -99,15 +103,24 @@ class Detector(nn.Module):
         pyramid: Features = self.neck(OrderedDict((str(i), m) for i, m in enumerate(maps)))
         return pyramid
 
+    def outputs(self, pictures: Tensor, frozen: FrozenOutputs | None = None) -> Outputs:
+        """What the head makes of uint8 pictures before it looks at boxes."""
+        return self.head.outputs(self.features(pictures, frozen))
+
     def forward(
         self,
         pictures: Tensor,
         targets: Targets | None = None,
         frozen: FrozenOutputs | None = None,
     ) -> dict[str, Tensor] | Detections:
-        features = self.features(pictures, frozen)
-        outcome: dict[str, Tensor] | Detections = self.head(features, pictures, targets)
-        return outcome
+        if targets is None:
+            outputs = self.outputs(pictures, frozen)
+        else:
+            outputs = self.cuda_graphs.outputs(self, self.outputs, pictures, frozen)
+        with torch.autocast(pictures.device.type, enabled=False):
+            if targets is None:
+                return self.head.detections(outputs, pictures)
+            return self.head.losses(outputs, pictures, targets)
 
 
 def build(model: Model, classes: int) -> Detector:
@@ -135,7 +148,7 @@ def rebuild(model: Model, classes: int, pixels: Pixels) -> Detector:
 
 def _parts(
     model: Model, classes: int, pixels: Pixels | None = None
-) -> tuple[Backbone, nn.Module, nn.Module]:
+) -> tuple[Backbone, nn.Module, Head]:
     if is_coco(model):
         return coco.build(model.detector, model.weights, classes)
     backbone = backbones.build(model.backbone, model.weights, pixels)
@@ -253,7 +266,7 @@ def count_stages(model: Model) -> int:
     return backbones.count_stages(model.backbone)
 
 
-def _retinanet(shape: Shape) -> nn.Module:
+def _retinanet(shape: Shape) -> Head:
     anchors = _anchors(shape, scales=(1, 2 ** (1 / 3), 2 ** (2 / 3)))
     head = RetinaNetHead(
         CHANNELS,
@@ -267,7 +280,7 @@ def _retinanet(shape: Shape) -> nn.Module:
     return RetinaNetFromPyramid(head, anchors, shape.classes, GIOU_WEIGHT, NMS)
 
 
-def _fcos(shape: Shape) -> nn.Module:
+def _fcos(shape: Shape) -> Head:
     """FCOS's points are as large as their stride or, on a large canvas, as its share: a level then
     finds what RetinaNet's anchors of that level would, boxes of up to 8 times a point."""
     sizes = [max(stride, shape.image_size * stride / 320) for stride in (8, 16, 32, 64, 128)]
@@ -277,7 +290,7 @@ def _fcos(shape: Shape) -> nn.Module:
     )
 
 
-def _faster_rcnn(shape: Shape) -> nn.Module:
+def _faster_rcnn(shape: Shape) -> Head:
     return FasterRCNNFromPyramid(
         FasterRCNN(
             NoBackbone(CHANNELS),
@@ -288,14 +301,14 @@ def _faster_rcnn(shape: Shape) -> nn.Module:
     )
 
 
-def _ssd(shape: Shape) -> nn.Module:
+def _ssd(shape: Shape) -> Head:
     scales = [_base(shape) * 2**level / shape.image_size for level in range(LEVELS + 1)]
     boxes = DefaultBoxGenerator([[2, 3]] * LEVELS, scales=scales)
     head = SSDHead([CHANNELS] * LEVELS, boxes.num_anchors_per_location(), shape.classes + 1)
     return SSDFromPyramid(head, boxes)
 
 
-HEADS: dict[str, Callable[[Shape], nn.Module]] = {
+HEADS: dict[str, Callable[[Shape], Head]] = {
     "retinanet": _retinanet,
     "fcos": _fcos,
     "faster_rcnn": _faster_rcnn,

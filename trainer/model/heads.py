@@ -1,13 +1,15 @@
 """torchvision's detectors from the feature pyramid on: what is learned and what is found there.
 
-Backbone, neck and resizing stay outside, since the canvas is fixed. All are called alike: with the
-pyramid (levels by name, finest first), the uint8 pictures (N, 3, S, S) that it is of and, in
-training, their targets. Losses, box decoding and NMS run in fp32. Labels are 1 to K; where a head
-has an output for 0, the background, it is trained to be low and never detected.
+Backbone, neck and resizing stay outside, since the canvas is fixed. All are used alike: `outputs`
+of the pyramid (levels by name, finest first), and of these and the uint8 pictures (N, 3, S, S)
+either `losses`, with the pictures' targets, or `detections`, both in fp32. Labels are 1 to K; where
+a head has an output for 0, the background, it is trained to be low and never detected.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,8 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import box_iou
 
-from .losses import Targets, fcos_losses, retinanet_losses
+from .losses import Targets, fcos_losses, retinanet_losses, ssd_losses
 
 SCORE_THRESHOLD = 0.02
 """Detections below are dropped before NMS: low, for AP counts the whole curve."""
@@ -30,7 +31,47 @@ Detect = Callable[[Tensor], Detections]
 """Something that detects as a `Detector` in eval mode: uint8 pictures (N, 3, S, S) in."""
 
 
-class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
+@dataclass(frozen=True)
+class Outputs:
+    """What a head makes of the pyramid, up to where it looks at boxes: of fixed shapes."""
+
+    tensors: dict[str, Tensor]
+    """In fp32, by torchvision's names."""
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width of the pyramid's levels."""
+
+
+class _Dense:
+    """What RetinaNet, FCOS and SSD have in common: a head of convolutions, and anchors."""
+
+    head: Any
+    anchor_generator: Any
+    _kept: tuple[object, Tensor] | None = None
+
+    def outputs(self, features: Features) -> Outputs:
+        """What the convolutions give for a pyramid."""
+        found = self.head(list(features.values()))
+        sizes = tuple((m.shape[-2], m.shape[-1]) for m in features.values())
+        return Outputs({name: out.float() for name, out in found.items()}, sizes)
+
+    def anchors(self, outputs: Outputs, images: ImageList) -> list[Tensor]:
+        """Those (A, 4) of each picture."""
+        any_of_them = next(iter(outputs.tensors.values()))
+        levels = [any_of_them.new_empty(1, 1, *size) for size in outputs.sizes]
+        found: list[Tensor] = self.anchor_generator(images, levels)
+        return found
+
+    def kept_anchors(self, outputs: Outputs, images: ImageList) -> list[Tensor]:
+        """The same for training, kept: torchvision makes them anew at each step, some of them on
+        the host, for which a GPU would wait."""
+        device = next(iter(outputs.tensors.values())).device
+        wanted = (device, images.image_sizes[0], outputs.sizes)
+        if self._kept is None or self._kept[0] != wanted:
+            self._kept = wanted, self.anchors(outputs, images)[0]
+        return [self._kept[1]] * len(images.image_sizes)
+
+
+class RetinaNetFromPyramid(_Dense, RetinaNet):  # type: ignore[misc]
     """torchvision's RetinaNet: focal loss on anchors.
 
     `box_weight` is a factor of the box loss, `nms` the IoU above which a detection
@@ -56,30 +97,23 @@ class RetinaNetFromPyramid(RetinaNet):  # type: ignore[misc]
         )
         self.box_weight = box_weight
 
-    def forward(
-        self, features: Features, pictures: Tensor, targets: Targets | None = None
-    ) -> dict[str, Tensor] | Detections:
-        levels = [level.float() for level in features.values()]
-        images = _image_list(pictures)
-        outputs = {n: out.float() for n, out in self.head(list(features.values())).items()}
-        anchors = self.anchor_generator(images, levels)
-        with torch.autocast(pictures.device.type, enabled=False):
-            if targets is not None:
-                losses = retinanet_losses(
-                    targets,
-                    outputs,
-                    anchors[0],
-                    background_below=self.proposal_matcher.low_threshold,
-                    foreground_from=self.proposal_matcher.high_threshold,
-                    box_loss=self.head.regression_head._loss_type,
-                )
-                return losses | {"bbox_regression": self.box_weight * losses["bbox_regression"]}
-            places = self.anchor_generator.num_anchors_per_location()[0]
-            sizes = [m.shape[-2] * m.shape[-1] * places for m in levels]
-            return _detect_by_level(self, outputs, anchors, sizes, images)
+    def losses(self, outputs: Outputs, pictures: Tensor, targets: Targets) -> dict[str, Tensor]:
+        found = retinanet_losses(
+            targets,
+            outputs.tensors,
+            self.kept_anchors(outputs, _image_list(pictures))[0],
+            background_below=self.proposal_matcher.low_threshold,
+            foreground_from=self.proposal_matcher.high_threshold,
+            box_loss=self.head.regression_head._loss_type,
+        )
+        return found | {"bbox_regression": self.box_weight * found["bbox_regression"]}
+
+    def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
+        places = self.anchor_generator.num_anchors_per_location()[0]
+        return _detect_by_level(self, outputs, places, pictures)
 
 
-class FCOSFromPyramid(FCOS):  # type: ignore[misc]
+class FCOSFromPyramid(_Dense, FCOS):  # type: ignore[misc]
     """torchvision's FCOS: no anchors, but points and how central they are."""
 
     def __init__(self, head: nn.Module, points: AnchorGenerator, classes: int) -> None:
@@ -93,19 +127,14 @@ class FCOSFromPyramid(FCOS):  # type: ignore[misc]
         )
         head.compute_loss = fcos_losses  # type: ignore[assignment]  # what FCOS's own loss ends in
 
-    def forward(
-        self, features: Features, pictures: Tensor, targets: Targets | None = None
-    ) -> dict[str, Tensor] | Detections:
-        levels = [level.float() for level in features.values()]
-        images = _image_list(pictures)
-        outputs = {n: out.float() for n, out in self.head(list(features.values())).items()}
-        points = self.anchor_generator(images, levels)
-        sizes = [m.shape[-2] * m.shape[-1] for m in levels]
-        with torch.autocast(pictures.device.type, enabled=False):
-            if targets is not None:
-                losses: dict[str, Tensor] = self.compute_loss(targets, outputs, points, sizes)
-                return losses
-            return _detect_by_level(self, outputs, points, sizes, images)
+    def losses(self, outputs: Outputs, pictures: Tensor, targets: Targets) -> dict[str, Tensor]:
+        points = self.kept_anchors(outputs, _image_list(pictures))
+        counts = [height * width for height, width in outputs.sizes]
+        found: dict[str, Tensor] = self.compute_loss(targets, outputs.tensors, points, counts)
+        return found
+
+    def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
+        return _detect_by_level(self, outputs, 1, pictures)
 
 
 class FasterRCNNFromPyramid(nn.Module):
@@ -118,23 +147,27 @@ class FasterRCNNFromPyramid(nn.Module):
         self.roi_heads.score_thresh = SCORE_THRESHOLD
         self.roi_heads.detections_per_img = DETECTIONS
 
-    def forward(
-        self, features: Features, pictures: Tensor, targets: Targets | None = None
-    ) -> dict[str, Tensor] | Detections:
-        images = _image_list(pictures)
-        with torch.autocast(pictures.device.type, enabled=False):
-            features = OrderedDict((name, m.float()) for name, m in features.items())
-            proposals, rpn_losses = self.rpn(images, features, targets)
-            detections, box_losses = self.roi_heads(
-                features, proposals, images.image_sizes, targets
-            )
-        outcome: dict[str, Tensor] | Detections = (
-            detections if targets is None else rpn_losses | box_losses
-        )
-        return outcome
+    def outputs(self, features: Features) -> Outputs:
+        """The pyramid itself: all further is of proposals, of which nobody knows how many."""
+        sizes = tuple((m.shape[-2], m.shape[-1]) for m in features.values())
+        return Outputs({name: m.float() for name, m in features.items()}, sizes)
+
+    def losses(self, outputs: Outputs, pictures: Tensor, targets: Targets) -> dict[str, Tensor]:
+        features, images = OrderedDict(outputs.tensors), _image_list(pictures)
+        proposals, of_proposals = self.rpn(images, features, targets)
+        _, of_boxes = self.roi_heads(features, proposals, images.image_sizes, targets)
+        found: dict[str, Tensor] = of_proposals | of_boxes
+        return found
+
+    def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
+        features, images = OrderedDict(outputs.tensors), _image_list(pictures)
+        proposals, _ = self.rpn(images, features, None)
+        found: Detections
+        found, _ = self.roi_heads(features, proposals, images.image_sizes, None)
+        return found
 
 
-class SSDFromPyramid(SSD):  # type: ignore[misc]
+class SSDFromPyramid(_Dense, SSD):  # type: ignore[misc]
     """torchvision's SSD: a softmax on default boxes, most of the background left out."""
 
     def __init__(self, head: nn.Module, boxes: DefaultBoxGenerator, nms: float = 0.45) -> None:
@@ -149,40 +182,40 @@ class SSDFromPyramid(SSD):  # type: ignore[misc]
             detections_per_img=DETECTIONS,
         )
 
-    def forward(
-        self, features: Features, pictures: Tensor, targets: Targets | None = None
-    ) -> dict[str, Tensor] | Detections:
-        levels = [level.float() for level in features.values()]
-        images = _image_list(pictures)
-        outputs = {n: out.float() for n, out in self.head(list(features.values())).items()}
-        boxes = self.anchor_generator(images, levels)
-        with torch.autocast(pictures.device.type, enabled=False):
-            if targets is None:
-                found: Detections = self.postprocess_detections(outputs, boxes, images.image_sizes)
-                return found
-            matches = [self._match(t["boxes"], own) for t, own in zip(targets, boxes, strict=True)]
-            losses: dict[str, Tensor] = self.compute_loss(targets, outputs, boxes, matches)
-            return losses
+    def losses(self, outputs: Outputs, pictures: Tensor, targets: Targets) -> dict[str, Tensor]:
+        return ssd_losses(
+            targets,
+            outputs.tensors,
+            self.kept_anchors(outputs, _image_list(pictures))[0],
+            foreground_from=self.proposal_matcher.high_threshold,
+            negatives=self.neg_to_pos_ratio,
+            scales=self.box_coder.weights,
+        )
 
-    def _match(self, truth: Tensor, boxes: Tensor) -> Tensor:
-        """For each default box the true box that it is to find, -1 for none."""
-        if not len(truth):
-            return torch.full((len(boxes),), -1, dtype=torch.int64, device=boxes.device)
-        matches: Tensor = self.proposal_matcher(box_iou(truth, boxes))
-        return matches
+    def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
+        images = _image_list(pictures)
+        boxes = self.anchors(outputs, images)
+        found: Detections = self.postprocess_detections(outputs.tensors, boxes, images.image_sizes)
+        return found
+
+
+Head = RetinaNetFromPyramid | FCOSFromPyramid | FasterRCNNFromPyramid | SSDFromPyramid
 
 
 def _detect_by_level(
-    detector: RetinaNet | FCOS,
-    outputs: dict[str, Tensor],
-    anchors: list[Tensor],
-    sizes: list[int],
-    images: ImageList,
+    detector: RetinaNetFromPyramid | FCOSFromPyramid,
+    outputs: Outputs,
+    places: int,
+    pictures: Tensor,
 ) -> Detections:
-    outputs["cls_logits"] = outputs["cls_logits"][..., 1:]  # 0 is the background: no class
+    """With `places` anchors in each place of a map."""
+    images = _image_list(pictures)
+    counts = [height * width * places for height, width in outputs.sizes]
+    tensors = dict(outputs.tensors)
+    tensors["cls_logits"] = tensors["cls_logits"][..., 1:]  # 0 is the background: no class
     found: Detections = detector.postprocess_detections(
-        {name: list(torch.split(output, sizes, dim=1)) for name, output in outputs.items()},
-        [list(torch.split(own, sizes)) for own in anchors],
+        {name: list(torch.split(output, counts, dim=1)) for name, output in tensors.items()},
+        [list(torch.split(own, counts)) for own in detector.anchors(outputs, images)],
         images.image_sizes,
     )
     return [{**own, "labels": own["labels"] + 1} for own in found]

@@ -1,4 +1,4 @@
-"""RetinaNet's and FCOS's losses, of a whole batch at once.
+"""RetinaNet's, FCOS's and SSD's losses, of a whole batch at once.
 
 torchvision goes picture by picture and picks out the anchors that found a box, for which a GPU's
 host must wait some ten times a picture to be told how many there are. Here it waits for nothing:
@@ -6,17 +6,25 @@ all anchors take part, those that do not count without weight. The losses are th
 rounding; on a CPU they take less than half the time.
 """
 
+from collections.abc import Callable
+from functools import partial
 from math import log
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import BoxLinearCoder
 
 Targets = list[dict[str, Tensor]]
 """Of each picture `boxes` (n, 4) as x1, y1, x2, y2 and `labels` (n,)."""
 
+ABSENT = -1
+"""Instead of a box's label, where a picture has fewer boxes than another."""
+PAIRS = {"cpu": 0, "cuda": 1 << 25}
+"""Boxes times anchors that are compared at once: so a GPU's host has less to tell it; into a CPU's
+cache one picture's fit."""
 BACKGROUND, UNDECIDED = -1, -2
 """Instead of a box's position, for an anchor that found none, or none clearly."""
 ALPHA = 0.25
@@ -43,16 +51,16 @@ def retinanet_losses(
     of any picture. An anchor is background where its IoU with every box is below the one bound, and
     foreground from the other on, or where no anchor fits one of the boxes better.
     """
-    found = torch.stack(
-        [_match(own["boxes"], anchors, background_below, foreground_from) for own in targets]
-    )
+    truth = _fill_up(targets)
+    match = partial(_match, background_below=background_below, foreground_from=foreground_from)
+    found = _matched(truth, anchors, match)
     foreground = found >= 0
     weight = 1 / (len(targets) * foreground.sum(dim=1, keepdim=True).clamp(min=1))
-    focal = _focal_loss(targets, found, outputs["cls_logits"])
+    focal = _focal_loss(truth, found, outputs["cls_logits"])
 
     chosen = _where(foreground)
     offsets, anchors = outputs["bbox_regression"][chosen], anchors[chosen[1]]
-    boxes = _taken(targets, "boxes", found)[chosen]
+    boxes = _taken(truth.boxes, found)[chosen]
     if box_loss == "giou":
         of_boxes = _giou_loss(_decode(offsets, anchors), boxes)
     else:
@@ -74,14 +82,15 @@ def fcos_losses(
     `anchors` are a picture's points, as squares (A, 4), `found` the positions of their boxes (A,),
     negative for background.
     """
+    truth = _fill_up(targets)
     matched = torch.stack(found)
     foreground = matched >= 0
     count = foreground.sum().clamp(min=1)
-    focal = _focal_loss(targets, matched, outputs["cls_logits"])
+    focal = _focal_loss(truth, matched, outputs["cls_logits"])
 
     chosen = _where(foreground)
     counts, points = foreground[chosen], anchors[0][chosen[1]]
-    boxes = _taken(targets, "boxes", matched)[chosen]
+    boxes = _taken(truth.boxes, matched)[chosen]
     coder = BoxLinearCoder()
     of_boxes = _giou_loss(coder.decode(outputs["bbox_regression"][chosen], points), boxes)
     left, top, right, bottom = coder.encode(points.expand_as(boxes), boxes).unbind(dim=-1)
@@ -99,6 +108,45 @@ def fcos_losses(
     }
 
 
+def ssd_losses(
+    targets: Targets,
+    outputs: dict[str, Tensor],
+    anchors: Tensor,
+    *,
+    foreground_from: float,
+    negatives: float,
+    scales: tuple[float, float, float, float],
+) -> dict[str, Tensor]:
+    """Cross entropy of the classes, and smooth L1 loss of the boxes, as torchvision's SSD has them:
+    each over the foreground boxes of the batch.
+
+    `outputs` are `cls_logits` (N, A, K + 1), of which the first is the background's, and
+    `bbox_regression` (N, A, 4), which is `scales` times the offsets; `anchors` (A, 4) are the
+    default boxes of any picture. One is foreground where its IoU with a box reaches the bound, or
+    where no other fits that box better. Of the background count those with the largest loss,
+    `negatives` for each foreground one in the picture.
+    """
+    truth = _fill_up(targets)
+    found = _matched(truth, anchors, partial(_match_each, foreground_from=foreground_from))
+    foreground = found >= 0
+    count = foreground.sum().clamp(min=1)
+    labels = torch.where(foreground, _taken(truth.labels, found), 0)
+    entropy = F.cross_entropy(outputs["cls_logits"].mT, labels, reduction="none")
+    hardness = torch.where(foreground, -torch.inf, entropy.detach())
+    rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
+    hardest = rank < negatives * foreground.sum(dim=1, keepdim=True)
+
+    chosen = _where(foreground)
+    boxes = _taken(truth.boxes, found)[chosen]
+    offsets = _encode(boxes, anchors[chosen[1]]).unbind(dim=-1)
+    wanted = torch.stack([s * own for s, own in zip(scales, offsets, strict=True)], dim=-1)
+    of_boxes = F.smooth_l1_loss(outputs["bbox_regression"][chosen], wanted, reduction="none")
+    return {
+        "bbox_regression": torch.where(foreground[chosen], of_boxes.sum(dim=-1), 0.0).sum() / count,
+        "classification": (entropy * foreground + entropy * hardest).sum() / count,
+    }
+
+
 def _where(foreground: Tensor) -> tuple[Any, Any]:
     """An index of the foreground (N, A): on a CPU, which need not wait to know it, of it alone;
     elsewhere of everything."""
@@ -107,24 +155,71 @@ def _where(foreground: Tensor) -> tuple[Any, Any]:
     return slice(None), slice(None)
 
 
+class _Truth(NamedTuple):
+    """Targets of a batch in one piece, each picture's filled up to the most that one has."""
+
+    boxes: Tensor
+    """(N, M, 4), M at least 1."""
+    labels: Tensor
+    """(N, M); ABSENT where there is no box."""
+    counts: list[int]
+    """Boxes of each picture, known without asking a GPU."""
+
+
+def _fill_up(targets: Targets) -> _Truth:
+    counts = [len(own["labels"]) for own in targets]
+    if not any(counts):
+        boxes, labels = targets[0]["boxes"], targets[0]["labels"]
+        none = labels.new_full((len(targets), 1), ABSENT)
+        return _Truth(boxes.new_zeros(len(targets), 1, 4), none, counts)
+    boxes = pad_sequence([own["boxes"] for own in targets], batch_first=True)
+    labels = pad_sequence([own["labels"] for own in targets], True, ABSENT)
+    return _Truth(boxes, labels, counts)
+
+
+def _matched(truth: _Truth, anchors: Tensor, match: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """For each anchor of each picture (N, A) what `match` finds for its IoUs (n, M, A) with the
+    boxes, and whether (n, M) these are any: of as many pictures at once as PAIRS allows."""
+    most = max(1, max(truth.counts))
+    together = max(1, PAIRS.get(anchors.device.type, PAIRS["cuda"]) // (most * len(anchors)))
+    found = []
+    for start in range(0, len(truth.counts), together):
+        group = slice(start, start + together)
+        own = max(1, max(truth.counts[group]))
+        is_there = truth.labels[group, :own] != ABSENT
+        overlaps = _iou(truth.boxes[group, :own], anchors)
+        found.append(match(overlaps.masked_fill_(~is_there[..., None], -1), is_there))
+    return torch.cat(found)
+
+
 def _match(
-    boxes: Tensor, anchors: Tensor, background_below: float, foreground_from: float
+    overlaps: Tensor, is_there: Tensor, background_below: float, foreground_from: float
 ) -> Tensor:
-    """For each anchor the position of its box, or BACKGROUND or UNDECIDED."""
-    if not len(boxes):
-        return anchors.new_full((len(anchors),), BACKGROUND, dtype=torch.int64)
-    overlaps = _iou(boxes, anchors)
-    best, nearest = overlaps.max(dim=0)
+    """The position of each anchor's box, or BACKGROUND or UNDECIDED."""
+    best, nearest = overlaps.max(dim=1)
     found = torch.where(best < foreground_from, UNDECIDED, nearest)
     found = torch.where(best < background_below, BACKGROUND, found)
-    fits_best = (overlaps == overlaps.amax(dim=1, keepdim=True)).any(dim=0)
-    return torch.where(fits_best, nearest, found)
+    fits_best = (overlaps == overlaps.amax(dim=2, keepdim=True)) & is_there[..., None]
+    return torch.where(fits_best.any(dim=1), nearest, found)
+
+
+def _match_each(overlaps: Tensor, is_there: Tensor, foreground_from: float) -> Tensor:
+    """The position of each anchor's box, or BACKGROUND; each box has the anchor that fits it best,
+    a later box before an earlier one."""
+    best, nearest = overlaps.max(dim=1)
+    found = torch.where(best < foreground_from, BACKGROUND, nearest)
+    fitting = overlaps.max(dim=2).indices
+    positions = torch.arange(overlaps.shape[1], device=overlaps.device)
+    last = torch.full_like(found, BACKGROUND).scatter_reduce_(
+        1, fitting, torch.where(is_there, positions, BACKGROUND), "amax"
+    )
+    return torch.where(last >= 0, last, found)
 
 
 def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """IoU (n, A) to the bits of torchvision's `box_iou`, which is several times as slow on a CPU:
-    it takes corners in pairs."""
-    left, top, right, bottom = boxes[..., None].unbind(dim=1)
+    """IoU (..., A) of boxes (..., 4) to the bits of torchvision's `box_iou`, which is several times
+    as slow on a CPU: it takes corners in pairs."""
+    left, top, right, bottom = boxes[..., None].unbind(dim=-2)
     x1, y1, x2, y2 = anchors.T.contiguous()
     width = (torch.minimum(right, x2) - torch.maximum(left, x1)).clamp_(min=0)
     height = (torch.minimum(bottom, y2) - torch.maximum(top, y1)).clamp_(min=0)
@@ -133,15 +228,10 @@ def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
     return both / (areas - both)
 
 
-def _taken(targets: Targets, name: str, found: Tensor) -> Tensor:
+def _taken(values: Tensor, found: Tensor) -> Tensor:
     """Label (N, A) or corners (N, A, 4) of each anchor's box; anything where it has none."""
-    rows = []
-    for target, own in zip(targets, found, strict=True):
-        values = target[name]
-        if not len(values):
-            values = values.new_zeros(1, *values.shape[1:])
-        rows.append(values[own.clamp(min=0)])
-    return torch.stack(rows)
+    rows = torch.arange(len(found), device=found.device)[:, None]
+    return values[rows, found.clamp(min=0)]
 
 
 def _giou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
@@ -173,9 +263,9 @@ def _encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([shift, (wanted / size).log()], dim=-1)
 
 
-def _focal_loss(targets: Targets, found: Tensor, logits: Tensor) -> Tensor:
+def _focal_loss(truth: _Truth, found: Tensor, logits: Tensor) -> Tensor:
     """Focal loss of each anchor (N, A), with a gamma of 2; none of the undecided ones."""
-    labels = torch.where(found >= 0, _taken(targets, "labels", found), -1)
+    labels = torch.where(found >= 0, _taken(truth.labels, found), -1)
     loss: Tensor = _FocalLoss.apply(logits, labels, found != UNDECIDED)
     return loss
 

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from trainer.config import Model
 from trainer.model.detectors import Detector, build
-from trainer.model.losses import LARGEST, Targets, _iou, fcos_losses
+from trainer.model.heads import Outputs
+from trainer.model.losses import LARGEST, PAIRS, Targets, _iou, fcos_losses
 
 SIZE, CLASSES = 96, 5
 
@@ -77,11 +79,11 @@ def retinanet(box_loss: str) -> tuple[Detector, Any, Any]:
     head.head.regression_head._loss_type = box_loss
     head.box_weight = 1.0
     anchors = anchors_of(detector)
-    pyramid = detector.features(torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8))
+    pictures = torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8)
+    sizes = detector.outputs(pictures).sizes
 
     def ours(outputs: dict[str, Tensor], targets: Targets) -> Any:
-        head.head.forward = lambda levels: outputs
-        return head(pyramid, torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8), targets)
+        return head.losses(Outputs(outputs, sizes), pictures, targets)
 
     def theirs(outputs: dict[str, Tensor], targets: Targets) -> Any:
         return RetinaNet.compute_loss(head, targets, outputs, anchors)
@@ -106,9 +108,33 @@ def fcos() -> tuple[Detector, Any, Any]:
     return detector, ours, theirs
 
 
-@pytest.mark.parametrize("kind", ["giou", "l1", "fcos"])
+def ssd() -> tuple[Detector, Any, Any]:
+    detector = detector_of("ssd")
+    head: Any = detector.head
+    anchors = anchors_of(detector)
+    pictures = torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8)
+    sizes = detector.outputs(pictures).sizes
+
+    def ours(outputs: dict[str, Tensor], targets: Targets) -> Any:
+        return head.losses(Outputs(outputs, sizes), pictures, targets)
+
+    def theirs(outputs: dict[str, Tensor], targets: Targets) -> Any:
+        none = torch.full((len(anchors[0]),), -1)
+        matches = [
+            head.proposal_matcher(box_iou(own["boxes"], anchors[0])) if len(own["boxes"]) else none
+            for own in targets
+        ]
+        return SSD.compute_loss(head, targets, outputs, anchors, matches)
+
+    return detector, ours, theirs
+
+
+KINDS = {"giou": lambda: retinanet("giou"), "l1": lambda: retinanet("l1"), "fcos": fcos, "ssd": ssd}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_gradients_are_torchvisions(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    detector, ours, theirs = fcos() if kind == "fcos" else retinanet(kind)
+    detector, ours, theirs = KINDS[kind]()
     draw = torch.Generator().manual_seed(1)
     for _ in range(3):
         targets, outputs = some_targets(draw), outputs_of(detector, draw)
@@ -117,23 +143,25 @@ def test_losses_and_gradients_are_torchvisions(kind: str, monkeypatch: pytest.Mo
         found, own_slopes = losses_and_gradients(lambda own: ours(own, targets), outputs)  # noqa: B023
         assert_same(found, wanted)
         assert_same(own_slopes, slopes)
-        # as on a GPU: with all anchors instead of those that found a box
+        # as on a GPU: all pictures at once, and all anchors instead of those that found a box
         with monkeypatch.context() as patched:
+            patched.setitem(PAIRS, "cpu", PAIRS["cuda"])
             patched.setattr("trainer.model.losses._where", lambda foreground: (slice(None),) * 2)
             found, own_slopes = losses_and_gradients(lambda own: ours(own, targets), outputs)  # noqa: B023
         assert_same(found, wanted)
         assert_same(own_slopes, slopes)
 
 
-@pytest.mark.parametrize("kind", ["giou", "l1", "fcos"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_without_a_box_has_only_the_loss_of_background(kind: str) -> None:
-    detector, ours, theirs = fcos() if kind == "fcos" else retinanet(kind)
+    detector, ours, theirs = KINDS[kind]()
     draw = torch.Generator().manual_seed(1)
     empty = [some_targets(draw)[1]] * 5
     outputs = outputs_of(detector, draw)
     found, slopes = losses_and_gradients(lambda own: ours(own, empty), outputs)
     assert_same(found, losses_and_gradients(lambda own: theirs(own, empty), outputs)[0])
-    assert found["classification"] > 0
+    # SSD counts background beside foreground alone
+    assert found["classification"] > 0 or kind == "ssd"
     assert all(torch.isfinite(slope).all() for slope in slopes.values())
 
 
@@ -155,7 +183,7 @@ def test_iou_has_the_bits_of_torchvisions() -> None:
     assert torch.equal(_iou(boxes, others), box_iou(boxes, others))
 
 
-@pytest.mark.parametrize("name", ["retinanet", "fcos"])
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "ssd"])
 def test_a_step_asks_the_device_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device without memory, where whatever depends on a value is an error: so is then what a
     GPU's host would wait for."""

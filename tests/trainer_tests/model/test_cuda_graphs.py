@@ -1,0 +1,119 @@
+"""Recorded steps, with a stand-in for the recording itself: that needs a GPU, see test_gpu.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainer.config import Model
+from trainer.model import cuda_graphs
+from trainer.model.cuda_graphs import Recorded
+from trainer.model.detectors import Detector, build
+from trainer.model.freezing import set_depth
+
+SIZE = 96
+TARGET = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([1])}
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Pictures of each graph that is recorded; it runs what it should hold."""
+    made: list[int] = []
+
+    def record(module: Any, inputs: list[Tensor], state: object) -> Recorded:
+        made.append(len(inputs[0]))
+
+        def run(pictures: Tensor) -> dict[str, Tensor]:
+            assert len(pictures) == made[-1]
+            found: dict[str, Tensor] = module(pictures)
+            return found
+
+        run(inputs[0])
+        return Recorded(run, module.found.sizes, state, len(inputs[0]))
+
+    monkeypatch.setattr(cuda_graphs, "_record", record)
+    monkeypatch.setattr(cuda_graphs, "_is_of_graphs", lambda pictures: True)
+    return made
+
+
+@pytest.fixture
+def detector() -> Detector:
+    torch.manual_seed(0)
+    own = build(Model(weights="none", image_size=SIZE), 2)
+    set_depth(own, own.stages, 2)
+    return own
+
+
+def losses_of(detector: Detector, count: int) -> dict[str, float]:
+    draw = torch.Generator().manual_seed(count)
+    pictures = torch.randint(0, 256, (count, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
+    found = detector(pictures, [TARGET] * count)
+    return {name: float(loss.detach()) for name, loss in found.items()}
+
+
+def test_a_smaller_batch_is_filled_up_and_loses_nothing(
+    detector: Detector, recordings: list[int]
+) -> None:
+    found = [losses_of(detector, count) for count in (4, 3, 4)]
+    assert recordings == [4]
+    detector.cuda_graphs.off = True
+    for one, count in zip(found, (4, 3, 4), strict=True):
+        assert one == pytest.approx(losses_of(detector, count), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda own: set_depth(own, own.stages, 3),
+        lambda own: own.to(torch.float64).to(torch.float32),  # other memory
+        lambda own: losses_of(own, 5),  # a larger batch
+    ],
+)
+def test_another_state_is_recorded_anew(
+    detector: Detector, recordings: list[int], change: Callable[[Detector], Any]
+) -> None:
+    losses_of(detector, 4)
+    change(detector)
+    losses_of(detector, 4)
+    assert len(recordings) == 2
+
+
+def test_norms_that_follow_the_batch_are_not_recorded(
+    detector: Detector, recordings: list[int]
+) -> None:
+    set_depth(detector, detector.stages, 2, adapt_statistics=True)
+    losses_of(detector, 4)
+    assert recordings == []
+
+
+def test_a_model_that_no_graph_holds_trains_all_the_same(
+    detector: Detector, recordings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = losses_of(detector, 4)
+
+    def fails(*_: Any) -> Recorded:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(cuda_graphs, "_record", fails)
+    detector.cuda_graphs.recorded = None
+    assert losses_of(detector, 4) == pytest.approx(expected, rel=1e-5)
+    assert detector.cuda_graphs.off
+
+
+def test_detections_are_not_recorded(detector: Detector, recordings: list[int]) -> None:
+    detector.eval()(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8))
+    assert recordings == []
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "faster_rcnn", "ssd"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outputs_can_be_let_go_of(name: str, dtype: torch.dtype) -> None:
+    """As after recording: no view of anything else."""
+    own = build(Model(detector=name, weights="none", image_size=SIZE), 2).train()
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        found = own.outputs(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8))
+    for tensor in found.tensors.values():
+        assert tensor.requires_grad and tensor.dtype is torch.float32
+        tensor.detach_()
