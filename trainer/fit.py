@@ -1,9 +1,8 @@
 """A trial from start to end: head phase, then each unfreeze phase, one report an epoch."""
 
-import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -113,12 +112,11 @@ def fit(
     config that does not fit its model.
     """
     where = device()
-    if where.type == "cuda":
-        gc.collect()  # the detector of a trial before: its CUDA graph holds it, and its memory
-    with _memory_errors(), makers_for(where) as makers:
+    with _memory_errors(), makers_for(where) as makers, ExitStack() as at_end:
         config = _with_precision(config)
         train = config.train
         run = _start(config, len(data.categories), where)
+        at_end.callback(run.detector.cuda_graphs.drop)
         phases = plan(train, len(run.detector.stages))
         start = tensors_digest(run.detector)
         keys = [

@@ -40,27 +40,34 @@ class CudaGraphs:
 
         They and their gradients are overwritten by the next call.
         """
-        if self.off or not _is_of_graphs(pictures) or _counts_statistics(detector):
+        if self.off or not _is_of_graphs(pictures):
+            return alike(pictures, frozen)
+        if _counts_statistics(detector):
+            self.drop()
             return alike(pictures, frozen)
         cut, inputs = (frozen.cut, [pictures, *frozen.tensors]) if frozen else (None, [pictures])
         state = (_state(detector), cut and cut.first, [tensor.shape[1:] for tensor in inputs])
-        recorded = self.recorded
-        if recorded is None or state != recorded.state or len(pictures) > recorded.count:
-            self.recorded = recorded = None
-            gc.collect()  # the one before, with its memory: it holds itself
+        if not self.recorded or not self.recorded.fits(state, len(pictures)):
+            detector.zero_grad()  # gradients lie in the memory of the graph before
+            self.drop()
             try:
-                self.recorded = recorded = _record(_Alike(detector, alike, cut), inputs, state)
+                self.recorded = _record(_Alike(detector, alike, cut), inputs, state)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # whatever a backbone does that no graph can hold
-                log.warning("no CUDA graph of this model: %s", str(error).splitlines()[0])
+                log.warning("no CUDA graph of this model: %s", error)
                 self.off = True
-                return alike(pictures, frozen)
-        # of an epoch's batches some have a picture less; a graph of their own would keep as much
-        # memory once more
+        if not (recorded := self.recorded):
+            return alike(pictures, frozen)
         found = recorded.run(*[_fill_up(tensor, recorded.count) for tensor in inputs])
         own = {name: tensor[: len(pictures)] for name, tensor in found.items()}
         return Outputs(own, recorded.sizes)
+
+    def drop(self) -> None:
+        """Free the memory of the present graph, which holds itself."""
+        if self.recorded:
+            self.recorded = None
+            gc.collect()
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,11 @@ class Recorded:
     state: object
     count: int
     """Pictures of its batch."""
+
+    def fits(self, state: object, count: int) -> bool:
+        """Whether it is of that state and, but for a picture, of a batch as large: some batches of
+        an epoch have one less, and a graph of their own would keep as much memory once more."""
+        return state == self.state and count in (self.count - 1, self.count)
 
 
 class _Alike(nn.Module):
@@ -116,7 +128,10 @@ def _record(module: _Alike, inputs: list[Tensor], state: object) -> Recorded:
     dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
     random = torch.cuda.get_rng_state(where)
     try:
-        with torch.autocast("cuda", dtype, enabled, cache_enabled=False):
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(where)),  # what fails leaves its own
+            torch.autocast("cuda", dtype, enabled, cache_enabled=False),
+        ):
             torch.cuda.make_graphed_callables(
                 module,
                 own,

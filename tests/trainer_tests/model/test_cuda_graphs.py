@@ -68,7 +68,6 @@ def test_a_smaller_batch_is_filled_up_and_loses_nothing(
     [
         lambda own: set_depth(own, own.stages, 3),
         lambda own: own.to(torch.float64).to(torch.float32),  # other memory
-        lambda own: losses_of(own, 5),  # a larger batch
     ],
 )
 def test_another_state_is_recorded_anew(
@@ -80,12 +79,19 @@ def test_another_state_is_recorded_anew(
     assert len(recordings) == 2
 
 
+def test_another_size_of_batch_is_recorded_anew(detector: Detector, recordings: list[int]) -> None:
+    for count in (4, 5, 4, 2, 4):
+        losses_of(detector, count)
+    assert recordings == [4, 5, 2, 4]
+
+
 def test_norms_that_follow_the_batch_are_not_recorded(
     detector: Detector, recordings: list[int]
 ) -> None:
+    losses_of(detector, 4)
     set_depth(detector, detector.stages, 2, adapt_statistics=True)
     losses_of(detector, 4)
-    assert recordings == []
+    assert recordings == [4] and detector.cuda_graphs.recorded is None
 
 
 def test_a_model_that_no_graph_holds_trains_all_the_same(
