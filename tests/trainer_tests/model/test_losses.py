@@ -73,22 +73,24 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], wanted[name], rtol=2e-5, atol=2e-8)
 
 
+def losses_of(detector: Detector) -> Any:
+    """The head's own, by the outputs of its convolutions and the targets."""
+    pictures = torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8)
+    sizes = detector.outputs(pictures).sizes
+    return lambda outputs, targets: detector.head.losses(Outputs(outputs, sizes), pictures, targets)
+
+
 def retinanet(box_loss: str) -> tuple[Detector, Any, Any]:
     detector = detector_of("retinanet")
     head: Any = detector.head
     head.head.regression_head._loss_type = box_loss
     head.box_weight = 1.0
     anchors = anchors_of(detector)
-    pictures = torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8)
-    sizes = detector.outputs(pictures).sizes
-
-    def ours(outputs: dict[str, Tensor], targets: Targets) -> Any:
-        return head.losses(Outputs(outputs, sizes), pictures, targets)
 
     def theirs(outputs: dict[str, Tensor], targets: Targets) -> Any:
         return RetinaNet.compute_loss(head, targets, outputs, anchors)
 
-    return detector, ours, theirs
+    return detector, losses_of(detector), theirs
 
 
 def fcos() -> tuple[Detector, Any, Any]:
@@ -112,11 +114,6 @@ def ssd() -> tuple[Detector, Any, Any]:
     detector = detector_of("ssd")
     head: Any = detector.head
     anchors = anchors_of(detector)
-    pictures = torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8)
-    sizes = detector.outputs(pictures).sizes
-
-    def ours(outputs: dict[str, Tensor], targets: Targets) -> Any:
-        return head.losses(Outputs(outputs, sizes), pictures, targets)
 
     def theirs(outputs: dict[str, Tensor], targets: Targets) -> Any:
         none = torch.full((len(anchors[0]),), -1)
@@ -126,7 +123,7 @@ def ssd() -> tuple[Detector, Any, Any]:
         ]
         return SSD.compute_loss(head, targets, outputs, anchors, matches)
 
-    return detector, ours, theirs
+    return detector, losses_of(detector), theirs
 
 
 KINDS = {"giou": lambda: retinanet("giou"), "l1": lambda: retinanet("l1"), "fcos": fcos, "ssd": ssd}
