@@ -105,7 +105,7 @@ def test_a_worker_that_hangs_dumps_its_stacks_and_dies(tmp_path: Path, tiny_data
 def test_a_trial_that_diverges_says_so(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def loss(targets: Any, outputs: Any, anchors: Any, **_: Any) -> dict[str, torch.Tensor]:
+    def loss(truth: Any, outputs: Any, anchors: Any, **_: Any) -> dict[str, torch.Tensor]:
         classes, boxes = outputs["cls_logits"].sum(), outputs["bbox_regression"].sum()
         return {"classification": classes * float("nan"), "bbox_regression": boxes}
 

@@ -1,14 +1,14 @@
-"""CUDA graphs of a training step's forward and backward pass, up to where boxes are looked at.
+"""CUDA graphs of a training step's forward and backward pass.
 
 A step of a small batch is some 2,000 kernels, which the host takes longer to start than a large GPU
-to run: recorded once, all of them start together. Recorded is what is the same for all pictures:
-trunk, neck and the head's convolutions. Losses stay outside, for each picture has boxes of its own.
-Elsewhere than on a GPU nothing is recorded.
+to run: recorded once, all of them start together. Recorded is all that is of the same shapes for
+every batch: the whole way from pictures to losses or, with a head that looks at proposals, to the
+pyramid. Elsewhere than on a GPU nothing is recorded.
 """
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from .chain import Cut, FrozenOutputs
 from .freezing import BATCH_NORMS
-from .heads import Outputs
+from .losses import Truth
 
-Alike = Callable[[Tensor, FrozenOutputs | None], Outputs]
-"""What is computed alike for all pictures: `Detector.outputs`."""
+Alike = Callable[[Tensor, Truth, FrozenOutputs | None], dict[str, Tensor]]
+"""What is computed alike for every batch: `Detector.alike`."""
+
+FEWEST_BOXES = 16
+"""Of a picture, for which a graph has room; it doubles where a batch has more."""
 
 log = logging.getLogger(__name__)
 
@@ -33,35 +36,44 @@ class CudaGraphs:
         self.recorded: Recorded | None = None
         """The present one."""
 
-    def outputs(
-        self, detector: nn.Module, alike: Alike, pictures: Tensor, frozen: FrozenOutputs | None
-    ) -> Outputs:
+    def run(
+        self,
+        detector: nn.Module,
+        alike: Alike,
+        pictures: Tensor,
+        truth: Truth,
+        frozen: FrozenOutputs | None,
+    ) -> dict[str, Tensor]:
         """What `alike`, of the detector, gives in training: from a graph where there is a GPU.
 
-        They and their gradients are overwritten by the next call.
+        What is of each picture may have a row more. All is overwritten by the next call, gradients
+        too.
         """
         if self.off or not _is_of_graphs(pictures):
-            return alike(pictures, frozen)
+            return alike(pictures, truth, frozen)
         if _counts_statistics(detector):
             self.drop()
-            return alike(pictures, frozen)
-        cut, inputs = (frozen.cut, [pictures, *frozen.tensors]) if frozen else (None, [pictures])
-        state = (_state(detector), cut and cut.first, [tensor.shape[1:] for tensor in inputs])
-        if not self.recorded or not self.recorded.fits(state, len(pictures)):
+            return alike(pictures, truth, frozen)
+        cut, kept = (frozen.cut, frozen.tensors) if frozen else (None, [])
+        shapes = [tensor.shape[1:] for tensor in (pictures, *kept)]
+        state = (_state(detector), cut and cut.first, shapes)
+        count, boxes = truth.labels.shape
+        if not self.recorded or not self.recorded.fits(state, count, boxes):
             detector.zero_grad()  # gradients lie in the memory of the graph before
             self.drop()
+            room = truth.filled_up(count, _room(boxes))
             try:
-                self.recorded = _record(_Alike(detector, alike, cut), inputs, state)
+                self.recorded = _record(
+                    _Alike(detector, alike, cut), [pictures, *room, *kept], state
+                )
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # whatever a backbone does that no graph can hold
                 log.warning("no CUDA graph of this model: %s", error)
                 self.off = True
-        if not (recorded := self.recorded):
-            return alike(pictures, frozen)
-        found = recorded.run(*[_fill_up(tensor, recorded.count) for tensor in inputs])
-        own = {name: tensor[: len(pictures)] for name, tensor in found.items()}
-        return Outputs(own, recorded.sizes)
+        if not self.recorded:
+            return alike(pictures, truth, frozen)
+        return self.recorded.filled_up(pictures, truth, kept)
 
     def drop(self) -> None:
         """Free the memory of the present graph, which holds itself."""
@@ -75,15 +87,24 @@ class Recorded:
     """A graph, and what it is of."""
 
     run: Callable[..., dict[str, Tensor]]
-    sizes: tuple[tuple[int, int], ...]
     state: object
     count: int
     """Pictures of its batch."""
+    boxes: int
+    """Most that a picture may have."""
 
-    def fits(self, state: object, count: int) -> bool:
+    def fits(self, state: object, count: int, boxes: int) -> bool:
         """Whether it is of that state and, but for a picture, of a batch as large: some batches of
         an epoch have one less, and a graph of their own would keep as much memory once more."""
-        return state == self.state and count in (self.count - 1, self.count)
+        return state == self.state and count in (self.count - 1, self.count) and boxes <= self.boxes
+
+    def filled_up(
+        self, pictures: Tensor, truth: Truth, kept: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """Run it, with nothing in the place of a picture and of boxes that a batch lacks."""
+        if len(pictures) < self.count:
+            pictures, *kept = (torch.cat([tensor, tensor[-1:]]) for tensor in (pictures, *kept))
+        return self.run(pictures, *truth.filled_up(self.count, self.boxes), *kept)
 
 
 class _Alike(nn.Module):
@@ -94,12 +115,19 @@ class _Alike(nn.Module):
         self.detector = detector  # for its parameters
         self.alike = alike
         self.cut = cut
-        self.found = Outputs({}, ())
+        self.found: dict[str, Tensor] = {}
 
-    def forward(self, pictures: Tensor, *kept: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, pictures: Tensor, boxes: Tensor, labels: Tensor, *kept: Tensor
+    ) -> dict[str, Tensor]:
         frozen = FrozenOutputs(self.cut, list(kept)) if self.cut else None
-        self.found = self.alike(pictures, frozen)
-        return self.found.tensors
+        self.found = self.alike(pictures, Truth(boxes, labels), frozen)
+        return self.found
+
+
+def _room(boxes: int) -> int:
+    """Boxes of a picture for which a graph is recorded."""
+    return max(FEWEST_BOXES, 1 << (boxes - 1).bit_length())
 
 
 def _is_of_graphs(pictures: Tensor) -> bool:
@@ -145,12 +173,7 @@ def _record(module: _Alike, inputs: list[Tensor], state: object) -> Recorded:
         raise
     finally:
         torch.cuda.set_rng_state(random, where)
-    for tensor in module.found.tensors.values():
+    for tensor in module.found.values():
         tensor.detach_()  # else parameters' gradients would go on by way of the recording's stream
     # out of the module, which it holds
-    return Recorded(module.__dict__.pop("forward"), module.found.sizes, state, len(own[0]))
-
-
-def _fill_up(tensor: Tensor, count: int) -> Tensor:
-    missing = count - len(tensor)
-    return torch.cat([tensor, *[tensor[-1:]] * missing]) if missing else tensor
+    return Recorded(module.__dict__.pop("forward"), state, *inputs[2].shape)

@@ -38,7 +38,7 @@ from .heads import (
     RetinaNetFromPyramid,
     SSDFromPyramid,
 )
-from .losses import Targets
+from .losses import Targets, Truth, gather
 
 CHANNELS = 96
 """Channels of neck and head. Torchvision's heads have 256; half of that with its 4 convolutions a
@@ -107,6 +107,14 @@ class Detector(nn.Module):
         """What the head makes of uint8 pictures before it looks at boxes."""
         return self.head.outputs(self.features(pictures, frozen))
 
+    def alike(
+        self, pictures: Tensor, truth: Truth, frozen: FrozenOutputs | None
+    ) -> dict[str, Tensor]:
+        """What is computed alike for every batch of training, see `heads`."""
+        outputs = self.outputs(pictures, frozen)
+        with torch.autocast(pictures.device.type, enabled=False):
+            return self.head.alike(outputs, pictures, truth)
+
     def forward(
         self,
         pictures: Tensor,
@@ -116,11 +124,11 @@ class Detector(nn.Module):
         if targets is None:
             outputs = self.outputs(pictures, frozen)
         else:
-            outputs = self.cuda_graphs.outputs(self, self.outputs, pictures, frozen)
+            found = self.cuda_graphs.run(self, self.alike, pictures, gather(targets), frozen)
         with torch.autocast(pictures.device.type, enabled=False):
             if targets is None:
                 return self.head.detections(outputs, pictures)
-            return self.head.losses(outputs, pictures, targets)
+            return self.head.losses(found, pictures, targets)
 
 
 def build(model: Model, classes: int) -> Detector:

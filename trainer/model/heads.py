@@ -1,9 +1,11 @@
 """torchvision's detectors from the feature pyramid on: what is learned and what is found there.
 
 Backbone, neck and resizing stay outside, since the canvas is fixed. All are used alike: `outputs`
-of the pyramid (levels by name, finest first), and of these and the uint8 pictures (N, 3, S, S)
-either `losses`, with the pictures' targets, or `detections`, both in fp32. Labels are 1 to K; where
-a head has an output for 0, the background, it is trained to be low and never detected.
+of the pyramid (levels by name, finest first), and of these and the uint8 pictures (N, 3, S, S) the
+`detections` or, with what is true of the batch, whatever is computed `alike` for every batch; of
+that and each picture's targets, last, the `losses`. Heads that look at all anchors have their
+losses alike. All are fp32. Labels are 1 to K; where a head has an output for 0, the background, it
+is trained to be low and never detected.
 """
 
 from collections import OrderedDict
@@ -18,7 +20,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
-from .losses import Targets, fcos_losses, retinanet_losses, ssd_losses
+from .losses import Targets, Truth, fcos_losses, retinanet_losses, ssd_losses
 
 SCORE_THRESHOLD = 0.02
 """Detections below are dropped before NMS: low, for AP counts the whole curve."""
@@ -61,14 +63,18 @@ class _Dense:
         found: list[Tensor] = self.anchor_generator(images, levels)
         return found
 
-    def kept_anchors(self, outputs: Outputs, images: ImageList) -> list[Tensor]:
-        """The same for training, kept: torchvision makes them anew at each step, some of them on
-        the host, for which a GPU would wait."""
-        device = next(iter(outputs.tensors.values())).device
-        wanted = (device, images.image_sizes[0], outputs.sizes)
+    def kept_anchors(self, outputs: Outputs, pictures: Tensor) -> Tensor:
+        """Those of any picture for training, kept: torchvision makes them anew at each step, some
+        of them on the host, for which a GPU would wait."""
+        wanted = (pictures.device, pictures.shape[-2:], outputs.sizes)
         if self._kept is None or self._kept[0] != wanted:
-            self._kept = wanted, self.anchors(outputs, images)[0]
-        return [self._kept[1]] * len(images.image_sizes)
+            self._kept = wanted, self.anchors(outputs, _image_list(pictures[:1]))[0]
+        return self._kept[1]
+
+    def losses(
+        self, found: dict[str, Tensor], pictures: Tensor, targets: Targets
+    ) -> dict[str, Tensor]:
+        return found
 
 
 class RetinaNetFromPyramid(_Dense, RetinaNet):  # type: ignore[misc]
@@ -97,11 +103,11 @@ class RetinaNetFromPyramid(_Dense, RetinaNet):  # type: ignore[misc]
         )
         self.box_weight = box_weight
 
-    def losses(self, outputs: Outputs, pictures: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def alike(self, outputs: Outputs, pictures: Tensor, truth: Truth) -> dict[str, Tensor]:
         found = retinanet_losses(
-            targets,
+            truth,
             outputs.tensors,
-            self.kept_anchors(outputs, _image_list(pictures))[0],
+            self.kept_anchors(outputs, pictures),
             background_below=self.proposal_matcher.low_threshold,
             foreground_from=self.proposal_matcher.high_threshold,
             box_loss=self.head.regression_head._loss_type,
@@ -125,13 +131,15 @@ class FCOSFromPyramid(_Dense, FCOS):  # type: ignore[misc]
             score_thresh=SCORE_THRESHOLD,
             detections_per_img=DETECTIONS,
         )
-        head.compute_loss = fcos_losses  # type: ignore[assignment]  # what FCOS's own loss ends in
 
-    def losses(self, outputs: Outputs, pictures: Tensor, targets: Targets) -> dict[str, Tensor]:
-        points = self.kept_anchors(outputs, _image_list(pictures))
-        counts = [height * width for height, width in outputs.sizes]
-        found: dict[str, Tensor] = self.compute_loss(targets, outputs.tensors, points, counts)
-        return found
+    def alike(self, outputs: Outputs, pictures: Tensor, truth: Truth) -> dict[str, Tensor]:
+        return fcos_losses(
+            truth,
+            outputs.tensors,
+            self.kept_anchors(outputs, pictures),
+            levels=[height * width for height, width in outputs.sizes],
+            radius=self.center_sampling_radius,
+        )
 
     def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
         return _detect_by_level(self, outputs, 1, pictures)
@@ -152,12 +160,18 @@ class FasterRCNNFromPyramid(nn.Module):
         sizes = tuple((m.shape[-2], m.shape[-1]) for m in features.values())
         return Outputs({name: m.float() for name, m in features.items()}, sizes)
 
-    def losses(self, outputs: Outputs, pictures: Tensor, targets: Targets) -> dict[str, Tensor]:
-        features, images = OrderedDict(outputs.tensors), _image_list(pictures)
+    def alike(self, outputs: Outputs, pictures: Tensor, truth: Truth) -> dict[str, Tensor]:
+        return outputs.tensors
+
+    def losses(
+        self, found: dict[str, Tensor], pictures: Tensor, targets: Targets
+    ) -> dict[str, Tensor]:
+        features = OrderedDict((name, m[: len(pictures)]) for name, m in found.items())
+        images = _image_list(pictures)
         proposals, of_proposals = self.rpn(images, features, targets)
         _, of_boxes = self.roi_heads(features, proposals, images.image_sizes, targets)
-        found: dict[str, Tensor] = of_proposals | of_boxes
-        return found
+        own: dict[str, Tensor] = of_proposals | of_boxes
+        return own
 
     def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
         features, images = OrderedDict(outputs.tensors), _image_list(pictures)
@@ -182,11 +196,11 @@ class SSDFromPyramid(_Dense, SSD):  # type: ignore[misc]
             detections_per_img=DETECTIONS,
         )
 
-    def losses(self, outputs: Outputs, pictures: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def alike(self, outputs: Outputs, pictures: Tensor, truth: Truth) -> dict[str, Tensor]:
         return ssd_losses(
-            targets,
+            truth,
             outputs.tensors,
-            self.kept_anchors(outputs, _image_list(pictures))[0],
+            self.kept_anchors(outputs, pictures),
             foreground_from=self.proposal_matcher.high_threshold,
             negatives=self.neg_to_pos_ratio,
             scales=self.box_coder.weights,

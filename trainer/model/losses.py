@@ -20,8 +20,9 @@ from torchvision.models.detection._utils import BoxLinearCoder
 Targets = list[dict[str, Tensor]]
 """Of each picture `boxes` (n, 4) as x1, y1, x2, y2 and `labels` (n,)."""
 
-ABSENT = -1
-"""Instead of a box's label, where a picture has fewer boxes than another."""
+ABSENT, NO_PICTURE = -1, -2
+"""Instead of a box's label, where a picture has fewer boxes than another, and where there is no
+picture."""
 PAIRS = {"cpu": 0, "cuda": 1 << 25}
 """Boxes times anchors that are compared at once: so a GPU's host has less to tell it; into a CPU's
 cache one picture's fit."""
@@ -35,8 +36,32 @@ LARGEST = log(1000 / 16)
 """Most that the logarithm of a box's size over its anchor's may be, as torchvision has it."""
 
 
+class Truth(NamedTuple):
+    """Targets of a batch in one piece, each picture's filled up to the most that one has."""
+
+    boxes: Tensor
+    """(N, M, 4), M at least 1."""
+    labels: Tensor
+    """(N, M), from 1; ABSENT where there is no box, NO_PICTURE all along where there is none."""
+
+    def filled_up(self, pictures: int, boxes: int) -> "Truth":
+        """The same with more pictures and boxes, none of which count."""
+        more = (0, boxes - self.labels.shape[1]), (0, pictures - len(self.labels))
+        labels = F.pad(
+            F.pad(self.labels, more[0], value=ABSENT), (0, 0, *more[1]), value=NO_PICTURE
+        )
+        return Truth(F.pad(self.boxes, (0, 0, *more[0], *more[1])), labels)
+
+
+def gather(targets: Targets) -> Truth:
+    """The targets of a batch in one piece."""
+    boxes = pad_sequence([own["boxes"] for own in targets], True)
+    labels = pad_sequence([own["labels"] for own in targets], True, ABSENT)
+    return Truth(boxes, labels).filled_up(len(targets), max(1, labels.shape[1]))
+
+
 def retinanet_losses(
-    targets: Targets,
+    truth: Truth,
     outputs: dict[str, Tensor],
     anchors: Tensor,
     *,
@@ -51,11 +76,11 @@ def retinanet_losses(
     of any picture. An anchor is background where its IoU with every box is below the one bound, and
     foreground from the other on, or where no anchor fits one of the boxes better.
     """
-    truth = _fill_up(targets)
     match = partial(_match, background_below=background_below, foreground_from=foreground_from)
     found = _matched(truth, anchors, match)
     foreground = found >= 0
-    weight = 1 / (len(targets) * foreground.sum(dim=1, keepdim=True).clamp(min=1))
+    pictures = (truth.labels[:, 0] != NO_PICTURE).sum()
+    weight = 1 / (pictures * foreground.sum(dim=1, keepdim=True).clamp(min=1))
     focal = _focal_loss(truth, found, outputs["cls_logits"])
 
     chosen = _where(foreground)
@@ -73,24 +98,30 @@ def retinanet_losses(
 
 
 def fcos_losses(
-    targets: Targets, outputs: dict[str, Tensor], anchors: list[Tensor], found: list[Tensor]
+    truth: Truth,
+    outputs: dict[str, Tensor],
+    points: Tensor,
+    *,
+    levels: list[int],
+    radius: float,
 ) -> dict[str, Tensor]:
     """Focal loss of the classes, GIoU loss of the boxes, and cross entropy of how central a point
     is in its box, as torchvision's FCOS has them: each over the foreground points of the batch.
 
     `outputs` are `cls_logits` (N, A, K), `bbox_regression` (N, A, 4) and `bbox_ctrness` (N, A, 1);
-    `anchors` are a picture's points, as squares (A, 4), `found` the positions of their boxes (A,),
-    negative for background.
+    `points` (A, 4) are those of any picture, as squares, so many of each of the `levels`. One is
+    foreground where it is inside of a box, at most `radius` times its size from the middle, and
+    the box is neither too small nor too large for its level.
     """
-    truth = _fill_up(targets)
-    matched = torch.stack(found)
-    foreground = matched >= 0
+    match = partial(_match_points, sizes=_sizes_of_boxes(points, levels), radius=radius)
+    found = _matched(truth, points, match)
+    foreground = found >= 0
     count = foreground.sum().clamp(min=1)
-    focal = _focal_loss(truth, matched, outputs["cls_logits"])
+    focal = _focal_loss(truth, found, outputs["cls_logits"])
 
     chosen = _where(foreground)
-    counts, points = foreground[chosen], anchors[0][chosen[1]]
-    boxes = _taken(truth.boxes, matched)[chosen]
+    counts, points = foreground[chosen], points[chosen[1]]
+    boxes = _taken(truth.boxes, found)[chosen]
     coder = BoxLinearCoder()
     of_boxes = _giou_loss(coder.decode(outputs["bbox_regression"][chosen], points), boxes)
     left, top, right, bottom = coder.encode(points.expand_as(boxes), boxes).unbind(dim=-1)
@@ -109,7 +140,7 @@ def fcos_losses(
 
 
 def ssd_losses(
-    targets: Targets,
+    truth: Truth,
     outputs: dict[str, Tensor],
     anchors: Tensor,
     *,
@@ -126,7 +157,6 @@ def ssd_losses(
     where no other fits that box better. Of the background count those with the largest loss,
     `negatives` for each foreground one in the picture.
     """
-    truth = _fill_up(targets)
     found = _matched(truth, anchors, partial(_match_each, foreground_from=foreground_from))
     foreground = found >= 0
     count = foreground.sum().clamp(min=1)
@@ -155,65 +185,81 @@ def _where(foreground: Tensor) -> tuple[Any, Any]:
     return slice(None), slice(None)
 
 
-class _Truth(NamedTuple):
-    """Targets of a batch in one piece, each picture's filled up to the most that one has."""
-
-    boxes: Tensor
-    """(N, M, 4), M at least 1."""
-    labels: Tensor
-    """(N, M); ABSENT where there is no box."""
-    counts: list[int]
-    """Boxes of each picture, known without asking a GPU."""
-
-
-def _fill_up(targets: Targets) -> _Truth:
-    counts = [len(own["labels"]) for own in targets]
-    if not any(counts):
-        boxes, labels = targets[0]["boxes"], targets[0]["labels"]
-        none = labels.new_full((len(targets), 1), ABSENT)
-        return _Truth(boxes.new_zeros(len(targets), 1, 4), none, counts)
-    boxes = pad_sequence([own["boxes"] for own in targets], batch_first=True)
-    labels = pad_sequence([own["labels"] for own in targets], True, ABSENT)
-    return _Truth(boxes, labels, counts)
-
-
-def _matched(truth: _Truth, anchors: Tensor, match: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """For each anchor of each picture (N, A) what `match` finds for its IoUs (n, M, A) with the
-    boxes, and whether (n, M) these are any: of as many pictures at once as PAIRS allows."""
-    most = max(1, max(truth.counts))
-    together = max(1, PAIRS.get(anchors.device.type, PAIRS["cuda"]) // (most * len(anchors)))
+def _matched(truth: Truth, anchors: Tensor, match: Callable[[Truth, Tensor], Tensor]) -> Tensor:
+    """For each anchor of each picture (N, A) what `match` finds of as many pictures at once as
+    PAIRS allows; UNDECIDED all along where there is no picture."""
+    count, most = truth.labels.shape
+    on_cpu = anchors.device.type == "cpu"
+    together = max(1, PAIRS["cpu" if on_cpu else "cuda"] // (most * len(anchors)))
     found = []
-    for start in range(0, len(truth.counts), together):
-        group = slice(start, start + together)
-        own = max(1, max(truth.counts[group]))
-        is_there = truth.labels[group, :own] != ABSENT
-        overlaps = _iou(truth.boxes[group, :own], anchors)
-        found.append(match(overlaps.masked_fill_(~is_there[..., None], -1), is_there))
-    return torch.cat(found)
+    for start in range(0, count, together):
+        own = Truth(*(part[start : start + together] for part in truth))
+        if on_cpu:  # which need not wait to know how many there are
+            filled = max(1, int((own.labels > 0).sum(dim=1).max()))
+            own = Truth(*(part[:, :filled] for part in own))
+        found.append(match(own, anchors))
+    is_picture = truth.labels[:, :1] != NO_PICTURE
+    return torch.where(is_picture, torch.cat(found), UNDECIDED)
 
 
 def _match(
-    overlaps: Tensor, is_there: Tensor, background_below: float, foreground_from: float
+    truth: Truth, anchors: Tensor, background_below: float, foreground_from: float
 ) -> Tensor:
     """The position of each anchor's box, or BACKGROUND or UNDECIDED."""
+    overlaps, is_there = _overlaps(truth, anchors)
     best, nearest = overlaps.max(dim=1)
     found = torch.where(best < foreground_from, UNDECIDED, nearest)
     found = torch.where(best < background_below, BACKGROUND, found)
-    fits_best = (overlaps == overlaps.amax(dim=2, keepdim=True)) & is_there[..., None]
+    fits_best = (overlaps == overlaps.amax(dim=2, keepdim=True)) & is_there
     return torch.where(fits_best.any(dim=1), nearest, found)
 
 
-def _match_each(overlaps: Tensor, is_there: Tensor, foreground_from: float) -> Tensor:
+def _match_each(truth: Truth, anchors: Tensor, foreground_from: float) -> Tensor:
     """The position of each anchor's box, or BACKGROUND; each box has the anchor that fits it best,
     a later box before an earlier one."""
+    overlaps, is_there = _overlaps(truth, anchors)
     best, nearest = overlaps.max(dim=1)
     found = torch.where(best < foreground_from, BACKGROUND, nearest)
     fitting = overlaps.max(dim=2).indices
     positions = torch.arange(overlaps.shape[1], device=overlaps.device)
     last = torch.full_like(found, BACKGROUND).scatter_reduce_(
-        1, fitting, torch.where(is_there, positions, BACKGROUND), "amax"
+        1, fitting, torch.where(is_there[..., 0], positions, BACKGROUND), "amax"
     )
     return torch.where(last >= 0, last, found)
+
+
+def _match_points(
+    truth: Truth, points: Tensor, sizes: tuple[Tensor, Tensor], radius: float
+) -> Tensor:
+    """The position of each point's box, of several the smallest, or BACKGROUND."""
+    left, top, right, bottom = truth.boxes[..., None].unbind(dim=-2)
+    x, y = ((points[:, :2] + points[:, 2:]) / 2).T
+    off = torch.maximum((x - (left + right) / 2).abs(), (y - (top + bottom) / 2).abs())
+    across, down = (x - left, right - x), (y - top, bottom - y)
+    nearest = torch.minimum(torch.minimum(*across), torch.minimum(*down))
+    farthest = torch.maximum(torch.maximum(*across), torch.maximum(*down))
+    fits = (off < radius * (points[:, 2] - points[:, 0])) & (nearest > 0)
+    fits &= (farthest > sizes[0]) & (farthest < sizes[1])
+    # as torchvision has it: areas that differ by less than this has digits for are the same
+    worth = torch.where(fits, 1e8 - (right - left) * (bottom - top), 0.0)
+    best, found = worth.max(dim=1)
+    return torch.where(best < 1e-5, BACKGROUND, found)
+
+
+def _sizes_of_boxes(points: Tensor, levels: list[int]) -> tuple[Tensor, Tensor]:
+    """Between which of FCOS's levels' bounds (A,), 4 and 8 times a point's size, the farthest side
+    of a box must be from a point."""
+    size = points[:, 2] - points[:, 0]
+    least, most = size * 4, size * 8
+    least[: levels[0]], most[-levels[-1] :] = 0, torch.inf
+    return least, most
+
+
+def _overlaps(truth: Truth, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU (N, M, A) of boxes and anchors, below 0 where there is no box, and whether (N, M, 1)
+    there is one."""
+    is_there = (truth.labels > 0)[..., None]
+    return _iou(truth.boxes, anchors).masked_fill_(~is_there, -1), is_there
 
 
 def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -263,7 +309,7 @@ def _encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([shift, (wanted / size).log()], dim=-1)
 
 
-def _focal_loss(truth: _Truth, found: Tensor, logits: Tensor) -> Tensor:
+def _focal_loss(truth: Truth, found: Tensor, logits: Tensor) -> Tensor:
     """Focal loss of each anchor (N, A), with a gamma of 2; none of the undecided ones."""
     labels = torch.where(found >= 0, _taken(truth.labels, found), -1)
     loss: Tensor = _FocalLoss.apply(logits, labels, found != UNDECIDED)

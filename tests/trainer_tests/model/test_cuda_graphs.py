@@ -1,17 +1,18 @@
 """Recorded steps, with a stand-in for the recording itself: that needs a GPU, see test_gpu.py."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from trainer.config import Model
+from trainer.config import Model, NewDetector
 from trainer.model import cuda_graphs
 from trainer.model.cuda_graphs import Recorded
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
+from trainer.model.losses import gather
 
 SIZE = 96
 TARGET = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([1])}
@@ -25,13 +26,12 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def record(module: Any, inputs: list[Tensor], state: object) -> Recorded:
         made.append(len(inputs[0]))
 
-        def run(pictures: Tensor) -> dict[str, Tensor]:
-            assert len(pictures) == made[-1]
-            found: dict[str, Tensor] = module(pictures)
+        def run(*own: Tensor) -> dict[str, Tensor]:
+            assert [one.shape for one in own] == [one.shape for one in inputs]
+            found: dict[str, Tensor] = module(*own)
             return found
 
-        run(inputs[0])
-        return Recorded(run, module.found.sizes, state, len(inputs[0]))
+        return Recorded(run, state, *inputs[2].shape)
 
     monkeypatch.setattr(cuda_graphs, "_record", record)
     monkeypatch.setattr(cuda_graphs, "_is_of_graphs", lambda pictures: True)
@@ -46,21 +46,33 @@ def detector() -> Detector:
     return own
 
 
-def losses_of(detector: Detector, count: int) -> dict[str, float]:
+def losses_of(detector: Detector, count: int, boxes: int = 1) -> dict[str, float]:
     draw = torch.Generator().manual_seed(count)
     pictures = torch.randint(0, 256, (count, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
-    found = detector(pictures, [TARGET] * count)
+    one = {name: value.repeat(boxes, *[1] * (value.ndim - 1)) for name, value in TARGET.items()}
+    torch.manual_seed(0)  # of what Faster R-CNN draws
+    found = detector(pictures, [one] * count)
     return {name: float(loss.detach()) for name, loss in found.items()}
 
 
-def test_a_smaller_batch_is_filled_up_and_loses_nothing(
+@pytest.mark.parametrize("name", get_args(NewDetector))
+def test_a_smaller_batch_is_filled_up_and_loses_nothing(name: str, recordings: list[int]) -> None:
+    own = build(Model(detector=name, weights="none", image_size=SIZE), 2)
+    set_depth(own, own.stages, 2)
+    found = [losses_of(own, count) for count in (4, 3, 4)]
+    assert recordings == [4]
+    own.cuda_graphs.off = True
+    for one, count in zip(found, (4, 3, 4), strict=True):
+        assert one == pytest.approx(losses_of(own, count), rel=1e-5)
+
+
+def test_there_is_room_for_some_more_boxes_and_then_twice_as_many(
     detector: Detector, recordings: list[int]
 ) -> None:
-    found = [losses_of(detector, count) for count in (4, 3, 4)]
-    assert recordings == [4]
-    detector.cuda_graphs.off = True
-    for one, count in zip(found, (4, 3, 4), strict=True):
-        assert one == pytest.approx(losses_of(detector, count), rel=1e-5)
+    for boxes in (1, 16, 3, 17, 32, 0, 200):
+        losses_of(detector, 4, boxes)
+    recorded = detector.cuda_graphs.recorded
+    assert len(recordings) == 3 and recorded and recorded.boxes == 256
 
 
 @pytest.mark.parametrize(
@@ -113,13 +125,14 @@ def test_detections_are_not_recorded(detector: Detector, recordings: list[int]) 
     assert recordings == []
 
 
-@pytest.mark.parametrize("name", ["retinanet", "fcos", "faster_rcnn", "ssd"])
+@pytest.mark.parametrize("name", get_args(NewDetector))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_outputs_can_be_let_go_of(name: str, dtype: torch.dtype) -> None:
+def test_what_is_recorded_can_be_let_go_of(name: str, dtype: torch.dtype) -> None:
     """As after recording: no view of anything else."""
     own = build(Model(detector=name, weights="none", image_size=SIZE), 2).train()
     with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
-        found = own.outputs(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8))
-    for tensor in found.tensors.values():
+        pictures = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
+        found = own.alike(pictures, gather([TARGET] * 2), None)
+    for tensor in found.values():
         assert tensor.requires_grad and tensor.dtype is torch.float32
         tensor.detach_()

@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection import FCOS, RetinaNet
-from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from trainer.config import Model
 from trainer.model.detectors import Detector, build
 from trainer.model.heads import Outputs
-from trainer.model.losses import LARGEST, PAIRS, Targets, _iou, fcos_losses
+from trainer.model.losses import LARGEST, PAIRS, Targets, _iou, gather
 
 SIZE, CLASSES = 96, 5
 
@@ -77,7 +76,12 @@ def losses_of(detector: Detector) -> Any:
     """The head's own, by the outputs of its convolutions and the targets."""
     pictures = torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8)
     sizes = detector.outputs(pictures).sizes
-    return lambda outputs, targets: detector.head.losses(Outputs(outputs, sizes), pictures, targets)
+
+    def losses(outputs: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
+        found = detector.head.alike(Outputs(outputs, sizes), pictures, gather(targets))
+        return detector.head.losses(found, pictures, targets)
+
+    return losses
 
 
 def retinanet(box_loss: str) -> tuple[Detector, Any, Any]:
@@ -97,17 +101,11 @@ def fcos() -> tuple[Detector, Any, Any]:
     detector = detector_of("fcos")
     head: Any = detector.head
     anchors, levels = anchors_of(detector), [(SIZE // s) ** 2 for s in (8, 16, 32)] + [4, 1]
-    assert head.head.compute_loss is fcos_losses
-
-    def ours(outputs: dict[str, Tensor], targets: Targets) -> Any:
-        head.head.compute_loss = fcos_losses
-        return FCOS.compute_loss(head, targets, outputs, anchors, levels)
 
     def theirs(outputs: dict[str, Tensor], targets: Targets) -> Any:
-        head.head.compute_loss = lambda *parts: FCOSHead.compute_loss(head.head, *parts)
         return FCOS.compute_loss(head, targets, outputs, anchors, levels)
 
-    return detector, ours, theirs
+    return detector, losses_of(detector), theirs
 
 
 def ssd() -> tuple[Detector, Any, Any]:
@@ -147,6 +145,26 @@ def test_losses_and_gradients_are_torchvisions(kind: str, monkeypatch: pytest.Mo
             found, own_slopes = losses_and_gradients(lambda own: ours(own, targets), outputs)  # noqa: B023
         assert_same(found, wanted)
         assert_same(own_slopes, slopes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_fills_up_a_batch_loses_nothing(kind: str) -> None:
+    detector, ours, _ = KINDS[kind]()
+    draw = torch.Generator().manual_seed(1)
+    targets, outputs = some_targets(draw), outputs_of(detector, draw)
+    wanted, slopes = losses_and_gradients(lambda own: ours(own, targets), outputs)
+    more = {name: torch.cat([out, out[:2]]) for name, out in outputs.items()}
+    sizes = detector.outputs(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)).sizes
+    truth = gather(targets).filled_up(7, 32)
+    found, own_slopes = losses_and_gradients(
+        lambda own: detector.head.alike(
+            Outputs(own, sizes), torch.zeros(7, 3, SIZE, SIZE, dtype=torch.uint8), truth
+        ),
+        more,
+    )
+    assert_same(found, wanted)
+    assert_same({name: slope[:5] for name, slope in own_slopes.items()}, slopes)
+    assert all((slope[5:] == 0).all() for slope in own_slopes.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
