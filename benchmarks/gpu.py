@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 import whole_search
+from plain import make_plain
 from plain_search import collate, pictures
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -162,10 +163,7 @@ def plain(
     where, dtype = device(), DTYPES[resolve("auto")]
     torch.manual_seed(0)
     model = Model(backbone=options.backbone, weights="none", image_size=options.size)
-    detector = build(model, len(data.categories))
-    detector.cuda_graphs.off = True
-    detector.to(where, memory_format=torch.contiguous_format)
-    detector.normalize = lambda seen: ((seen.float() - detector.mean) / detector.std).contiguous()  # type: ignore[method-assign]
+    detector = make_plain(build(model, len(data.categories))).to(where)
     set_depth(detector, detector.stages, len(detector.stages) if depth is None else depth)
     trained = [p for p in detector.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0)

@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 import torch
+from plain import make_plain
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from ray import tune
@@ -59,7 +60,7 @@ def pictures(folder: Path, split: str, size: int) -> Any:
 
 def new_detector(options: argparse.Namespace, classes: int) -> Detector:
     model = Model(backbone=options.backbone, weights=options.weights, image_size=options.size)
-    return build(model, classes)
+    return make_plain(build(model, classes))
 
 
 def train_detector(config: dict[str, Any], options: argparse.Namespace) -> None:

@@ -56,8 +56,16 @@ def _trains_in_bf16(features: Tensor) -> bool:
     return is_mixed and torch.get_autocast_dtype("cpu") is torch.bfloat16
 
 
-def _convolve(module: nn.Conv2d, plain: Plain, features: Tensor) -> Tensor:
-    trained = module.weight.requires_grad or features.requires_grad
+def convolve(
+    module: nn.Conv2d | Conv2dSame,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    plain: Plain | None = None,
+) -> Tensor:
+    """What a convolution gives with these weights and bias; `plain` is how it does otherwise."""
+    plain = plain or partial(_plain, module, weight, bias)
+    trained = weight.requires_grad or features.requires_grad
     if not (trained and _trains_in_bf16(features)):
         return plain(features)
     if min(features.shape[-2:]) < _reach(module):
@@ -70,9 +78,26 @@ def _convolve(module: nn.Conv2d, plain: Plain, features: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         bf16 = partial(Tensor.to, dtype=torch.bfloat16)
         outcome: Tensor = _Depthwise.apply(
-            bf16(features), bf16(module.weight), list(module.stride), list(module.padding)
+            bf16(features),
+            bf16(weight),
+            None if bias is None else bf16(bias),
+            list(module.stride),
+            list(module.padding),
         )
-        return outcome if module.bias is None else outcome + bf16(module.bias)[:, None, None]
+        return outcome
+
+
+def _plain(module: nn.Conv2d, weight: Tensor, bias: Tensor | None, features: Tensor) -> Tensor:
+    if isinstance(module, Conv2dSame):
+        features = pad_same(
+            features, list(module.kernel_size), list(module.stride), list(module.dilation)
+        )
+    found: Tensor = module._conv_forward(features, weight, bias)
+    return found
+
+
+def _convolve(module: nn.Conv2d, plain: Plain, features: Tensor) -> Tensor:
+    return convolve(module, features, module.weight, module.bias, plain)
 
 
 def _normalize(plain: Plain, features: Tensor) -> Tensor:
@@ -86,19 +111,25 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, stride: list[int], padding: list[int]
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: list[int],
+        padding: list[int],
     ) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(features, weight, None, stride, padding, groups=len(weight))
+        return F.conv2d(features, weight, bias, stride, padding, groups=len(weight))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         parts = (gradients[0], *ctx.saved_tensors, ctx.stride, ctx.padding)
-        of_features, of_weight, *_ = ctx.needs_input_grad
+        of_features, of_weight, of_bias, *_ = ctx.needs_input_grad
         return (
             _of_features(*parts) if of_features else None,
             _of_weight(*parts) if of_weight else None,
+            gradients[0].sum(dim=(0, 2, 3)) if of_bias else None,
             None,
             None,
         )

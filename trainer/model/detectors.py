@@ -26,6 +26,7 @@ from .backbones import Backbone, Pixels
 from .chain import FrozenOutputs
 from .cpu_bf16 import work_around
 from .cuda_graphs import CudaGraphs
+from .folding import fold_norms
 from .freezing import BATCH_NORMS
 from .heads import (
     Detections,
@@ -142,6 +143,7 @@ def build(model: Model, classes: int) -> Detector:
     detector = Detector(*_parts(model, classes))
     detector.to(memory_format=torch.channels_last)
     work_around(detector)
+    fold_norms(detector.backbone, detector.stages, model.image_size)
     if Path(model.weights).is_dir():
         _go_on_from(detector, model)
     return detector
