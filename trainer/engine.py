@@ -1,6 +1,8 @@
 """One epoch of training, in the order things happen."""
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -32,12 +34,15 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """Train on every batch once and return the mean of each loss.
 
-    `set_step(i)` sets the learning rates of the i-th step of this epoch. Raises Diverged before a
-    step that would spoil the weights.
+    `set_step(i)` sets the learning rates of the i-th step of this epoch. Raises Diverged; the step
+    that would spoil the weights is not taken.
     """
     where = detector.mean.device
-    sums: dict[str, Tensor | float] = {}
-    steps = 0
+    trained = [p for p in detector.parameters() if p.requires_grad]
+    # a GPU is asked how a step went when it has the next one to do, and skips a bad one by itself
+    late = where.type == "cuda" and bool(optimizer.defaults.get("fused"))
+    sums: dict[str, float] = defaultdict(float)
+    waiting: deque[_Step] = deque()
     for step, batch in enumerate(batches):
         seed_step(seed, epoch, step)
         set_step(step)
@@ -48,31 +53,48 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(detector.parameters(), clip_norm)
-        _require_finite(losses, total, norm, scaler, f"at epoch {epoch}, step {step}")
+        norm = torch.nn.utils.clip_grad_norm_(trained, clip_norm)
+        waiting.append(_Step(f"at epoch {epoch}, step {step}", losses, total, norm))
+        if len(waiting) > late:
+            _add(sums, waiting.popleft().losses(scaler))
+        if late and not scaler.is_enabled():  # which would tell the optimizer the same
+            optimizer.found_inf = 1 - torch.isfinite(total + norm).float()  # type: ignore[attr-defined]
         scaler.step(optimizer)  # with fp16 it skips steps of infinite gradient and scales down
         scaler.update()
-
-        for name, loss in losses.items():
-            # on the device: to ask for each number is to wait for all that came before
-            sums[name] = sums.get(name, 0.0) + loss.detach().double()
-        steps += 1
-    return {name: float(value) / steps for name, value in sums.items()}
+    for left in waiting:
+        _add(sums, left.losses(scaler))
+    return {name: value / (step + 1) for name, value in sums.items()}
 
 
-def _require_finite(
-    losses: dict[str, Tensor], total: Tensor, norm: Tensor, scaler: torch.amp.GradScaler, place: str
-) -> None:
-    """The one place of a step where the host waits for the device."""
-    sound = torch.isfinite(total)
-    if not scaler.is_enabled():
-        sound = sound & torch.isfinite(norm)
-    if sound:
-        return
-    if torch.isfinite(total):
-        raise Diverged(f"the gradient is {norm.item()} {place}")
-    parts = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
-    raise Diverged(f"the loss is not finite {place}: {parts}")
+class _Step:
+    """How a step went, as the host is told: by a CPU at once, by a GPU when it comes to it."""
+
+    def __init__(self, place: str, losses: dict[str, Tensor], total: Tensor, norm: Tensor) -> None:
+        self.place = place
+        self.names = list(losses)
+        told = torch.stack([total.detach(), norm, *[loss.detach() for loss in losses.values()]])
+        self.told = told.to("cpu", non_blocking=True)
+        self.there = torch.cuda.Event() if told.is_cuda else None  # type: ignore[no-untyped-call]
+        if self.there:
+            self.there.record()
+
+    def losses(self, scaler: torch.amp.GradScaler) -> dict[str, float]:
+        """Each loss. Raises Diverged."""
+        if self.there:
+            self.there.synchronize()
+        total, norm, *values = self.told.tolist()
+        found = dict(zip(self.names, values, strict=True))
+        if not isfinite(total):
+            parts = ", ".join(f"{name} {loss:g}" for name, loss in found.items())
+            raise Diverged(f"the loss is not finite {self.place}: {parts}")
+        if not isfinite(norm) and not scaler.is_enabled():
+            raise Diverged(f"the gradient is {norm} {self.place}")
+        return found
+
+
+def _add(sums: dict[str, float], losses: dict[str, float]) -> None:
+    for name, loss in losses.items():
+        sums[name] += loss
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:

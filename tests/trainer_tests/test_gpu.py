@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from trainer import optim
 from trainer.checkpoint import BEST
 from trainer.config import NewDetector, TrainConfig
 from trainer.data.batches import Batch, batches, makers_for
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Splits
-from trainer.engine import OutOfMemory, train_one_epoch
+from trainer.engine import Diverged, OutOfMemory, train_one_epoch
 from trainer.evaluate import detect
 from trainer.export import export, load_export
 from trainer.fit import Result, fit
@@ -107,17 +108,7 @@ def test_what_is_frozen_keeps_its_bits(tiny: Splits, tiny_config: Make) -> None:
     own, first = made(config).to(GPU), made(config)
     set_depth(own, own.stages, 2)
     optimizer = torch.optim.AdamW([p for p in own.parameters() if p.requires_grad], lr=1e-3)
-    train_one_epoch(
-        own,
-        optimizer,
-        torch.amp.GradScaler("cuda", enabled=False),
-        few_batches(tiny, 2),
-        set_step=lambda step: None,
-        precision=resolve("auto"),
-        clip_norm=10.0,
-        seed=0,
-        epoch=0,
-    )
+    train_for_an_epoch(own, optimizer, few_batches(tiny, 2))
     before, after = first.backbone.state_dict(), own.backbone.cpu().state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     opened = {name for stage in own.stages[3:] for name in (*stage.parameters, *stage.buffers)}
@@ -144,24 +135,64 @@ def test_the_first_losses_are_those_of_a_cpu(tiny: Splits, tiny_config: Make) ->
 
 @pytest.mark.parametrize("detector", ["retinanet", "fcos", "ssd"])
 @pytest.mark.parametrize("depth", [0, 5])
-def test_the_host_waits_for_nothing_in_a_step(
-    tiny: Splits, tiny_config: Make, detector: str, depth: int
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_host_waits_for_nothing_in_an_epoch(
+    tiny: Splits, tiny_config: Make, detector: str, depth: int, optimizer: str
 ) -> None:
-    own = made(tiny_config({"model.detector": detector})).to(GPU)
-    precision = resolve("auto")
+    config = tiny_config({"model.detector": detector, "train.optimizer": optimizer})
+    own = made(config).to(GPU)
     set_depth(own, own.stages, depth)
-    with autocast(GPU, precision):  # what it needs of anchors is on the GPU then, and its graph
-        own(*few_batches(tiny, 0)[0].to(GPU))
-    for batch in few_batches(tiny, 2):
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            with autocast(GPU, precision):
-                losses = own(*batch.to(GPU))
-            torch.stack(list(losses.values())).sum().backward()
-            torch.nn.utils.clip_grad_norm_(own.parameters(), 10.0)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    steps = optim.build(own, config.train)
+    train_for_an_epoch(own, steps, few_batches(tiny, 2))  # there are a graph and momentum then
+    pinned = few_batches(tiny, 2)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_for_an_epoch(own, steps, pinned)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_that_would_spoil_the_weights_is_not_taken(
+    tiny: Splits, tiny_config: Make, optimizer: str, precision: str
+) -> None:
+    config = tiny_config({"train.optimizer": optimizer, "train.precision": precision})
+    own = made(config).to(GPU)
+    set_depth(own, own.stages, 0)
+    steps = optim.build(own, config.train)
+    for group in steps.param_groups:
+        group["lr"] = 0.1
+    first, second = few_batches(tiny, 2)
+    endless = [{**own, "boxes": own["boxes"] * torch.inf} for own in second.targets]
+    batches = [second._replace(targets=endless), first, first]
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    with pytest.raises(Diverged, match="not finite at epoch 0, step 0: "):
+        train_for_an_epoch(own, steps, batches[:1], precision)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
+    with pytest.raises(Diverged, match="not finite at epoch 0, step 0: "):
+        train_for_an_epoch(own, steps, batches, precision)
+    assert all(torch.isfinite(p).all() for p in own.parameters())
+
+
+def train_for_an_epoch(
+    own: Detector,
+    optimizer: torch.optim.Optimizer,
+    batches: list[Batch],
+    precision: str = resolve("auto"),
+) -> None:
+    train_one_epoch(
+        own,
+        optimizer,
+        torch.amp.GradScaler("cuda", enabled=precision == "fp16"),
+        batches,
+        set_step=lambda step: None,
+        precision=precision,
+        clip_norm=10.0,
+        seed=0,
+        epoch=0,
+    )
 
 
 def smaller(batch: Batch) -> Batch:

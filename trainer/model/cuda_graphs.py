@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from .chain import Cut, FrozenOutputs
@@ -35,6 +36,7 @@ class CudaGraphs:
         """Nothing is recorded: as asked for, or since no graph can hold this model."""
         self.recorded: Recorded | None = None
         """The present one."""
+        self.parts: _Parts | None = None
 
     def run(
         self,
@@ -51,12 +53,13 @@ class CudaGraphs:
         """
         if self.off or not _is_of_graphs(pictures):
             return alike(pictures, truth, frozen)
-        if _counts_statistics(detector):
+        self.parts = self.parts or _Parts(detector)
+        if self.parts.count_statistics():
             self.drop()
             return alike(pictures, truth, frozen)
         cut, kept = (frozen.cut, frozen.tensors) if frozen else (None, [])
         shapes = [tensor.shape[1:] for tensor in (pictures, *kept)]
-        state = (_state(detector), cut and cut.first, shapes)
+        state = (self.parts.state(), cut and cut.first, shapes)
         count, boxes = truth.labels.shape
         if not self.recorded or not self.recorded.fits(state, count, boxes):
             detector.zero_grad()  # gradients lie in the memory of the graph before
@@ -134,19 +137,28 @@ def _is_of_graphs(pictures: Tensor) -> bool:
     return pictures.is_cuda and torch.is_grad_enabled()
 
 
-def _counts_statistics(detector: nn.Module) -> bool:
-    """Whether a norm follows the batch, which then may not be filled up."""
-    return any(own.training for own in detector.modules() if isinstance(own, BATCH_NORMS))
+class _Parts:
+    """What a detector consists of, found once: that takes longer than to start a graph."""
 
+    def __init__(self, detector: nn.Module) -> None:
+        self.parameters = list(detector.parameters())
+        self.modules = list(detector.modules())
+        self.norms = [own for own in self.modules if isinstance(own, BATCH_NORMS)]
+        self.drop_paths = [own for own in self.modules if isinstance(own, DropPath)]
 
-def _state(detector: nn.Module) -> object:
-    """What a graph depends on besides its inputs and the values of parameters."""
-    return (
-        [(own.requires_grad, own.data_ptr()) for own in detector.parameters()],
-        [(own.training, getattr(own, "drop_prob", None)) for own in detector.modules()],
-        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
-        torch.backends.cudnn.allow_tf32,
-    )
+    def count_statistics(self) -> bool:
+        """Whether a norm follows the batch, which then may not be filled up."""
+        return any(own.training for own in self.norms)
+
+    def state(self) -> object:
+        """What a graph depends on besides its inputs and the values of parameters."""
+        return (
+            [(own.requires_grad, own.data_ptr()) for own in self.parameters],
+            [own.training for own in self.modules],
+            [own.drop_prob for own in self.drop_paths],
+            torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+            torch.backends.cudnn.allow_tf32,
+        )
 
 
 def _record(module: _Alike, inputs: list[Tensor], state: object) -> Recorded:
