@@ -3,8 +3,9 @@
 from math import exp, log
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode, functional
+from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 FLIPPING = {"flip", "light_flip"}
@@ -45,23 +46,32 @@ def light(
     """
     size = picture.shape[-1]
     zoom = exp(random.uniform(log(ZOOM[0]), log(ZOOM[1])))
-    cut = size / zoom
-    # the cut lies anywhere in the canvas, or the canvas anywhere in the cut
-    starts = [float(share) * (size - cut) for share in random.uniform(size=2)]
+    shares = random.uniform(size=2)  # the cut lies anywhere in the canvas, or that in the borders
     brightness, contrast = (float(factor) for factor in random.uniform(*TONE, size=2))
 
-    # of the middle of the canvas, around which torchvision zooms
-    shift = [zoom * (size / 2 - start) - size / 2 for start in starts]
-    move = {"angle": 0.0, "translate": shift, "scale": zoom, "shear": [0.0, 0.0]}
-    bilinear = InterpolationMode.BILINEAR
-    pixels = functional.affine(picture, **move, interpolation=bilinear, fill=GREY)
+    pixels = _zoom(picture, size, zoom, shares)
     pixels = functional.adjust_brightness(pixels, brightness)
     pixels = functional.adjust_contrast(pixels, contrast)
 
-    whole = functional.affine(_boxes(target, size), **move)
+    whole = _zoom(_boxes(target, size), size, zoom, shares)
     inside = functional.clamp_bounding_boxes(whole, clamping_mode="soft")
     keep = _areas(inside) >= KEPT * _areas(whole)
     return pixels, {"boxes": _plain(inside)[keep], "labels": target["labels"][keep]}
+
+
+def _zoom(seen: Tensor, size: int, zoom: float, shares: NDArray[np.float64]) -> Tensor:
+    """By whole pixels: torchvision's affine transform takes ten times as long."""
+    moved: Tensor
+    if zoom >= 1:
+        cut = round(size / zoom)
+        left, top = (round(share * (size - cut)) for share in shares)
+        moved = functional.resized_crop(seen, top, left, cut, cut, [size, size])
+    else:
+        side = round(size * zoom)
+        left, top = (round(share * (size - side)) for share in shares)
+        border = [left, top, size - side - left, size - side - top]
+        moved = functional.pad(functional.resize(seen, [side, side]), border, fill=GREY)
+    return moved
 
 
 def _boxes(target: dict[str, Tensor], size: int) -> BoundingBoxes:
