@@ -148,7 +148,7 @@ def _in_coco(
     across, down = scales(picture.width, picture.height, size)
     corners = found["boxes"].cpu().numpy().astype(np.float64) / [across, down, across, down]
     for box, label, certainty in zip(
-        to_xywh(corners, picture.width, picture.height),
+        to_xywh(corners, picture.width, picture.height).tolist(),
         found["labels"].tolist(),
         found["scores"].tolist(),
         strict=True,
@@ -156,7 +156,7 @@ def _in_coco(
         yield {
             "image_id": picture.id,
             "category_id": split.categories[label - 1].id,
-            "bbox": box.tolist(),
+            "bbox": box,
             "score": certainty,
         }
 

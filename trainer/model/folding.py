@@ -109,8 +109,8 @@ class _Calls(TorchFunctionMode):
 
 
 class Folded:
-    """Weights and bias of a convolution with those of its norm: made for each pass or, while they
-    are frozen, once, in the precision in which they are used."""
+    """Weights and bias of a convolution with those of its norm: made for each pass that trains,
+    else kept, in the precision in which they are used."""
 
     def __init__(self) -> None:
         self.kept: dict[torch.dtype, tuple[object, Tensor, Tensor]] = {}
@@ -120,14 +120,18 @@ class Folded:
         weight, where = conv.weight, conv.weight.device.type
         parts = [weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var]
         own = [part for part in parts if part is not None]
-        if any(part.requires_grad for part in own):
+        # fused optimizers count no versions, but whoever takes a step was here before; on a GPU
+        # nobody was, if that step is recorded
+        if weight.is_cuda or (torch.is_grad_enabled() and any(p.requires_grad for p in own)):
+            self.kept.clear()
             return fold(conv, norm)
         dtype = (
             torch.get_autocast_dtype(where) if torch.is_autocast_enabled(where) else weight.dtype
         )
         state = [(part.data_ptr(), part._version) for part in own]
         if dtype not in self.kept or self.kept[dtype][0] != state:
-            weight, bias = fold(conv, norm)
+            with torch.no_grad():
+                weight, bias = fold(conv, norm)
             self.kept[dtype] = (state, weight.to(dtype), bias.to(dtype))
         return self.kept[dtype][1:]
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +163,24 @@ def test_frozen_weights_are_folded_once_until_they_change(
     plain.load_state_dict(net.state_dict())
     torch.testing.assert_close(net(pixels), plain(pixels), rtol=1e-4, atol=1e-4)
     assert len(count) == 6
+
+
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.SGD])
+def test_weights_that_a_fused_optimizer_changed_are_folded_anew(make: Callable[..., Any]) -> None:
+    net = made()
+    fold_norms(net, stages_of(net), SIZE)
+    optimizer = make(net.eval().parameters(), lr=0.1, fused=True)
+    pixels = torch.randn(2, 3, 16, 16)
+    for frozen in (True, False):  # while they are looked at
+        with torch.no_grad():
+            net.requires_grad_(not frozen)(pixels)
+        net.requires_grad_(True)(pixels).sum().backward()
+        optimizer.step()
+        net.requires_grad_(not frozen)
+        plain = Net().eval()
+        plain.load_state_dict(net.state_dict())
+        with torch.no_grad():
+            torch.testing.assert_close(net(pixels), plain(pixels), rtol=1e-4, atol=1e-4)
 
 
 def detector_of(name: str, backbone: str) -> Detector:
