@@ -9,8 +9,9 @@ import contextlib
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -71,19 +72,48 @@ def tensors_digest(module: nn.Module) -> str:
 
 def save(checkpoint: Checkpoint, file: Path) -> None:
     """Write a checkpoint."""
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    content = buffer.getvalue()
-    write_whole(content + hashlib.sha256(content).digest(), file)
+    with writing_whole(file) as stream:
+        hashing = _Hashing(stream)
+        before = torch.serialization.get_crc32_options()
+        torch.serialization.set_crc32_options(False)  # the digest says more
+        try:
+            torch.save(checkpoint, hashing)  # type: ignore[arg-type]  # it needs no more of a file
+        finally:
+            torch.serialization.set_crc32_options(before)
+        stream.write(hashing.total.digest())
+    _written[file] = _mark(file)
+
+
+class _Hashing:
+    """A file whose digest is known when it is written: to hold all of it in memory first takes as
+    long again."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.total = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.total.update(content)
+        return self.stream.write(content)
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def write_whole(content: bytes, file: Path) -> None:
     """Put bytes into a file so that a reader sees all of them or the file as it was."""
+    with writing_whole(file) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def writing_whole(file: Path) -> Iterator[BinaryIO]:
+    """What is written takes the place of a file at the end; where that fails, nothing does."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with part.open("wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)
@@ -94,10 +124,27 @@ def write_whole(content: bytes, file: Path) -> None:
 
 def save_last(checkpoint: Checkpoint, folder: Path) -> None:
     """Write `last.pt`, keeping the one before as `previous.pt`."""
-    with contextlib.suppress(OSError, Damaged):
-        load(folder / LAST)  # a damaged one must not take the place of the good one before it
+    if _is_whole(folder / LAST):  # a damaged one must not take the place of the good one before it
         (folder / LAST).replace(folder / PREVIOUS)
     save(checkpoint, folder / LAST)
+
+
+_written: dict[Path, tuple[int, ...]] = {}
+"""How the files look that this process wrote: who looks the same is whole still, and need not be
+read for that."""
+
+
+def _mark(file: Path) -> tuple[int, ...]:
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _is_whole(file: Path) -> bool:
+    with contextlib.suppress(OSError, Damaged):
+        if _written.get(file) != _mark(file):
+            load(file)
+        return True
+    return False
 
 
 class Damaged(Exception):
@@ -106,7 +153,7 @@ class Damaged(Exception):
 
 def load(file: Path) -> Checkpoint:
     """Read a checkpoint of plain tensors. Raises OSError where it is missing, or Damaged."""
-    content = file.read_bytes()
+    content = memoryview(file.read_bytes())
     payload, digest = content[:-32], content[-32:]
     if hashlib.sha256(payload).digest() != digest:
         raise Damaged(f"{file} is damaged: its content does not match its digest")

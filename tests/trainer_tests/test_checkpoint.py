@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from trainer import checkpoint
 from trainer.checkpoint import (
     LAST,
     PREVIOUS,
@@ -89,6 +90,17 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
     newest = load_last(tmp_path)
     assert newest and newest["reports"] == [{"epoch": 2}]
     assert {file.name for file in tmp_path.iterdir()} == {LAST, PREVIOUS}
+
+
+def test_what_was_just_written_is_not_read_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_last(small(1), tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "load", lambda file: pytest.fail("it was read"))
+        save_last(small(2), tmp_path)
+    before = load(tmp_path / PREVIOUS)
+    assert before["reports"] == [{"epoch": 1}]
 
 
 @pytest.mark.parametrize("damage", [*DAMAGE, "gone"])
