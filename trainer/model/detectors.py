@@ -153,6 +153,7 @@ def rebuild(model: Model, classes: int, pixels: Pixels) -> Detector:
     """The architecture of a detector whose weights are elsewhere, as in an export."""
     detector = Detector(*_parts(model.model_copy(update={"weights": "none"}), classes, pixels))
     detector.to(memory_format=torch.channels_last)
+    fold_norms(detector.backbone, detector.stages, model.image_size)
     return detector
 
 

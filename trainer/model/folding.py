@@ -3,7 +3,8 @@
 It then multiplies each channel and adds to it, and a convolution with other weights gives the same.
 That saves a pass over every map and, where stages are open, two more on the way back. The
 parameters remain what they are, and are trained as they are. A GPU adds a bias in a pass of its
-own, so that of frozen stages nothing would be gained there.
+own, so that of frozen stages nothing would be gained there; graphs are exported with their norms,
+which whoever runs them folds.
 """
 
 from collections import defaultdict
@@ -146,13 +147,15 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _is_folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    return not norm.training and (conv.weight.requires_grad or conv.weight.device.type != "cuda")
+    gains = conv.weight.requires_grad or conv.weight.device.type != "cuda"
+    return gains and not norm.training and not torch.compiler.is_exporting()
 
 
 def _convolve(
     conv: nn.Conv2d, norm: nn.BatchNorm2d, plain: Plain, folded: Folded, features: Tensor
 ) -> Tensor:
     if not _is_folded(conv, norm):
+        folded.kept.clear()  # for this pass may train
         return plain(features)
     return convolve(conv, features, *folded.of(conv, norm))
 

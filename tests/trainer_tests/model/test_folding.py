@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -171,12 +172,12 @@ def test_weights_that_a_fused_optimizer_changed_are_folded_anew(make: Callable[.
     fold_norms(net, stages_of(net), SIZE)
     optimizer = make(net.eval().parameters(), lr=0.1, fused=True)
     pixels = torch.randn(2, 3, 16, 16)
-    for frozen in (True, False):  # while they are looked at
+    for frozen, adapts in product((True, False), repeat=2):
         with torch.no_grad():
-            net.requires_grad_(not frozen)(pixels)
-        net.requires_grad_(True)(pixels).sum().backward()
+            net.eval().requires_grad_(not frozen)(pixels)
+        net.train(adapts).requires_grad_(True)(pixels).sum().backward()
         optimizer.step()
-        net.requires_grad_(not frozen)
+        net.eval().requires_grad_(not frozen)
         plain = Net().eval()
         plain.load_state_dict(net.state_dict())
         with torch.no_grad():
