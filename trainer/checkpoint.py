@@ -78,6 +78,8 @@ def save(checkpoint: Checkpoint, file: Path) -> None:
         torch.serialization.set_crc32_options(False)  # the digest says more
         try:
             torch.save(checkpoint, hashing)  # type: ignore[arg-type]  # it needs no more of a file
+        except RuntimeError as error:
+            raise hashing.failed or error from error  # torch tells of a full disk in its own words
         finally:
             torch.serialization.set_crc32_options(before)
         stream.write(hashing.total.digest())
@@ -91,10 +93,15 @@ class _Hashing:
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
         self.total = hashlib.sha256()
+        self.failed: OSError | None = None
 
     def write(self, content: bytes) -> int:
         self.total.update(content)
-        return self.stream.write(content)
+        try:
+            return self.stream.write(content)
+        except OSError as error:
+            self.failed = error
+            raise
 
     def flush(self) -> None:
         self.stream.flush()
@@ -130,8 +137,8 @@ def save_last(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 _written: dict[Path, tuple[int, ...]] = {}
-"""How the files look that this process wrote: who looks the same is whole still, and need not be
-read for that."""
+"""How the files look that this process wrote: what still looks so is taken to be whole, for to read
+it takes as long as to write it."""
 
 
 def _mark(file: Path) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ def train_one_epoch(
         waiting.append(_Step(f"at epoch {epoch}, step {step}", losses, total, norm))
         if len(waiting) > late:
             _add(sums, waiting.popleft().losses(scaler))
-        if late and not scaler.is_enabled():  # which would tell the optimizer the same
+        if late and not scaler.is_enabled():  # which tells the optimizer of gradients
             optimizer.found_inf = 1 - torch.isfinite(total + norm).float()  # type: ignore[attr-defined]
         scaler.step(optimizer)  # with fp16 it skips steps of infinite gradient and scales down
         scaler.update()

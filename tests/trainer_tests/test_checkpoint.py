@@ -136,6 +136,26 @@ def test_a_write_makes_its_folder_and_leaves_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / "c").read_bytes() == b"abc"
 
 
+def test_a_disk_that_fills_up_in_the_middle_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = checkpoint._Hashing.write
+
+    def fill_up(own: checkpoint._Hashing, content: bytes) -> int:
+        if len(content) > 1000:
+            own.stream = FullDisk()  # type: ignore[assignment]
+        return write(own, content)
+
+    class FullDisk:
+        def write(self, content: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint._Hashing, "write", fill_up)
+    with pytest.raises(OSError, match="No space left") as told:
+        save({"model": torch.zeros(10_000)}, tmp_path / "a.pt")
+    assert told.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("full_disk")
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space"):

@@ -64,15 +64,18 @@ def convolve(
     plain: Plain | None = None,
 ) -> Tensor:
     """What a convolution gives with these weights and bias; `plain` is how it does otherwise."""
-    plain = plain or partial(_plain, module, weight, bias)
+    given = plain or partial(_plain, module, weight, bias)
     trained = weight.requires_grad or features.requires_grad
     if not (trained and _trains_in_bf16(features)):
-        return plain(features)
+        return given(features)
     if min(features.shape[-2:]) < _reach(module):
         with torch.autocast("cpu", enabled=False):
-            return plain(features.float()).to(torch.bfloat16)
+            exact = plain or partial(
+                _plain, module, weight.float(), bias if bias is None else bias.float()
+            )
+            return exact(features.float()).to(torch.bfloat16)
     if not _is_slow(module):
-        return plain(features)
+        return given(features)
     if isinstance(module, Conv2dSame):
         features = pad_same(features, list(module.kernel_size), list(module.stride))
     with torch.autocast("cpu", enabled=False):

@@ -42,7 +42,8 @@ def find_pairs(
     try:
         with _Calls() as calls:
             pixels = torch.zeros(1, 3, size, size, device="meta")
-            torch.func.functional_call(backbone, outlines, (pixels,))
+            maps = torch.func.functional_call(backbone, outlines, (pixels,))
+            calls.use(list(maps))  # which are wanted as they are
     except Exception:  # whatever a net of any kind runs into without memory
         return []
     finally:
@@ -60,7 +61,8 @@ def find_pairs(
 
 def _fit(conv: nn.Module, norm: Any) -> bool:
     known = type(conv) in (nn.Conv2d, Conv2dSame) and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
-    return known and norm.affine
+    # without an eps a channel that is always 0 has a scale beyond what fp16 has
+    return known and norm.affine and norm.eps > 0
 
 
 class _Calls(TorchFunctionMode):
@@ -84,8 +86,7 @@ class _Calls(TorchFunctionMode):
         self.alive.append(found)
         if isinstance(found, Tensor | list | tuple | None) and not isinstance(found, torch.Size):
             into = id(args[1]) if func is F.batch_norm else None
-            for own in self._tensors([*args, *(kwargs or {}).values()]):
-                self.uses[id(own)].append(into)
+            self.use([*args, *(kwargs or {}).values()], into)
         if func is F.conv2d:
             self.weights.append(id(args[1]))
             self.made[id(found)] = id(args[1])
@@ -93,12 +94,13 @@ class _Calls(TorchFunctionMode):
             self.means.append(id(args[1]))
         return found
 
-    def _tensors(self, values: Iterable[Any]) -> Iterator[Tensor]:
+    def use(self, values: Iterable[Any], into: int | None = None) -> None:
+        """The tensors among these go into that norm or, without one, into something else."""
         for value in values:
             if isinstance(value, Tensor):
-                yield value
+                self.uses[id(value)].append(into)
             elif isinstance(value, list | tuple):
-                yield from self._tensors(value)
+                self.use(value, into)
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Weights and means of what belongs together."""
@@ -114,27 +116,27 @@ class Folded:
     else kept, in the precision in which they are used."""
 
     def __init__(self) -> None:
-        self.kept: dict[torch.dtype, tuple[object, Tensor, Tensor]] = {}
+        self.kept: tuple[object, Tensor, Tensor] | None = None
 
     def of(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         """Weights as the convolution has them, and the bias (C,)."""
         weight, where = conv.weight, conv.weight.device.type
         parts = [weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var]
         own = [part for part in parts if part is not None]
-        # fused optimizers count no versions, but whoever takes a step was here before; on a GPU
-        # nobody was, if that step is recorded
+        # fused optimizers count no versions, but before a step all come here, or past here to norms
+        # that follow the batch; not on a GPU, where steps are recorded
         if weight.is_cuda or (torch.is_grad_enabled() and any(p.requires_grad for p in own)):
-            self.kept.clear()
+            self.kept = None
             return fold(conv, norm)
         dtype = (
             torch.get_autocast_dtype(where) if torch.is_autocast_enabled(where) else weight.dtype
         )
-        state = [(part.data_ptr(), part._version) for part in own]
-        if dtype not in self.kept or self.kept[dtype][0] != state:
+        state = (dtype, [(part.data_ptr(), part._version) for part in own])
+        if not self.kept or self.kept[0] != state:
             with torch.no_grad():
                 weight, bias = fold(conv, norm)
-            self.kept[dtype] = (state, weight.to(dtype), bias.to(dtype))
-        return self.kept[dtype][1:]
+            self.kept = (state, weight.to(dtype), bias.to(dtype))
+        return self.kept[1:]
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -155,7 +157,7 @@ def _convolve(
     conv: nn.Conv2d, norm: nn.BatchNorm2d, plain: Plain, folded: Folded, features: Tensor
 ) -> Tensor:
     if not _is_folded(conv, norm):
-        folded.kept.clear()  # for this pass may train
+        folded.kept = None  # for this pass may train
         return plain(features)
     return convolve(conv, features, *folded.of(conv, norm))
 

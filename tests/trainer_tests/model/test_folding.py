@@ -33,26 +33,39 @@ class Net(nn.Module):
             nn.BatchNorm2d(4, eps=1e-3),
         )
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        found: Tensor = self.second(self.first(pixels))
-        return found
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        return [self.second(self.first(pixels))]
 
 
 class Twice(Net):
     """What the first convolution gives is wanted elsewhere too."""
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> list[Tensor]:
         plain = self.first[0](pixels)
-        found: Tensor = self.second(self.first[1](plain) + plain)
-        return found
+        return [self.second(self.first[1](plain) + plain)]
+
+
+class Tapped(Net):
+    """What the first convolution gives is a map too."""
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        plain = self.first[0](pixels)
+        return [plain, self.second(self.first[1](plain))]
 
 
 class Shared(Net):
     """Two maps go the first stage's way."""
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        found: Tensor = self.second(self.first(pixels) + self.first(-pixels))
-        return found
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        return [self.second(self.first(pixels) + self.first(-pixels))]
+
+
+class Endless(Net):
+    """A norm without an eps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second[3].eps = 0.0
 
 
 def made(kind: type[Net] = Net) -> Net:
@@ -81,7 +94,7 @@ def everything(net: nn.Module, precision: torch.dtype = torch.float32) -> dict[s
     """What comes out, and the gradient of each parameter."""
     pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", precision, enabled=precision is not torch.float32):
-        found = net(pixels)
+        (found,) = net(pixels)
     weights = torch.linspace(-1, 1, found.numel()).reshape(found.shape)
     (found.float() * weights).sum().backward()
     gradients = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
@@ -125,6 +138,8 @@ def test_norms_that_follow_the_batch_do_so() -> None:
     [
         (Net, ["first.0", "second.0", "second.2"]),
         (Twice, ["second.0", "second.2"]),
+        (Tapped, ["second.0", "second.2"]),
+        (Endless, ["first.0", "second.0"]),
         (Shared, ["second.0", "second.2"]),
     ],
 )
@@ -140,8 +155,8 @@ def test_a_norm_of_another_stage_is_not_folded() -> None:
 
 def test_a_net_that_needs_numbers_is_left_alone() -> None:
     class Asking(Net):
-        def forward(self, pixels: Tensor) -> Tensor:
-            return super().forward(pixels) if pixels.sum() > 0 else pixels
+        def forward(self, pixels: Tensor) -> list[Tensor]:
+            return super().forward(pixels) if pixels.sum() > 0 else [pixels]
 
     assert pairs_of(Asking) == []
 
@@ -157,7 +172,7 @@ def test_frozen_weights_are_folded_once_until_they_change(
     count, fold = [], folding.fold
     monkeypatch.setattr(folding, "fold", lambda *own: (count.append(1), fold(*own))[1])
     pixels = torch.randn(2, 3, 16, 16)
-    first, second = net(pixels), net(pixels)
+    (first,), (second,) = net(pixels), net(pixels)
     assert torch.equal(first, second) and len(count) == 3
     net.load_state_dict({name: 2 * tensor for name, tensor in net.state_dict().items()})
     plain = Net().eval()
@@ -175,7 +190,7 @@ def test_weights_that_a_fused_optimizer_changed_are_folded_anew(make: Callable[.
     for frozen, adapts in product((True, False), repeat=2):
         with torch.no_grad():
             net.eval().requires_grad_(not frozen)(pixels)
-        net.train(adapts).requires_grad_(True)(pixels).sum().backward()
+        net.train(adapts).requires_grad_(True)(pixels)[0].sum().backward()
         optimizer.step()
         net.eval().requires_grad_(not frozen)
         plain = Net().eval()
