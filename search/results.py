@@ -100,7 +100,10 @@ class SearchResult:
 
 
 def state_in(search: str, row: Row) -> str:
-    """A trial's state in a search of this state: without an end it is under way, or interrupted."""
+    """A trial's state in a search of this state: without an end it is under way, or interrupted, or
+    has come to no epoch."""
+    if row.record.end is None and not row.record.reports:
+        return "no epoch yet"
     return "under way" if search == "running" and row.record.end is None else row.state
 
 

@@ -340,9 +340,10 @@ def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> st
     if kind == "value_error":  # of a validator of ours, which says what is legal
         return f"{_short(value)}: {context['error']}"
     if kind == "literal_error":
-        return f"{value!r} is none of {context['expected']}" + nearest(
-            str(value), context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        )
+        legal = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        near = difflib.get_close_matches(str(value), legal, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{value!r} is none of {context['expected']}" + hint
     return f"{_short(value)}: {item['msg'][:1].lower()}{item['msg'][1:]}" + _range(model, path)
 
 

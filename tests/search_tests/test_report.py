@@ -11,7 +11,6 @@ import pytest
 
 from search import charts
 from search.report import page, read_result, spread, verdict, write_report
-from search.results import SearchResult
 from search.space import read_space
 from search.study import End, Study, open_study
 
@@ -160,9 +159,9 @@ def test_a_trial_without_end_is_under_way_while_the_search_runs(
 ) -> None:
     study = small(make_search, make_reports, [[0.1, 0.2]])
     study.ask(read_space(SPACE), make_search({"space": SPACE}))
+    result = read_result(make_search({"space": SPACE}), study)
+    assert ">no epoch yet</td>" in page(replace(result, state="running"), study)
     study.record(1, make_reports([0.1])[0])
     for state, shown in (("running", "under way"), ("stopped", "interrupted")):
-        result: SearchResult = replace(
-            read_result(make_search({"space": SPACE}), study), state=state
-        )
+        result = replace(read_result(make_search({"space": SPACE}), study), state=state)
         assert f">{shown}</td>" in page(result, study)

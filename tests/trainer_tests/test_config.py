@@ -63,6 +63,12 @@ def test_an_unknown_key_near_nothing_is_told_with_all_names() -> None:
     assert error == "train.head.zzz: unknown key; known here: epochs, batch_size, lr, weight_decay"
 
 
+@pytest.mark.parametrize(("value", "hint"), [("adam", "; did you mean adamw?"), ("rmsprop", "")])
+def test_a_value_of_no_list_is_told_with_the_list_once(value: str, hint: str) -> None:
+    (error,) = errors_of(at("train.optimizer", value))
+    assert error == f"train.optimizer: {value!r} is none of 'adamw' or 'sgd'{hint}"
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
