@@ -341,17 +341,20 @@ def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> st
         return f"{_short(value)}: {context['error']}"
     if kind == "literal_error":
         legal = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        near = difflib.get_close_matches(str(value), legal, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{value!r} is none of {context['expected']}" + hint
+        return f"{value!r} is none of {context['expected']}" + did_you_mean(str(value), legal)
     return f"{_short(value)}: {item['msg'][:1].lower()}{item['msg'][1:]}" + _range(model, path)
 
 
-def nearest(name: str, legal: list[str]) -> str:
-    """`; did you mean x?` where a legal name is near, else the legal names."""
+def did_you_mean(name: str, legal: list[str]) -> str:
+    """`; did you mean x?` where a legal name is near, else nothing."""
     near = difflib.get_close_matches(name, legal, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest(name: str, legal: list[str]) -> str:
+    """The same or, where none is near, the legal names."""
+    if hint := did_you_mean(name, legal):
+        return hint
     return f"; known here: {', '.join(legal)}" if legal else ""
 
 

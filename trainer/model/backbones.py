@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ..config import BadInput, nearest
+from ..config import BadInput, did_you_mean, nearest
 from . import weights as files
 from .freezing import Stage, split_stages, stop_drop_paths
 from .weights import SPEC
@@ -150,9 +150,8 @@ def check_name(name: str) -> None:
 
 
 def _nearest_model(name: str) -> str:
-    hint = nearest(name, timm.list_models())
     all_of_them = "; `unfreeze models` lists those tested, timm.list_models() all"
-    return hint if "did you mean" in hint else all_of_them
+    return did_you_mean(name, timm.list_models()) or all_of_them
 
 
 @cache
