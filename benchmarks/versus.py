@@ -40,7 +40,6 @@ def main() -> None:
         runs = []
         for _ in range(options.runs):
             runs.append(pair(str(folder), options))
-            print(json.dumps(runs[-1]), flush=True)
     ratios = sorted(run["plain"]["minutes"] / run["unfreeze"]["minutes"] for run in runs)
     print(
         json.dumps(
@@ -97,8 +96,12 @@ def timed(line: list[str]) -> dict[str, Any]:
             check=True,
         )
         minutes = (time.monotonic() - started) / 60
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures | {"minutes": round(minutes, 2)}
+    # Ray may still print what a worker said as it ended
+    *_, last = (text for text in done.stdout.splitlines() if text.startswith("{"))
+    figures: dict[str, Any] = json.loads(last)
+    figures["minutes"] = round(minutes, 2)
+    print(json.dumps({line[0]: figures}), flush=True)  # should the other side fail
+    return figures
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import BadInput, CocoDetector, Model, NewDetector, nearest
-from trainer.model.backbones import TESTED
+from trainer.config import BadInput, CocoDetector, Model, NewDetector, did_you_mean
+from trainer.model.backbones import TESTED, is_known
 from trainer.model.detectors import Outline, errors, is_coco, outline
 
 EXPLAINED = (
@@ -40,11 +40,11 @@ def _on(model: Model, backbone: str) -> Model:
 def _named(name: str) -> Model:
     if name in (*get_args(NewDetector), *get_args(CocoDetector)):
         return Model.model_validate({"detector": name, "weights": "none"})
+    hint = did_you_mean(name, [*get_args(CocoDetector), *TESTED])
+    if hint and not is_known(name):
+        raise BadInput([f"timm has no {name!r}{hint}"])
     model = _on(Model(), name)
     if found := errors(model):
-        hint = nearest(name, [*get_args(CocoDetector), *TESTED])
-        if "timm has no" in found[0] and "did you mean" in hint:
-            raise BadInput([f"timm has no {name!r}{hint}"])
         raise BadInput([line.removeprefix("model.backbone: ") for line in found])
     return model
 

@@ -48,6 +48,7 @@ def test_one_model_is_shown_depth_by_depth(name: str, opened: list[str]) -> None
     [
         ("resnt50", "timm has no 'resnt50'; did you mean resnet50?"),
         ("retinanet_resnet50", "timm has no 'retinanet_resnet50'; did you mean retinanet_resnet50"),
+        ("resnet50.of_mine", "timm has no weights 'resnet50.of_mine'; "),
         ("vit_base_patch16_224", "vit_base_patch16_224 has feature maps at strides 16; a detector"),
     ],
 )

@@ -139,11 +139,16 @@ def _outline(name: str) -> Any:
         return _create(name, _levels(name)).eval()
 
 
+def is_known(name: str) -> bool:
+    """Whether timm has an architecture of this name, whatever weights it asks for."""
+    return timm.is_model(name.partition(".")[0])
+
+
 def check_name(name: str) -> None:
     """Raise BadInput when timm has no model of this name, with the nearest one."""
-    architecture, dot, _ = name.partition(".")
-    if not timm.is_model(architecture):
+    if not is_known(name):
         raise BadInput([f"model.backbone: timm has no {name!r}" + _nearest_model(name)])
+    architecture, dot, _ = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if dot and name not in tagged:
         raise BadInput([f"model.backbone: timm has no weights {name!r}" + nearest(name, tagged)])
