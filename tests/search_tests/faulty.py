@@ -178,8 +178,12 @@ class Faulty:
 
     def workers(self) -> list[psutil.Process]:
         assert self.process is not None
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in found if "ray::ImplicitFunc" in " ".join(p.cmdline())]
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # Ray starts some that end at once
+                if "ray::ImplicitFunc" in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
 
 
 def until(reached: Callable[[], bool], seconds: float) -> None:

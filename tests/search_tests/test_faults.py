@@ -102,15 +102,15 @@ def test_a_worker_dies_while_it_writes_a_checkpoint(
     search = faulty()
     edit(
         search.code / "trainer" / "checkpoint.py",
-        "            stream.write(content)\n",
-        "            torn = file.parents[1] / 'torn'\n"
-        "            if file.name == LAST and file.with_name(PREVIOUS).exists()"
-        " and not torn.exists():\n"
-        "                torn.touch()\n"
-        "                stream.write(content[: len(content) // 2])\n"
-        "                stream.flush()\n"
-        "                os.kill(os.getpid(), 9)\n"
-        "            stream.write(content)\n",
+        "        stream.write(hashing.total.digest())\n",
+        "        torn = file.parents[1] / 'torn'\n"
+        "        second = file.name == LAST and file.with_name(PREVIOUS).exists()\n"
+        "        if second and not torn.exists():\n"
+        "            torn.touch()\n"
+        "            stream.flush()\n"
+        "            stream.truncate(stream.tell() // 2)\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "        stream.write(hashing.total.digest())\n",
     )
     search.run()
     study = check(search, tiny_data, repeats=1)
