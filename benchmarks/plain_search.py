@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import ray
 import torch
 from plain import make_plain
 from pycocotools.coco import COCO
@@ -203,6 +204,7 @@ def main() -> None:
         epochs = sum(len(result.metrics_dataframe) for result in found if result.metrics)
         top = frame.loc[frame["map"].idxmax()]
         test = test_figures(best.get_best_checkpoint("map", "max"), options)
+    ray.shutdown()  # else it may print what a worker said as it ended, after the figures
     figures = {f"val_{name}": float(top[name]) for name in test}
     figures |= {f"test_{name}": value for name, value in test.items()}
     print(json.dumps(figures | {"epochs": epochs}))

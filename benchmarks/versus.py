@@ -96,9 +96,7 @@ def timed(line: list[str]) -> dict[str, Any]:
             check=True,
         )
         minutes = (time.monotonic() - started) / 60
-    # Ray may still print what a worker said as it ended
-    *_, last = (text for text in done.stdout.splitlines() if text.startswith("{"))
-    figures: dict[str, Any] = json.loads(last)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     figures["minutes"] = round(minutes, 2)
     print(json.dumps({line[0]: figures}), flush=True)  # should the other side fail
     return figures
