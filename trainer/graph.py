@@ -197,7 +197,8 @@ class FasterRCNNCandidates(nn.Module):
                 (boxes.clamp(0, self.size), best.sigmoid(), torch.full_like(index, number))
             )
         boxes, best, level = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-        best = torch.where(_longer_than(boxes, self.rpn.min_size), best, ABSENT)
+        able = _longer_than(boxes, self.rpn.min_size) & (best >= self.rpn.score_thresh)
+        best = torch.where(able, best, ABSENT)
         count = self.rpn.post_nms_top_n()
         best, index = keep_best(boxes, best, level, self.size, self.rpn.nms_thresh, count)
         return _rows(boxes, index), best
@@ -207,7 +208,8 @@ class FasterRCNNCandidates(nn.Module):
         pool = self.roi_heads.box_roi_pool
         level = pool.map_levels([rois])
         numbered = torch.cat([pictures[:, None].to(rois.dtype), rois], dim=1)
-        maps = [features[name] for name in pool.featmap_names]
+        # of these names a short pyramid has some
+        maps = [features[name] for name in features if name in pool.featmap_names]
         pooled = rois.new_zeros((rois.shape[0], maps[0].shape[1], *pool.output_size))
         for number, (features_of, scale) in enumerate(zip(maps, pool.scales, strict=True)):
             own = (level == number).nonzero()[:, 0]
