@@ -64,7 +64,7 @@ def _kept(trial: Path) -> list[Path]:
 
 def clean(config: SearchConfig, study: Study) -> int:
     """Delete the shared phases and the trials' checkpoints and reviews; the record, the winner, and
-    those of trials that may yet become another winner stay.
+    those of trials that have no end or may yet become another winner stay.
 
     Returns the bytes that became free. Raises BadInput while the search runs.
     """
@@ -73,6 +73,10 @@ def clean(config: SearchConfig, study: Study) -> int:
         for number in may_win(config, study.records.values())
         for file in _kept(trial_folder(config.folder, number))
     }
+    for record in study.records.values():
+        if record.end is None:  # to be continued
+            folder = trial_folder(config.folder, record.number)
+            needed |= {folder / LAST, folder / PREVIOUS}
     freed = 0
     try:
         with locked(config.folder):
@@ -90,4 +94,8 @@ def clean(config: SearchConfig, study: Study) -> int:
 def sweep(folder: Path) -> None:
     """Delete what killed workers left half written in a search's folder that nobody runs."""
     for part in [*folder.glob("trials/*/.*"), *folder.glob("phases/.*")]:
-        shutil.rmtree(part) if part.is_dir() else part.unlink()
+        # a worker that outlived its driver may finish it meanwhile
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.error import TuneError
 
 from clusters import connect, preflight
-from trainer.checkpoint import load_last
+from trainer.checkpoint import load_reports
 from trainer.config import BadInput, TrainConfig
 from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
@@ -55,6 +56,7 @@ from .results import SearchResult, costs, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
 from .settled import is_settled, record_settled, settle, settled_config
+from .shares import note_share
 from .space import Space, read_space
 from .stopping import Stopping
 from .study import Study
@@ -77,6 +79,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     Raises BadInput before anything is started or written, CannotConnect, or Busy when another
     process runs this search.
     """
+    deadline = time.monotonic() + (config.search.time_budget or inf)
     config = absolute(config, Path())
     errors = check(config)
     if errors:
@@ -119,7 +122,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
                 progress.say(f"search.trials is {config.search.trials}: the {begun} begun go on")
             draw_data(config, data)
             try:
-                reason = run_trials(config, space, data, share, study, progress)
+                reason = run_trials(config, space, data, share, study, progress, deadline)
             finally:
                 progress.close()
         return conclude(config, space, data, study, progress, reason)
@@ -235,12 +238,13 @@ def run_trials(
     share: Resources,
     study: Study,
     progress: Progress,
+    deadline: float = inf,
 ) -> str:
-    """Run what is left to run; returns why the search stopped early, if for a reason to tell."""
+    """Run what is left to run, until a time on the monotonic clock; returns why the search stopped
+    early, if for a reason to tell."""
     study.set("state", "running")
-    study.set("resources", share.model_dump())
+    note_share(study, share)
     tracking = start_tracking(config, data, study)
-    deadline = time.monotonic() + (config.search.time_budget or float("inf"))
     # read once: who edits the definition in a search does not end it
     at_once = every_second(partial(slots, share, connect.may_have(config.cluster)))
     stopping = Stopping(
@@ -263,7 +267,7 @@ def run_trials(
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,  # a worker takes seconds to import torch
-                time_budget_s=config.search.time_budget,
+                time_budget_s=None if deadline == inf else max(1.0, deadline - time.monotonic()),
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
             ),
             run_config=tune.RunConfig(
@@ -343,8 +347,7 @@ def _catch_up(config: SearchConfig, study: Study, scheduler: StudyScheduler) -> 
     ended, and their checkpoints would be ahead of the record."""
     for record in list(study.records.values()):
         if record.end is None and record.started is not None:
-            checkpoint = load_last(trial_folder(config.folder, record.number)) or {"reports": []}
-            for raw in checkpoint["reports"]:
+            for raw in load_reports(trial_folder(config.folder, record.number)):
                 if scheduler.take(record.number, read_report(raw)):
                     break
 

@@ -18,6 +18,7 @@ from trainer.config import (
     is_written,
     leaves,
     nearest,
+    opens_slowly,
     parse_what_can_be,
 )
 from trainer.model.detectors import count_stages, is_coco, unused
@@ -149,12 +150,6 @@ def _resource_errors(config: SearchConfig) -> list[str]:
     ]
 
 
-def _bounds(spec: Any) -> list[int]:
-    """The numbers in a dimension as written."""
-    values = next(iter(spec.values())) if isinstance(spec, dict) and spec else []
-    return [v for v in values if isinstance(v, int)] if isinstance(values, list) else []
-
-
 def _asha_errors(config: SearchConfig) -> list[str]:
     asha, unfreeze = config.search.asha, config.train.unfreeze
     if asha == "off":
@@ -163,9 +158,14 @@ def _asha_errors(config: SearchConfig) -> list[str]:
     grace = f"search.asha.grace_period: {asha.grace_period}"
     if asha.grace_period > unfreeze.epochs:
         errors.append(f"{grace} is more than train.unfreeze.epochs ({unfreeze.epochs})")
-    gradual = unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in config.space
-    opening = max([unfreeze.open_epochs, *_bounds(config.space.get("train.unfreeze.open_epochs"))])
-    if gradual and asha.grace_period < opening:
+    try:
+        space = flat(read_space(config.space))
+    except BadInput:  # told elsewhere
+        space = []
+    bounds = [_samples(own) for own in space if own.name == "train.unfreeze.open_epochs"]
+    opening = max([unfreeze.open_epochs, *(value for own in bounds for value in own)])
+    slowly = opens_slowly(config.train, {own.name for own in space})
+    if slowly and asha.grace_period < opening:
         errors.append(
             f"{grace} is less than train.unfreeze.open_epochs ({opening}): "
             "trials would be judged half open"

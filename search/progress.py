@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .asha import expected_epochs
 from .config import SearchConfig
+from .space import by_field
 from .study import Study, TrialRecord
 
 SHOWN = 12
@@ -121,14 +122,15 @@ class LiveTable:
                 heading, justify="right" if heading in {"AP", "best", "lr"} else "left"
             )
         for record in [*shown, *ended[:SHOWN]]:
-            table.add_row(*_cells(record, self._whole_epochs))
+            table.add_row(*_cells(record, self._whole_epochs(record)))
         hidden = len(ended) - SHOWN
         more = [Text(f"and {hidden} more that ended", style="dim")] if hidden > 0 else []
         return Group(table, *more, Text(self._summary(len(ended)), style="bold"))
 
-    @property
-    def _whole_epochs(self) -> int:
-        return self._config.train.head.epochs + self._config.train.unfreeze.epochs
+    def _whole_epochs(self, record: TrialRecord) -> int:
+        written = self._config.train
+        head: int = by_field(record.parameters).get("train.head.epochs", written.head.epochs)
+        return head + written.unfreeze.epochs
 
     def _summary(self, ended: int) -> str:
         now = time.monotonic()

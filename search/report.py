@@ -17,6 +17,7 @@ from PIL import Image
 from trainer.checkpoint import write_whole
 from trainer.evaluate import FIGURES
 from trainer.export import read_metrics
+from trainer.model.detectors import is_coco
 from trainer.review import CURVES, MISSES, REVIEW, THRESHOLD
 
 from .config import SearchConfig, stored, trial_folder, write_yaml
@@ -26,6 +27,7 @@ from .results import (
     SearchResult,
     columns,
     costs,
+    is_of,
     rank,
     saved,
     show,
@@ -66,11 +68,10 @@ def read_result(config: SearchConfig, study: Study) -> SearchResult:
 
 def _metrics(config: SearchConfig, best: Row | None) -> dict[str, Any]:
     """The figures of the export, where it is of this winner and not of an earlier one."""
-    run = best.best_run if best else None
-    if run is None or run.best is None:
+    if best is None:
         return {}
     metrics = read_metrics(config.folder / "winner")
-    return metrics if metrics.get("of") == {"trial": run.number, "epoch": run.best.epoch} else {}
+    return metrics if is_of(metrics, best) else {}
 
 
 def write_report(result: SearchResult, study: Study) -> Path:
@@ -231,12 +232,14 @@ def _about(result: SearchResult, study: Study) -> list[tuple[str, str]]:
         datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %Z")
         for at in ([min(starts)] if starts else []) + ([max(ends)] if ends else [])
     ]
-    share = study.get("resources", {})
+    shares = study.get("shares", [])
+    share = shares[-1][1] if shares else {}
     return [
         ("when", " to ".join(times) or "not begun"),
         (
             "model",
-            f"{model.detector} on {model.backbone}, weights {model.weights}, "
+            (model.detector if is_coco(model) else f"{model.detector} on {model.backbone}")
+            + f", weights {model.weights}, "
             f"{model.image_size} px, {study.get('precision')}",
         ),
         ("data", f"digest {str(study.get('data'))[:12]}"),

@@ -10,7 +10,8 @@ from trainer.config import TrainConfig
 from trainer.reports import EpochReport
 
 from .asha import rungs
-from .config import Resources, SearchConfig
+from .config import SearchConfig
+from .shares import held
 from .space import Space, Values, apply, by_field
 from .study import End, Study, TrialRecord
 
@@ -168,15 +169,15 @@ def rank(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Row]:
     records = list(records)
     runs = _confirmed(records)
     searched = order(config, (r for r in records if r.confirms is None))
+    again = _confirming(records)
     wanted = to_confirm(config, records)
-    if wanted and all(record.number in runs for record in wanted):
-        # sorting is stable: what is not confirmed stays in order
+    if wanted and all(_have_ended(again[record.number]) for record in wanted):
+        # sorting is stable: what is not confirmed, or failed at it, stays in order
         searched.sort(
             key=lambda r: mean(map(_best_map, runs[r.number])) if r.number in runs else -1.0,
             reverse=True,
         )
     rows = []
-    again = _confirming(records)
     for place, first in enumerate(searched, start=1):
         for record in (first, *sorted(again[first.number], key=lambda r: r.number)):
             rows.append(
@@ -197,9 +198,13 @@ def _confirmed(records: list[TrialRecord]) -> dict[int, tuple[TrialRecord, ...]]
     again = _confirming(records)
     for first in records:
         finished = [r for r in again[first.number] if r.end is End.FINISHED]
-        if finished and all(r.end is not None for r in again[first.number]):
+        if finished and _have_ended(again[first.number]):
             runs[first.number] = (first, *finished)
     return runs
+
+
+def _have_ended(runs: list[TrialRecord]) -> bool:
+    return bool(runs) and all(run.end is not None for run in runs)
 
 
 def _confirming(records: list[TrialRecord]) -> defaultdict[int, list[TrialRecord]]:
@@ -218,26 +223,45 @@ def winner(rows: list[Row]) -> Row | None:
     return able[0] if able else None
 
 
+def identity(row: Row) -> dict[str, int]:
+    """Which checkpoint a configuration's export is to be of."""
+    run = row.best_run
+    return {"trial": run.number, "epoch": run.best.epoch if run.best else 0}
+
+
+def is_of(metrics: dict[str, Any], row: Row) -> bool:
+    """Whether figures are of the export of this configuration, as it stands; where its checkpoint
+    was gone, `of` says which one stood in."""
+    return bool(metrics) and metrics.get("for", metrics.get("of")) == identity(row)
+
+
 def costs(config: SearchConfig, study: Study) -> Costs:
     """What the search cost."""
     records = list(study.records.values())
     reports = [report for record in records for report in list(record.reports.values())]
-    whole = config.train.head.epochs + config.train.unfreeze.epochs
-    seconds = sum(report.seconds for report in reports if not report.forked)
+    trained = [
+        (record.times[epoch], report.seconds)
+        for record in records
+        for epoch, report in list(record.reports.items())
+        if not report.forked
+    ]
+    cpus, gpus = held(study, trained)
+    whole = config.train.unfreeze.epochs
     gains = study.get("gains", ())
-    share = Resources.model_validate(study.get("resources", {}))
     return Costs(
         trials=len(records),
         run=sum(not report.forked for report in reports),
         forked=sum(report.forked for report in reports),
-        stopped=sum(whole - len(record.reports) for record in records if record.end is End.PRUNED),
+        stopped=sum(
+            whole - record.unfreeze_epoch for record in records if record.end is End.PRUNED
+        ),
         read=sum(report.read for report in reports if not report.forked),
-        seconds=seconds,
+        seconds=sum(seconds for _, seconds in trained),
         whole=sum(_without(report, gains) for report in reports)
         + sum(_unrun(record, whole, gains) for record in records),
         counts_kept=any(_without(report, gains) > report.seconds for report in reports),
-        cpu_hours=seconds * share.cpus_per_trial / 3600,
-        gpu_hours=seconds * share.gpus_per_trial / 3600,
+        cpu_hours=cpus / 3600,
+        gpu_hours=gpus / 3600,
     )
 
 
@@ -260,9 +284,11 @@ def _without(report: EpochReport, gains: Sequence[float]) -> float:
 
 
 def _unrun(record: TrialRecord, epochs: int, gains: Sequence[float]) -> float:
-    """Seconds that the rest of a stopped trial would have taken."""
+    """Seconds that the rest of a stopped trial's unfreeze epochs would have taken."""
+    if record.end is not End.PRUNED:
+        return 0.0
     own = [_without(r, gains) for r in record.reports.values() if r.unfreeze_epoch]
-    return (epochs - len(record.reports)) * mean(own) if record.end is End.PRUNED and own else 0.0
+    return (epochs - record.unfreeze_epoch) * mean(own) if own else 0.0
 
 
 def columns(space: Space) -> dict[str, str]:

@@ -28,8 +28,11 @@ def walk(space: Space, written: TrainConfig, choose: Choose) -> Values:
         value = choose(_bounded(dimension, config), get(written, dimension.name))
         values[dimension.name] = value
         config = apply(written, values)
-        # a branch's own dimensions come next, so that what they decide is known to the rest
-        todo = sorted([*dimension.branches.get(value, []), *todo], key=turn)
+        # a branch's own dimensions come next, so that what they decide is known to the rest; each
+        # is in the place of one of that field outside
+        inner = dimension.branches.get(value, [])
+        names = {own.name for own in inner}
+        todo = sorted([*inner, *(own for own in todo if own.name not in names)], key=turn)
     return values
 
 

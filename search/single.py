@@ -7,10 +7,11 @@ from trainer.data.canvas import cache_folder
 from trainer.data.formats import load
 from trainer.engine import Diverged, OutOfMemory
 from trainer.fit import fit
+from trainer.precision import device
 from trainer.reports import EpochReport
 from trainer.review import review
 
-from .config import SearchConfig, read_yaml, trial_folder
+from .config import Resources, SearchConfig, read_yaml, trial_folder
 from .driver import conclude, patience
 from .lock import is_requested, locked, withdraw_request
 from .opening import open_search, refuse_changes, require_models
@@ -18,6 +19,7 @@ from .progress import Lines
 from .resources import threads_of
 from .results import SearchResult
 from .settled import is_settled, record_settled, settle, settled_config
+from .shares import note_share
 from .study import End
 from .trial import phase_cache
 from .watchers import draw_data, start_tracking
@@ -44,6 +46,8 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         if not is_settled(study):
             record_settled(study, settle(config, data, torch.get_num_threads()), progress)
         study.set("state", "running")
+        threads, gpus = torch.get_num_threads(), int(device().type == "cuda")
+        note_share(study, Resources(cpus_per_trial=threads, gpus_per_trial=gpus))
         draw_data(config, data)
         tracking = start_tracking(config, data, study)
         progress.start(config, study, lambda: 1)

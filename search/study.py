@@ -240,7 +240,9 @@ class Study:
             return
         text = redacted(text)  # an error may name a URL
         best = record.best
-        value = best.map if best and end is End.FINISHED else None
+        value = None
+        if best and end is End.FINISHED:  # as was told of its epochs: what unfreezing came to
+            value = record.best_until(record.unfreeze_epoch) if record.unfreeze_epoch else best.map
         with self.together():
             trial = optuna.Trial(self.optuna, self._ids[number])
             trial.set_user_attr("end", end.value)

@@ -44,7 +44,8 @@ WHOLE_TABLE = 100
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    """Prints texts as they are: a class may be called `valve [open]`."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def progress() -> Progress:
@@ -104,9 +105,8 @@ def _print_winner(console: Console, result: SearchResult) -> None:
         for name, heading in columns(result.space).items()
         if name in row.values
     )
-    console.print(
-        f"\n[bold]Winner: trial {trial_name(row)}[/bold]" + (f" ({settings})" if settings else "")
-    )
+    console.print(f"\nWinner: trial {trial_name(row)}", style="bold", end="")
+    console.print(f" ({settings})" if settings else "")
     if row.mean is not None:
         runs = ", ".join(f"{run.best.map:.3f}" for run in row.runs if run.best)
         console.print(f"Its {len(row.runs)} runs: {runs}; mean {show_mean(row)}")

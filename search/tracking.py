@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
 from trainer.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW
@@ -259,6 +259,8 @@ class MlflowTracking:
     def _parent_run(self) -> str:
         if self._parent is None:
             experiment = self._client.get_experiment_by_name(self._name)
+            if experiment and experiment.lifecycle_stage == LifecycleStage.DELETED:
+                self._client.restore_experiment(experiment.experiment_id)
             identity = (
                 experiment.experiment_id
                 if experiment

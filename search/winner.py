@@ -1,5 +1,6 @@
 """The winner's export, and its figures, measured in a fresh process as a user would."""
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -7,41 +8,40 @@ from pathlib import Path
 from typing import Any
 
 from trainer.card import write_card
-from trainer.checkpoint import BEST, load
+from trainer.checkpoint import BEST, Damaged, load
 from trainer.config import BadInput
 from trainer.data.dataset import Splits
 from trainer.export import export, read_metrics, write_metrics, write_pictures
 
 from .config import SearchConfig, trial_folder
 from .progress import Progress
-from .results import Row, config_of
-from .study import Study
+from .results import Row, config_of, identity, is_of
+from .study import Study, TrialRecord
+
+log = logging.getLogger(__name__)
 
 
 def export_winner(
     config: SearchConfig, data: Splits, study: Study, best: Row, progress: Progress
 ) -> dict[str, Any]:
-    """Write `winner/` and measure it, unless it holds this very checkpoint already."""
-    run = best.best_run
-    assert run.best is not None
+    """Write `winner/` and measure it, unless it holds this very checkpoint already.
+
+    Raises BadInput where no checkpoint of the winner is there.
+    """
     out = config.folder / "winner"
-    identity = {"trial": run.number, "epoch": run.best.epoch}
-    if (metrics := _known(out)).get("of") == identity:
+    metrics = _known(out)
+    if is_of(metrics, best):
         return metrics
+    run, epoch = _source(config, best)
+    of = {"trial": run.number, "epoch": epoch}
     progress.say(f"exporting trial {run.number} and measuring it in a fresh process")
     fresh = config.folder / ".winner"
     shutil.rmtree(fresh, ignore_errors=True)
     trial_config = config_of(config, run, study.get("precision"))
     checkpoint = trial_folder(config.folder, run.number) / BEST
-    epoch = load(checkpoint)["report"]["epoch"]
-    if epoch != run.best.epoch:
-        raise RuntimeError(
-            f"{checkpoint} is of epoch {epoch}; the best that trial {run.number} reported is epoch "
-            f"{run.best.epoch}: was it written on a node with another storage?"
-        )
     export(checkpoint, trial_config, data.categories, data.digest, fresh)
     pictured = data.test or data.val
-    write_metrics(fresh, {"of": identity, "pictured": pictured.name})
+    write_metrics(fresh, {"of": of, "for": identity(best), "pictured": pictured.name})
     splits = ["val"]
     if data.test:
         splits.append("test")
@@ -56,6 +56,37 @@ def export_winner(
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
     return metrics
+
+
+def _source(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
+    """The best run of a configuration of which a checkpoint is there, and its epoch."""
+    runs = sorted({run.number: run for run in (best.record, *best.runs)}.values(), key=_map)
+    for run in reversed(runs):
+        checkpoint = trial_folder(config.folder, run.number) / BEST
+        try:
+            epoch: int = load(checkpoint)["report"]["epoch"]
+        except (FileNotFoundError, Damaged):
+            continue
+        if run.best and epoch != run.best.epoch:  # its last epochs were trained again, elsewhere
+            log.warning(
+                "%s is of epoch %d, while the best that trial %d reported is epoch %d: exported is "
+                "what is there",
+                checkpoint,
+                epoch,
+                run.number,
+                run.best.epoch,
+            )
+        return run, epoch
+    raise BadInput(
+        [
+            f"{trial_folder(config.folder, best.record.number)} has no whole {BEST}: was it "
+            "deleted, or written on a node with another storage?"
+        ]
+    )
+
+
+def _map(run: TrialRecord) -> float:
+    return run.best.map if run.best else -1.0
 
 
 def _looks(export: Path) -> int:

@@ -174,3 +174,17 @@ def load_last(folder: Path) -> Checkpoint | None:
         with contextlib.suppress(OSError, Damaged):
             return load(folder / name)
     return None
+
+
+def load_reports(folder: Path) -> list[dict[str, Any]]:
+    """What a trial's checkpoints say of its epochs, in order, as plain values.
+
+    `best.pt` is written first: where a trial ended between two files, it is an epoch ahead.
+    """
+    last = load_last(folder)
+    reports: list[dict[str, Any]] = last["reports"] if last else []
+    with contextlib.suppress(OSError, Damaged):
+        best = load(folder / BEST)["report"]
+        if best["epoch"] == len(reports) + 1:
+            return [*reports, best]
+    return reports

@@ -3,6 +3,7 @@
 import copy
 import difflib
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -140,8 +141,8 @@ class Train(Config):
         Number,
     ] = "auto"
     """Up to which depth the outputs of the frozen stages are computed once, kept in files and used
-    by all trials; `auto` is measured when a search starts: as far as it makes a phase 1.2 times as
-    fast and the disk has room."""
+    by all trials, as far as the disk has room; `auto` is measured when a search starts: as far as
+    it makes a phase 1.2 times as fast."""
     seed: Annotated[int, Field(ge=0, lt=2**31), Number] = 0
     """Seed of initial weights, order, augmentation and dropout."""
     head: HeadPhase = HeadPhase()
@@ -203,14 +204,19 @@ def inert(train: Train) -> dict[str, str]:
     return found
 
 
+def opens_slowly(train: Train, searched: AbstractSet[str] = frozenset()) -> bool:
+    """Whether a trial may open stage after stage; `searched` names the dotted fields that a space
+    varies."""
+    shallow = train.unfreeze.depth in (0, 1) and "train.unfreeze.depth" not in searched
+    gradual = train.unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in searched
+    return gradual and not shallow
+
+
 def fixed_errors(train: Train, searched: frozenset[str] = frozenset()) -> list[str]:
     """Errors between fields; `searched` names the dotted fields that a space varies."""
     errors = []
     unfreeze = train.unfreeze
-    shallow = unfreeze.depth in (0, 1) and "train.unfreeze.depth" not in searched
-    gradual = unfreeze.schedule == "gradual" or "train.unfreeze.schedule" in searched
-    opens = gradual and not shallow
-    if opens and unfreeze.open_epochs > unfreeze.epochs:
+    if opens_slowly(train, searched) and unfreeze.open_epochs > unfreeze.epochs:
         errors.append(
             f"train.unfreeze.open_epochs: {unfreeze.open_epochs} is more than "
             f"train.unfreeze.epochs ({unfreeze.epochs})"

@@ -33,7 +33,7 @@ from .engine import OutOfMemory, train_one_epoch
 from .evaluate import BATCH_SIZE, Truth, detect, pack, score
 from .model.detectors import Detector, build
 from .model.freezing import set_depth
-from .phase_cache import PhaseCache, digest
+from .phase_cache import PhaseCache, digest, environment
 from .phases import Phase, plan
 from .precision import device, resolve
 from .reports import EpochReport, read_report
@@ -63,6 +63,8 @@ class _Run:
     scaler: torch.amp.GradScaler
     pretrained: str
     """See `pretrained_digest`."""
+    environment: list[str]
+    """Where all of its epochs ran, see `phase_cache.environment`; empty once that has changed."""
     reports: list[EpochReport] = field(default_factory=list)
     found: NDArray[np.void] | None = None
     """See Result."""
@@ -79,6 +81,7 @@ class _Run:
         return {
             "model": trained_state(self.detector, depth),
             "pretrained": self.pretrained,
+            "environment": self.environment,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "reports": [asdict(report) for report in self.reports],
@@ -93,6 +96,8 @@ class _Run:
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
         self.reports = [read_report(raw) for raw in checkpoint["reports"]]
+        if checkpoint.get("environment") != self.environment:
+            self.environment = []
 
 
 def fit(
@@ -123,19 +128,19 @@ def fit(
             digest(config, phases[: i + 1], data.digest, start, where) for i in range(len(phases))
         ]
         _resume_or_fork(run, phases, keys, folder, reuse)
+        if not run.environment:
+            reuse = None  # elsewhere begun: no other trial would come to these bits
         scene = _Scene.open(config, data, makers, on_step)
         for past in run.reports:
             if not report(past):
                 return run.result()
 
         for phase, key in zip(phases, keys, strict=True):
-            is_over = run.epoch == phase.end
-            if is_over and reuse and not reuse.has(key) and _holds(folder, run):
-                reuse.file_away(key, folder)  # a killed worker came no further
+            _share_late(run, phase, key, folder, reuse)
             for epoch in range(max(phase.first_epoch, run.epoch), phase.end):
-                started, meter = time.monotonic(), Meter()
                 on_step()
                 kept = scene.keep(run.detector, phase, on_step)
+                started, meter = time.monotonic(), Meter()
                 set_depth(
                     run.detector,
                     run.detector.stages,
@@ -239,7 +244,7 @@ def _start(config: TrainConfig, classes: int, where: torch.device) -> _Run:
     detector = build(config.model, classes).to(where)
     scaler = torch.amp.GradScaler(where.type, enabled=config.train.precision == "fp16")
     optimizer = optim.build(detector, config.train)
-    return _Run(detector, optimizer, scaler, pretrained_digest(detector))
+    return _Run(detector, optimizer, scaler, pretrained_digest(detector), environment(where))
 
 
 def _resume_or_fork(
@@ -260,6 +265,13 @@ def _resume_or_fork(
 def _share(run: _Run, phase: Phase, key: str, folder: Path, reuse: PhaseCache | None) -> None:
     """File a phase for other trials, once it is over."""
     if reuse and run.epoch == phase.end:
+        reuse.file_away(key, folder)
+
+
+def _share_late(run: _Run, phase: Phase, key: str, folder: Path, reuse: PhaseCache | None) -> None:
+    """File a phase whose worker was killed when it was over and not yet filed."""
+    is_over = run.epoch == phase.end
+    if reuse and is_over and not reuse.has(key) and _holds(folder, run):
         reuse.file_away(key, folder)
 
 

@@ -56,7 +56,7 @@ def environment(where: torch.device) -> list[str]:
         _hardware(where),
         str(torch.get_num_threads()) if where.type == "cpu" else "",
         _sources(),
-        *(version(name) for name in ("torch", "torchvision", "timm", "pillow")),
+        *(version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy", "hotcoco")),
     ]
 
 

@@ -25,7 +25,7 @@ from .model.detectors import build
 from .model.freezing import set_depth
 from .phases import Phase, plan
 from .precision import device, resolve
-from .trunk_cache import KINDS, KeptOutputs, keep_outputs, no_room, outputs_folder
+from .trunk_cache import KeptOutputs, keep_outputs, kinds, no_room, outputs_folder
 
 TIMED = 2
 """Steps that are timed, after one that warms up."""
@@ -97,10 +97,11 @@ def _memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
 
 
 def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> TrunkCacheChoice:
-    """Settle `train.trunk_cache`: up to the depth at which keeping outputs still makes a phase GAIN
-    times as fast and the disk has room. Raises BadInput as `fit` does."""
-    if config.train.trunk_cache != "auto":
-        return TrunkCacheChoice(config.train.trunk_cache, "")
+    """Settle `train.trunk_cache`: `auto` up to the depth at which keeping outputs still makes a
+    phase GAIN times as fast, and no setting deeper than the disk has room for. Raises BadInput as
+    `fit` does."""
+    if config.train.trunk_cache == "off":
+        return TrunkCacheChoice("off", "")
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
         try:
             return _choose(_Probe(config, data, Path(folder), FEW))
@@ -110,11 +111,12 @@ def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> Trunk
 
 
 def _choose(probe: "_Probe") -> TrunkCacheChoice:
-    deepest = plan(probe.config.train, len(probe.detector.stages))[-1]
+    setting, stages = probe.config.train.trunk_cache, len(probe.detector.stages)
+    deepest = plan(probe.config.train, stages)[-1]
     gains: list[float] = []
     sizes: dict[int, int] = {}
-    taken, why = 0, ""
-    for depth in range(len(probe.detector.stages)):
+    taken, depths, why = 0, 0, ""
+    for depth in range(stages if setting == "auto" else min(int(setting) + 1, stages)):
         kept = probe.keep(depth)
         if not kept:
             why = "this backbone is no chain of modules"
@@ -123,21 +125,23 @@ def _choose(probe: "_Probe") -> TrunkCacheChoice:
         if problem := no_room(outputs_folder(), sum(sizes.values())):
             why = problem
             break
-        gain = probe.gain(replace(deepest, depth=depth, batch_size=FEW), kept)
-        if gain < GAIN:
-            why = f"they would make a phase of depth {depth} {gain:.2f} times as fast"
-            break
-        gains.append(gain)
-        taken = sum(sizes.values())
-    if not gains:
+        if setting == "auto":
+            gain = probe.gain(replace(deepest, depth=depth, batch_size=FEW), kept)
+            if gain < GAIN:
+                why = f"they would make a phase of depth {depth} {gain:.2f} times as fast"
+                break
+            gains.append(gain)
+        taken, depths = sum(sizes.values()), depth + 1
+    if setting != "auto" and not why:
+        return TrunkCacheChoice(setting, "")
+    if not depths:
         return TrunkCacheChoice("off", f"outputs of the frozen stages are not kept: {why}")
     size = f"{taken / 1e9:.1f} GB" if taken > 1e9 else f"{taken / 1e6:.0f} MB"
-    text = (
-        f"outputs of the frozen stages are kept to depth {len(gains) - 1} ({size}): phases are "
-        f"{', '.join(f'{gain:.1f}' for gain in gains)} times as fast"
-    )
+    text = f"outputs of the frozen stages are kept to depth {depths - 1} ({size})"
+    if gains:
+        text += f": phases are {', '.join(f'{gain:.1f}' for gain in gains)} times as fast"
     text += f"; not deeper: {why}" if why else ""
-    return TrunkCacheChoice(len(gains) - 1, text, tuple(gains))
+    return TrunkCacheChoice(depths - 1, text, tuple(gains))
 
 
 class _Probe:
@@ -167,8 +171,10 @@ class _Probe:
 
     def sizes(self, kept: KeptOutputs) -> dict[int, int]:
         """Bytes of the whole data set's files, by the position of their unit."""
-        kinds = len(KINDS.get(self.config.train.augment, ()))
-        pictures = kinds * len(self.data.train.pictures) + len(self.data.val.pictures)
+        pictures = sum(
+            len(kinds(self.config, split.name)) * len(split.pictures)
+            for split in (self.data.train, self.data.val)
+        )
         tensors = kept([0], [False]).tensors
         return {
             position: tensor.nbytes * pictures

@@ -9,9 +9,11 @@ same bits whoever computes them, and whether or not a file is kept.
 import contextlib
 import hashlib
 import logging
+import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +104,10 @@ def keep_outputs(
     """Outputs of the stages frozen at a depth, by the name of the split, whose canvases are given.
 
     None of train where augmentation makes ever new pictures, and none at all of a backbone that is
-    no chain. Leaves the detector as for the head phase.
+    no chain. They are in files under `folder`, which are made where they are not there. Safe for
+    many processes at once: one makes a file, whole or not at all, the others wait. A damaged file
+    is thrown away and made again. `on_step` is called again and again. Leaves the detector as for
+    the head phase.
     """
     set_depth(detector, detector.stages, 0)  # what a phase drops above is no part of what is below
     first = torch.from_numpy(np.array(splits[0][1][:1])).permute(0, 3, 1, 2)
@@ -111,56 +116,39 @@ def keep_outputs(
     cut = chain.cut(depth) if chain else None
     if cut is None:
         return {}
+    precision = config.train.precision
+    trunk = _digests(detector, cut)
+    passes = []
+    for split, canvases in splits:
+        pictures = store_digest(split, config.model.image_size)
+        for mirrored in kinds(config, split.name):
+            known = [pictures, str(mirrored), precision, *environment(detector.mean.device)]
+            passes.append(_Pass(split.name, canvases, mirrored, _keys(trunk, known)))
+    make = partial(compute, detector, cut, precision=precision)
+    opened = list(zip(passes, _open_or_make(folder, passes, make, on_step), strict=True))
     kept = {}
     for split, canvases in splits:
-        kinds = KINDS.get(config.train.augment, ()) if split.name == "train" else KINDS["none"]
-        if kinds:
-            kept[split.name] = open_outputs(
-                detector,
-                cut,
-                canvases,
-                store_digest(split, config.model.image_size),
-                mirrored=kinds,
-                precision=config.train.precision,
-                folder=folder,
-                on_step=on_step,
-            )
+        stores = {one.mirrored: own for one, own in opened if one.split == split.name and own}
+        if wanted := kinds(config, split.name):
+            whole = stores if len(stores) == len(wanted) else {}
+            kept[split.name] = KeptOutputs(detector, cut, canvases, precision, whole)
     return kept
 
 
-def open_outputs(
-    detector: Detector,
-    cut: Cut,
-    canvases: Bytes,
-    pictures: str,
-    *,
-    mirrored: Sequence[bool],
-    precision: str,
-    folder: Path,
-    on_step: Callable[[], None] = lambda: None,
-) -> KeptOutputs:
-    """The outputs for a split, from files under `folder` that are made where they are not there.
+def kinds(config: TrainConfig, split: str) -> tuple[bool, ...]:
+    """Whether pictures of a split are mirrored, as far as their outputs are kept."""
+    return KINDS.get(config.train.augment, ()) if split == "train" else KINDS["none"]
 
-    `pictures` identifies the canvases; `mirrored` says which kinds are needed. The frozen stages
-    are in eval mode. Safe for many processes at once: one makes a file, whole or not at all, the
-    others wait. A damaged file is thrown away and made again. `on_step` is called again and again.
-    """
-    trunk = _digests(detector, cut)
-    where = detector.mean.device
-    stores = {}
-    for kind in mirrored:
-        known = [pictures, str(kind), precision, *environment(where)]
-        keys = [hashlib.sha256("\n".join([t, *known]).encode()).hexdigest()[:32] for t in trunk]
 
-        def rows(kind: bool = kind) -> Iterator[list[Bytes]]:
-            for canvas in canvases:
-                on_step()
-                yield compute(detector, cut, canvas, kind, precision)
+@dataclass(frozen=True)
+class _Pass:
+    """One run of the frozen stages over a split."""
 
-        found = _open_or_make(folder, keys, len(canvases), rows, on_step)
-        if found:
-            stores[kind] = found
-    return KeptOutputs(detector, cut, canvases, precision, stores)
+    split: str
+    canvases: Bytes
+    mirrored: bool
+    keys: list[str]
+    """Of the files that it fills, one for each of the cut's outputs."""
 
 
 def _digests(detector: Detector, cut: Cut) -> list[str]:
@@ -174,25 +162,30 @@ def _digests(detector: Detector, cut: Cut) -> list[str]:
     return found
 
 
+def _keys(trunk: Sequence[str], known: Sequence[str]) -> list[str]:
+    return [hashlib.sha256("\n".join([own, *known]).encode()).hexdigest()[:32] for own in trunk]
+
+
 def _open_or_make(
     folder: Path,
-    keys: list[str],
-    count: int,
-    rows: Callable[[], Iterator[list[Bytes]]],
+    passes: Sequence[_Pass],
+    make: Callable[[Bytes, bool], list[Bytes]],
     on_step: Callable[[], None],
-) -> list[Bytes] | None:
-    """The files of these keys; None where there is no room for them."""
-    if found := _open_all(folder, keys, on_step):
+) -> list[list[Bytes] | None]:
+    """The files of each pass; None where there is no room for them."""
+
+    def look() -> list[list[Bytes] | None]:
+        return [_open_all(folder, one.keys, on_step) for one in passes]
+
+    if None not in (found := look()):
         return found
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock", on_step):
-        missing = [i for i, key in enumerate(keys) if find(folder, key, on_step) is None]
         try:
-            if missing:  # else another process has made them
-                _make(folder, keys, missing, count, rows)
+            _make_missing(folder, passes, make, on_step)
         except OSError as error:
             log.warning("outputs of the frozen stages are not kept: %s", error)
-        return _open_all(folder, keys, on_step)
+        return look()
 
 
 def _open_all(folder: Path, keys: list[str], on_step: Callable[[], None]) -> list[Bytes] | None:
@@ -200,50 +193,84 @@ def _open_all(folder: Path, keys: list[str], on_step: Callable[[], None]) -> lis
     return found if len(found) == len(keys) else None
 
 
-def _make(
+def _make_missing(
     folder: Path,
-    keys: list[str],
-    missing: list[int],
-    count: int,
-    rows: Callable[[], Iterator[list[Bytes]]],
+    passes: Sequence[_Pass],
+    make: Callable[[Bytes, bool], list[Bytes]],
+    on_step: Callable[[], None],
 ) -> None:
-    """Write the missing files in one pass over the pictures. Raises OSError where the disk has no
-    room for them."""
+    """Write the files that are not there, each pass at once. Raises OSError where the disk has no
+    room for all of them."""
     for part in folder.glob("*.part"):
         part.unlink()  # of a process that died: the lock is ours
-    with contextlib.ExitStack() as opened:
-        add = {i: opened.enter_context(writing(folder, keys[i], count)) for i in missing}
-        for number, own in enumerate(rows()):
-            if number == 0:
-                _make_room(folder, count * sum(own[i].nbytes for i in missing), set(keys))
-            for i in missing:
-                add[i](own[i])
+    missing = {key for one in passes for key in one.keys if find(folder, key, on_step) is None}
+    if not missing:
+        return  # another process has made them
+    sizes = [row.nbytes for row in make(passes[0].canvases[0], False)]
+    _make_room(
+        folder,
+        {
+            key: size * len(one.canvases)
+            for one in passes
+            for key, size in zip(one.keys, sizes, strict=True)
+        },
+        missing,
+    )
+    for one in passes:
+        if not missing.isdisjoint(one.keys):
+            with contextlib.ExitStack() as opened:
+                add = {
+                    place: opened.enter_context(writing(folder, key, len(one.canvases)))
+                    for place, key in enumerate(one.keys)
+                    if key in missing
+                }
+                for canvas in one.canvases:
+                    on_step()
+                    rows = make(canvas, one.mirrored)
+                    for place, write in add.items():
+                        write(rows[place])
 
 
-def _make_room(folder: Path, wanted: int, needed: set[str]) -> None:
-    """Delete what was not used for longest until new files fit under the cap. Raises OSError."""
-    if problem := no_room(folder, wanted):
+def _make_room(folder: Path, needed: dict[str, int], missing: set[str]) -> None:
+    """Delete what was not used for longest until the missing ones of the needed files, of that many
+    bytes, have room beside the others. Raises OSError."""
+    if problem := no_room(folder, sum(needed.values())):
         raise OSError(problem)
-    files = sorted(folder.glob("*.npy"), key=lambda file: -file.stat().st_mtime)
-    left = CAP - wanted
-    for file in sorted(files, key=lambda file: key_of(file) not in needed):
-        left -= file.stat().st_size
-        if left < 0:
-            file.unlink()  # who maps it keeps it until it ends
+    files = _files(folder)
+    wanted = sum(needed[key] for key in missing)
+    used = sum(file.st_size for file in files.values())
+    free = shutil.disk_usage(folder).free
+    for path, file in sorted(files.items(), key=lambda item: item[1].st_mtime):
+        if used + wanted <= CAP and wanted <= SHARE * free:
+            break
+        if key_of(path) not in needed:
+            path.unlink(missing_ok=True)  # who maps it keeps it until it ends
+            used -= file.st_size
+            free += file.st_size
 
 
 def no_room(folder: Path, wanted: int) -> str:
-    """Why files of that many bytes are not kept in a folder; empty where they can be."""
+    """Why files of that many bytes together are not kept in a folder; empty where they can be. What
+    the folder holds counts as free: it is one of them, or makes room for them."""
     if wanted > CAP:
         return f"they would take {wanted / 1e9:.1f} GB, of at most {CAP / 1e9:.0f}"
     there = next(place for place in (folder, *folder.parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
+    held = sum(file.st_size for file in _files(folder).values())
+    free = shutil.disk_usage(there).free + held
     if wanted > SHARE * free:
         return (
             f"they would take {wanted / 1e9:.1f} GB, and the disk of {folder} has {free / 1e9:.1f} "
             f"GB free, of which they may take {SHARE:.0%}"
         )
     return ""
+
+
+def _files(folder: Path) -> dict[Path, os.stat_result]:
+    found = {}
+    for file in folder.glob("*.npy"):
+        with contextlib.suppress(FileNotFoundError):  # another process needs its room
+            found[file] = file.stat()
+    return found
 
 
 def outputs_folder() -> Path:

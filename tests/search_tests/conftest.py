@@ -157,7 +157,8 @@ def make_record(make_reports: Callable[..., list[EpochReport]]) -> Callable[...,
         parameters: dict[str, Any] | None = None,
     ) -> TrialRecord:
         reports = {r.epoch: r for r in make_reports(maps, head=head, forked=forked)}
-        return TrialRecord(number, origin, parameters or {}, reports=reports, end=end)
+        times = {epoch: float(epoch) for epoch in reports}
+        return TrialRecord(number, origin, parameters or {}, reports=reports, times=times, end=end)
 
     return make
 

@@ -68,13 +68,15 @@ def test_clean_leaves_the_record_and_the_winner(make_search: Make, make_record: 
     (config.folder / "winner" / "model.safetensors").touch()
     (config.folder / "phases" / "a").mkdir(parents=True)
     (config.folder / "phases" / "a" / "last.pt").write_bytes(bytes(50))
-    assert clean(config, study) == 850
+    assert clean(config, study) == 650
     left = {str(f.relative_to(config.folder)) for f in config.folder.rglob("*") if f.is_file()}
     # what wins now may have to be exported again
     assert left - {"driver.lock"} == {
         "study.journal",
         "winner/model.safetensors",
         "trials/1/best.pt",
+        "trials/2/last.pt",
+        "trials/2/previous.pt",
     }
 
 
@@ -84,7 +86,7 @@ def test_a_file_that_forks_share_is_freed_once(make_search: Make, make_record: M
     phase = config.folder / "phases" / "a" / "best.pt"
     phase.parent.mkdir(parents=True)
     phase.hardlink_to(config.folder / "trials" / "0" / "best.pt")
-    assert clean(config, study) == 800  # as without it
+    assert clean(config, study) == 600  # as without it
     assert not phase.exists()
 
 
@@ -128,3 +130,11 @@ def test_what_a_killed_worker_left_half_written_goes(make_search: Make) -> None:
 )
 def test_a_full_disk_is_known_by_its_number(error: Exception, full: bool) -> None:
     assert is_full(error) is full
+
+
+def test_who_has_no_end_can_go_on_after_cleaning(make_search: Make, make_record: Make) -> None:
+    config = make_search()
+    study = searched(config, make_record, {0: 0.1, 1: 0.2}, running=2)
+    clean(config, study)
+    assert {"last.pt", "previous.pt"} <= set(left(config, 2))
+    assert "last.pt" not in left(config, 1)

@@ -148,6 +148,20 @@ def test_no_trial_may_be_judged_half_open_where_open_epochs_is_searched(make_raw
     assert any("half open" in error for error in errors)
 
 
+def test_no_trial_may_be_judged_half_open_in_a_branch(make_raw: Make) -> None:
+    inner = {"train.unfreeze.open_epochs": {"int": [1, 6]}}
+    space = {"train.unfreeze.schedule": {"choice": {"gradual": inner, "at_once": {}}}}
+    raw = make_raw({"search.asha.grace_period": 3, "space": space})
+    errors = errors_of(resolve, raw, Path())
+    assert any("open_epochs (6): trials would be judged half open" in error for error in errors)
+
+
+def test_one_stage_is_never_half_open(make_raw: Make) -> None:
+    raw = make_raw({"train.unfreeze.depth": 1, "search.asha": {"grace_period": 1}})
+    del raw["train"]["unfreeze"]["open_epochs"]
+    assert resolve(raw, Path()).search.asha != "off"
+
+
 def test_a_short_grace_period_is_sound_where_nothing_opens_slowly(make_raw: Make) -> None:
     raw = make_raw({"train.unfreeze.schedule": "at_once", "search.asha": {"grace_period": 1}})
     del raw["train"]["unfreeze"]["open_epochs"]

@@ -87,7 +87,7 @@ def test_costs_count_epochs_trained_forked_and_saved(
     make_search: Make, make_record: Make, tmp_path: Path
 ) -> None:
     study = open_study(tmp_path, "tiny")
-    study.set("resources", {"cpus_per_trial": 2, "gpus_per_trial": 0.5})
+    study.set("shares", [[0.0, {"cpus_per_trial": 2, "gpus_per_trial": 0.5}]])
     records = [
         make_record(0, [0.1] * 10, end=End.FINISHED),
         make_record(1, [0.1] * 2, end=End.PRUNED, forked=1),
@@ -102,6 +102,16 @@ def test_costs_count_epochs_trained_forked_and_saved(
     # what was forked, and what the second did not run
     assert found.whole == 28.0 + 2 * 2.0 + 8 * 2.0
     assert found.read == 0 and not found.counts_kept
+
+
+def test_costs_do_not_depend_on_how_long_a_head_phase_a_trial_drew(
+    make_search: Make, make_record: Make, tmp_path: Path
+) -> None:
+    study = open_study(tmp_path, "tiny")
+    study.records = {0: make_record(0, [0.1] * 9, head=8, end=End.PRUNED)}
+    found = costs(make_search(), study)  # nine unfreeze epochs, of which it ran one
+    assert found.stopped == 8
+    assert found.whole == found.seconds + 8 * 2.0
 
 
 def test_costs_count_what_kept_outputs_saved_where_it_was_measured(
@@ -172,3 +182,19 @@ def test_the_table_marks_where_a_trial_came_from(make_search: Make, make_record:
     assert table[3] == "| 2 | #1 | 0.2000 | 0.4000 | 2 | 1 |  | 0 | - | 0.001 | interrupted |"
     assert table[4].startswith("| 3 | #2 | - | - | - | 0 |") and table[4].endswith("| lost |")
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_who_failed_at_its_confirmation_does_not_win(make_search: Make, make_record: Make) -> None:
+    config = make_search({"search.confirm": {"top": 2, "seeds": 1}})
+    records = [
+        make_record(0, [0.1] + [0.55] * 9, end=End.FINISHED),
+        make_record(1, [0.1] + [0.54] * 9, end=End.FINISHED),
+        make_record(2, [0.1, 0.2], end=End.DIVERGED),
+        make_record(3, [0.1] + [0.53] * 9, end=End.FINISHED),
+    ]
+    records[2].confirms, records[3].confirms = 0, 1
+    rows = rank(config, records)
+    assert winner(rows).record.number == 1
+    assert [row.record.number for row in rows] == [1, 3, 0, 2]
+    records[2].end = None  # it runs still
+    assert winner(rank(config, records)).record.number == 0

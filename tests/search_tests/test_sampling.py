@@ -283,3 +283,17 @@ def test_what_no_trials_model_has_is_not_suggested(make_raw: Make) -> None:
     assert "train.unfreeze.drop_path" not in suggested(
         space, written, **{"model.backbone": "vgg16"}, **fixed
     )
+
+
+def test_a_field_searched_outside_too_is_the_branchs_under_its_choice(make_search: Make) -> None:
+    both = {
+        "train.unfreeze.lr": {"log": [1e-4, 1e-2]},
+        "train.optimizer": {
+            "choice": {"sgd": {"train.unfreeze.lr": {"log": [1e-3, 3e-2]}}, "adamw": {}}
+        },
+    }
+    own = {"train.unfreeze.lr (train.optimizer=sgd)": 2e-2}
+    found = suggested(both, make_search(), train__optimizer="sgd", **own)
+    assert found == {"train.optimizer": "sgd", "train.unfreeze.lr": 2e-2}
+    found = suggested(both, make_search(), train__optimizer="adamw", **{"train.unfreeze.lr": 2e-3})
+    assert found == {"train.optimizer": "adamw", "train.unfreeze.lr": 2e-3}

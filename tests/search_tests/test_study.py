@@ -152,6 +152,13 @@ def test_an_end_is_told_to_optuna_as_what_it_means(
     assert opened().records[number].end is end
 
 
+def test_optuna_is_told_what_unfreezing_came_to(make_search: Make, make_reports: Make) -> None:
+    study = opened()
+    number, _ = asked(study, make_search())
+    told(study, number, make_reports([0.5, 0.2, 0.3]), End.FINISHED)  # the head phase was better
+    assert study.optuna.trials[0].value == 0.3
+
+
 def test_every_end_has_a_state() -> None:
     assert STATES.keys() == set(End)
 

@@ -126,3 +126,9 @@ def test_figures_that_cannot_be_measured_are_dashes(capsys: Captured) -> None:
         ["AP", "red", "0.5000"],
         ["AP", "blue", "-"],
     ]
+
+
+def test_texts_are_printed_as_they_are(capsys: Captured) -> None:
+    console = summary._console()
+    console.print("valve [open], [/closed] on cuda[0] :smile:")
+    assert capsys.readouterr().out == "valve [open], [/closed] on cuda[0] :smile:\n"

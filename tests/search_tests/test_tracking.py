@@ -213,6 +213,14 @@ def test_more_rows_than_a_request_holds_are_all_written(
     assert [row[0] for row in history(store, trials[0])["val/map"]] == list(range(1, 81))
 
 
+def test_into_a_deleted_experiment_rows_go_all_the_same(store: str, study: Study) -> None:
+    mirror(store, study, "deleted")
+    client = MlflowClient(store)
+    client.delete_experiment(client.get_experiment_by_name("deleted").experiment_id)
+    mirror(store, study, "deleted")
+    assert len(runs_of(store, "deleted")[1]) == len(study.records)
+
+
 def test_a_trial_that_waits_has_no_run_yet(store: str, study: Study) -> None:
     study.enqueue({"train.unfreeze.lr": 1e-3}, "first")
     mirror(store, study, "waiting")

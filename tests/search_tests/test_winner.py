@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from search import winner
 from search.progress import Quiet
 from search.study import open_study
 from search.winner import export_winner
+from trainer.checkpoint import BEST, load, save
+from trainer.config import BadInput
 from trainer.data.dataset import Splits
 from trainer.export import load_export, read_spec
 
@@ -82,7 +85,8 @@ def test_it_is_made_again_where_it_is_missing_or_of_another(
     config, study = copied(trained, tmp_path / "copy")
     (config.folder / ".winner").mkdir()  # a driver was killed while it made one
     file = config.folder / "winner" / "metrics.json"
-    file.write_text(json.dumps(trained.result.metrics | {"of": {"trial": 9, "epoch": 1}}))
+    other = {"trial": 9, "epoch": 1}
+    file.write_text(json.dumps(trained.result.metrics | {"of": other, "for": other}))
     told = Told()
     data = replace(tiny, test=replace(tiny.val, name="test"))
     yaml = config.folder / "search.yaml"
@@ -102,3 +106,47 @@ def test_it_is_made_again_where_it_is_missing_or_of_another(
     assert metrics["test"]["looks"] == 1
     assert "Test was looked at once." in (config.folder / "winner" / "README.md").read_text()
     assert not (config.folder / ".winner").exists()
+
+
+def test_a_checkpoint_of_another_epoch_is_told_and_taken(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, _ = copied(trained, tmp_path / "copy")
+    file = config.folder / "trials" / "0" / BEST
+    checkpoint = load(file)
+    epoch = checkpoint["report"]["epoch"] = 3 - checkpoint["report"]["epoch"]
+    save(checkpoint, file)
+    run, found = winner._source(config, trained.result.winner)
+    assert (run.number, found) == (0, epoch)
+    assert f"is of epoch {epoch}, while the best" in caplog.text
+
+
+def test_where_the_best_runs_checkpoint_is_gone_the_next_ones_is_taken(
+    trained: Trained, tmp_path: Path
+) -> None:
+    config, _ = copied(trained, tmp_path / "copy")
+    shutil.move(config.folder / "trials" / "0", config.folder / "trials" / "1")
+    row = trained.result.winner
+    confirmed = replace(row, runs=(row.record, replace(row.record, number=1)))
+    run, epoch = winner._source(config, confirmed)
+    assert (run.number, epoch) == (1, row.record.best.epoch)
+
+
+def test_what_stands_in_for_a_winner_is_not_made_again(
+    trained: Trained, tiny: Splits, tmp_path: Path
+) -> None:
+    config, study = copied(trained, tmp_path / "copy")
+    metrics = trained.result.metrics
+    stands_in = metrics | {"of": {"trial": 5, "epoch": 1}, "for": metrics["of"]}
+    (config.folder / "winner" / "metrics.json").write_text(json.dumps(stands_in))
+    assert export_winner(config, tiny, study, trained.result.winner, Told()) == stands_in
+
+
+def test_without_any_checkpoint_a_winner_is_bad_input(
+    trained: Trained, tiny: Splits, tmp_path: Path
+) -> None:
+    config, study = copied(trained, tmp_path / "copy")
+    shutil.rmtree(config.folder / "winner")
+    (config.folder / "trials" / "0" / BEST).unlink()
+    with pytest.raises(BadInput, match=r"has no whole best\.pt"):
+        export_winner(config, tiny, study, trained.result.winner, Told())

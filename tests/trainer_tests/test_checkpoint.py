@@ -13,12 +13,14 @@ import torch
 
 from trainer import checkpoint
 from trainer.checkpoint import (
+    BEST,
     LAST,
     PREVIOUS,
     Checkpoint,
     Damaged,
     load,
     load_last,
+    load_reports,
     load_trained_state,
     pretrained_digest,
     save,
@@ -120,6 +122,21 @@ def test_where_both_are_damaged_or_nothing_is_there_it_is_none(tmp_path: Path) -
     for name in (LAST, PREVIOUS):
         flip_byte(tmp_path / name, 0.5)
     assert load_last(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "told"),
+    [(2, 1, 2), (2, 2, 2), (2, 3, 3), (2, 4, 2), (0, 1, 1), (0, 2, 0), (2, 0, 2), (0, 0, 0)],
+)
+def test_where_a_trial_ended_between_two_files_its_best_tells_the_last_epoch(
+    tmp_path: Path, last: int, best: int, told: int
+) -> None:
+    reports = [{"epoch": epoch} for epoch in range(1, 5)]
+    if last:
+        save({"reports": reports[:last]}, tmp_path / LAST)
+    if best:
+        save({"report": reports[best - 1]}, tmp_path / BEST)
+    assert load_reports(tmp_path) == reports[:told]
 
 
 @pytest.fixture

@@ -269,6 +269,22 @@ def test_killed_before_a_phase_was_filed_a_worker_files_what_is_its_end(
     assert_same(folder, unbroken.after(3))
 
 
+def test_what_was_begun_elsewhere_is_filed_for_nobody(
+    unbroken: Unbroken,
+    config: TrainConfig,
+    few: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = copytree(unbroken.after(1), tmp_path / "trial")
+    cache = PhaseCache(tmp_path / "phases")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("trainer.fit.environment", lambda where: ["other threads"])
+        run(config, few, folder, until=3, reuse=cache)
+    run(config, few, folder, until=4, reuse=cache)  # back again
+    assert not cache.folder.exists()
+
+
 def test_over_other_pretrained_weights_no_trial_goes_on(
     unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """How long epochs will take, and whether keeping outputs pays."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,12 @@ def test_a_measurement_decides(
     assert sorted(outputs_folder().glob("*")) == before
 
 
+@pytest.mark.parametrize("written", ["auto", 2])
 def test_a_small_disk_turns_it_off_with_one_line(
-    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch, written: int | str
 ) -> None:
     monkeypatch.setattr(timing, "no_room", lambda folder, wanted: f"{wanted} bytes are too many")
-    choice = choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    choice = choose_trunk_cache(tiny_config(AUTO | {"train.trunk_cache": written}), tiny, 1)
     assert choice.setting == "off"
     # three levels in fp32, twice 12 pictures of train and 6 of val
     wanted = 4 * (40 * 12**2 + 112 * 6**2 + 320 * 3**2) * (2 * 12 + 6)
@@ -84,6 +86,32 @@ def test_room_is_under_a_cap_and_half_of_what_is_free(
     assert "of at most 20" in trunk_cache.no_room(missing, 10**11)
     monkeypatch.setattr(trunk_cache, "SHARE", 0.0)
     assert "free, of which" in trunk_cache.no_room(missing, 1000)
+
+
+def test_what_is_there_takes_no_room_from_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(trunk_cache.shutil, "disk_usage", lambda place: disk)
+    assert trunk_cache.no_room(tmp_path, 600)
+    (tmp_path / "a-0.npy").write_bytes(bytes(200))
+    assert not trunk_cache.no_room(tmp_path, 600)
+
+
+def test_a_written_depth_is_cut_to_what_has_room(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[int] = []
+
+    def no_room(folder: Path, size: int) -> str:
+        wanted.append(size)
+        return "they are too many" if len(wanted) > 1 else ""
+
+    monkeypatch.setattr(timing, "no_room", no_room)
+    choice = choose_trunk_cache(tiny_config({"train.trunk_cache": 3}), tiny, 1)
+    assert choice.setting == 0 and not choice.gains
+    assert "kept to depth 0" in choice.text
+    assert choice.text.endswith("; not deeper: they are too many")
 
 
 @pytest.mark.parametrize("error", [Diverged("the loss"), torch.OutOfMemoryError("no room\nmore")])
@@ -103,7 +131,7 @@ def test_a_measurement_that_fails_ends_no_search(
 def test_what_is_written_is_not_measured(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch, written: int | str
 ) -> None:
-    monkeypatch.setattr(timing, "_Probe", None)
+    monkeypatch.setattr(timing._Probe, "seconds", None)
     choice = choose_trunk_cache(tiny_config({"train.trunk_cache": written}), tiny, 1)
     assert (choice.setting, choice.text) == (written, "")
 

@@ -318,6 +318,43 @@ def test_files_unused_for_longest_go_when_the_cap_is_reached(
     assert len(left) == 3 and len(left.keys() & old.keys()) == 1
 
 
+def test_where_not_all_have_room_none_is_made(
+    detector: Detector,
+    config: TrainConfig,
+    few: Canvases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keep(detector, config, few, tmp_path, depth=2)
+    total = sum(file.stat().st_size for file in tmp_path.glob("*.npy"))
+    monkeypatch.setattr(trunk_cache, "CAP", 0.9 * total)  # of mirrored ones and the others each
+    assert not keep(detector, config, few, tmp_path / "none", depth=2).stores
+    assert not files(tmp_path / "none")
+
+
+def test_old_files_make_room_and_needed_ones_stay(
+    config: TrainConfig, few: Canvases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = make(config)
+    keep(detector, config, few, tmp_path, depth=2)
+    old = files(tmp_path)
+    total = sum((tmp_path / name).stat().st_size for name in old)
+    disk = shutil.disk_usage(tmp_path)
+    free = [2 * total]
+    monkeypatch.setattr(
+        trunk_cache.shutil, "disk_usage", lambda place: disk._replace(free=free[-1])
+    )
+    gone, left = (tmp_path / name for name in sorted(old))
+    gone.unlink()
+    os.utime(left, (1, 1))
+    assert keep(detector, config, few, tmp_path, depth=2).stores
+    assert files(tmp_path).keys() == old.keys()
+    detector.mean.add_(1.0)  # another trunk
+    free.append(total)
+    assert keep(detector, config, few, tmp_path, depth=2).stores
+    assert len(files(tmp_path)) == 2 and not files(tmp_path).keys() & old.keys()
+
+
 def test_a_small_disk_keeps_nothing_and_says_so(
     detector: Detector,
     config: TrainConfig,

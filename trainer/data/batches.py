@@ -127,7 +127,8 @@ def makers_for(where: torch.device) -> Iterator[int]:
 
 def steps(pictures: int, batch_size: int) -> int:
     """Optimizer steps in an epoch."""
-    return ceil(pictures / batch_size)
+    # rather one of three than one of two and one of one
+    return pictures if batch_size == 1 else max(1, min(ceil(pictures / batch_size), pictures // 2))
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -141,9 +142,9 @@ def target(picture: Picture, size: int) -> dict[str, Tensor]:
     boxes = picture.boxes[~picture.crowd]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     inside = corners.clip(0, [picture.width, picture.height] * 2)
-    corners = inside * np.array([across, down, across, down])
+    corners = (inside * np.array([across, down, across, down])).astype(np.float32)
     keep = (corners[:, 2:] > corners[:, :2]).all(axis=1)
     return {
-        "boxes": torch.from_numpy(corners[keep].astype(np.float32)),
+        "boxes": torch.from_numpy(corners[keep]),
         "labels": torch.from_numpy(picture.labels[~picture.crowd][keep]),
     }

@@ -45,7 +45,8 @@ def test_every_picture_comes_once_in_batches_of_nearly_one_size(
     assert sorted(order(found)) == list(range(13))
     sizes = [len(batch.pictures) for batch in found]
     assert max(sizes) - min(sizes) <= 1
-    assert max(sizes) <= batch_size
+    assert max(sizes) <= (3 if batch_size == 2 else batch_size)
+    assert min(sizes) > 1 or batch_size == 1  # a norm of one value is none
     assert len(found) == steps(13, batch_size)
 
 
@@ -219,3 +220,8 @@ def test_a_gpu_has_batches_made_for_it_by_all_cores_but_one(
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_box_that_is_no_box_in_fp32_is_no_target(make_picture: MakePicture) -> None:
+    picture = make_picture(1, [(1, 30, 5, 1e-14, 10), (2, 30, 5, 10, 10)], size=(64, 64))
+    assert target(picture, 64)["labels"].tolist() == [2]
