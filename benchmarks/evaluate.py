@@ -67,7 +67,8 @@ def make_up(images: int) -> tuple[Split, list[dict[str, Any]]]:
         )
         labels = draw.integers(1, CLASSES + 1, len(boxes))
         crowd = draw.random(len(boxes)) < 0.01
-        pictures.append(Picture(id, Path(str(id)), 640, 480, str(id), boxes, labels, crowd))
+        areas = sizes.prod(axis=1)
+        pictures.append(Picture(id, Path(str(id)), 640, 480, str(id), boxes, areas, labels, crowd))
         shifted = boxes + draw.normal(0, 0.1, boxes.shape) * np.tile(sizes, 2)
         wrong = draw.random(len(boxes)) < 0.1
         named = np.where(wrong, draw.integers(1, CLASSES + 1, len(boxes)), labels)

@@ -65,6 +65,7 @@ def pictures(count: int, size: int) -> tuple[Split, Bytes]:
     made = []
     for i in range(count):
         corners = draw.uniform(0, size / 2, (3, 2))
+        sides = draw.uniform(size / 10, size / 2, (3, 2))
         made.append(
             Picture(
                 id=i,
@@ -72,7 +73,8 @@ def pictures(count: int, size: int) -> tuple[Split, Bytes]:
                 width=size,
                 height=size,
                 sha256=str(i),
-                boxes=np.concatenate([corners, draw.uniform(size / 10, size / 2, (3, 2))], axis=1),
+                boxes=np.concatenate([corners, sides], axis=1),
+                areas=sides.prod(axis=1),
                 labels=np.array([1, 2, 3]),
                 crowd=np.zeros(3, dtype=bool),
             )

@@ -1,5 +1,8 @@
 """A whole search on a folder of pictures, as a user would run it: time, epochs, memory, figures.
 
+With the minutes that trials spent training, by depth, and evaluating; trials at once times the
+minutes of the whole less these is the rest: starts, checkpoints, exports, waiting for the last.
+
     python benchmarks/whole_search.py FOLDER [--trials 12] [--set a.b=c ...]
 
 FOLDER holds train.json, val.json and test.json (COCO) and images/. The last line is the figures as
@@ -13,13 +16,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
 from search.begun import read_search
+from search.exports import load_data
 from search.results import costs
 from search.study import read_study
+from trainer.reports import EpochReport
 
 
 def main() -> None:
@@ -57,11 +64,15 @@ def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -
     found = next((place / "searches").glob("*/winner")).parent
     metrics = json.loads((found / "winner" / "metrics.json").read_text())
     config = read_search(found.name, place / "searches")
-    spent = costs(config, read_study(found, found.name))
+    study = read_study(found, found.name)
+    spent = costs(config, study)
+    reports = [r for record in study.records.values() for r in record.reports.values()]
+    pictures = len(load_data(found / "search.yaml").train.pictures)
     return {
         "minutes": round(seconds / 60, 2),
         "trials": spent.trials,
         "epochs": {"trained": spent.run, "forked": spent.forked, "stopped": spent.stopped},
+        "parts": _parts((report for report in reports if not report.forked), pictures),
         "peak_pss_gib": round(peak[0] / 2**30, 2),
         **{
             f"{split}_{name}": round(metrics[split]["figures"][name], 4)
@@ -69,6 +80,22 @@ def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -
             if split in metrics
             for name in ("map", "map_50", "map_75")
         },
+    }
+
+
+def _parts(trained: Iterable[EpochReport], pictures: int) -> dict[str, dict[str, float]]:
+    """Epochs and minutes, added up over trials, by what they were spent on."""
+    epochs: defaultdict[str, int] = defaultdict(int)
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in trained:
+        training = pictures / report.images_per_second
+        depth = f"depth {report.depth}" if report.unfreeze_epoch else "head phase"
+        for part, taken in ((depth, training), ("evaluation", report.seconds - training)):
+            epochs[part] += 1
+            seconds[part] += taken
+    return {
+        part: {"epochs": epochs[part], "minutes": round(seconds[part] / 60, 2)}
+        for part in sorted(epochs)
     }
 
 

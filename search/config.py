@@ -295,7 +295,7 @@ def absolute(config: SearchConfig, beside: Path) -> SearchConfig:
 def _absolute_weights(weights: Any, beside: Path) -> Any:
     if weights in NAMED_WEIGHTS or not isinstance(weights, str):
         return weights
-    return str((beside / weights).resolve())
+    return str(_absolute(beside / weights))
 
 
 def _absolute_space(space: dict[str, Any], beside: Path) -> dict[str, Any]:
@@ -305,7 +305,9 @@ def _absolute_space(space: dict[str, Any], beside: Path) -> dict[str, Any]:
         choices = spec.get("choice") if isinstance(spec, dict) else None
         if isinstance(choices, dict):
             choices = {
-                value: _absolute_space(inner, beside) if isinstance(inner, dict) else inner
+                _absolute_weights(value, beside) if name == "model.weights" else value: (
+                    _absolute_space(inner, beside) if isinstance(inner, dict) else inner
+                )
                 for value, inner in choices.items()
             }
         if name == "model.weights" and isinstance(choices, list):
@@ -314,15 +316,20 @@ def _absolute_space(space: dict[str, Any], beside: Path) -> dict[str, Any]:
     return found
 
 
+def _absolute(path: Path) -> Path:
+    """Links stay: by its own name and place a file tells what it is and where its pictures lie."""
+    return Path(os.path.abspath(path))
+
+
 def absolute_data(data: Data, beside: Path) -> Data:
     """The data part with absolute paths; they were relative to `beside`."""
     images = data.images
     if isinstance(images, dict):
-        images = {name: (beside / folder).resolve() for name, folder in images.items()}
+        images = {name: _absolute(beside / folder) for name, folder in images.items()}
     elif images is not None:
-        images = (beside / images).resolve()
+        images = _absolute(beside / images)
     files = {
-        name: (beside / file).resolve()
+        name: _absolute(beside / file)
         for name in ("train", "val", "test")
         if (file := getattr(data, name))
     }

@@ -1,5 +1,6 @@
 """`unfreeze init`: a commented search.yaml chosen from what a data set holds."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
@@ -95,7 +96,7 @@ def write_search(
         names=" ".join(", ".join(c.name for c in splits.categories).split())[:200],
         counts=_counts(splits),
         name=_name(out, place),
-        data=_data_lines(data, out.resolve().parent),
+        data=_data_lines(data, Path(os.path.abspath(out)).parent),
         model=PRETRAINED if gpu else NEW_HEAD,
         head_lr="2e-4" if gpu else "2e-3",
         lr="2e-4" if gpu else "1e-3",
@@ -136,7 +137,7 @@ def _data_lines(data: Data, beside: Path) -> str:
             return "{" + ", ".join(f"{name}: {shown(own)}" for name, own in value.items()) + "}"
         if isinstance(value, list):
             return "[" + ", ".join(value) + "]"
-        path = value.resolve()
+        path = Path(os.path.abspath(value))  # a link by its own name, as it is read
         return f'"{path.relative_to(beside) if path.is_relative_to(beside) else path}"'
 
     keys = ("train", "val", "test", "images", "allow")

@@ -4,6 +4,7 @@ MLflow keeps this file as the model's code and runs it where this project need n
 nothing of it. Its canvas is `trainer/data/canvas.py`'s; a test holds the two together.
 """
 
+import contextlib
 import io
 import json
 from pathlib import Path
@@ -17,11 +18,15 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 INPUTS = Schema([ColSpec(DataType.binary, "picture")])
 """A picture file's bytes, which in JSON are base64."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
+"""What Pillow may take bytes for: some of its other readers start programs."""
 GREY = 114
+ORIENTATION = 0x0112
+"""EXIF's tag."""
 
 
 class Served(PythonModel):
@@ -70,8 +75,8 @@ class Served(PythonModel):
 
 def _opened(content: bytes, row: int) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            return _to_rgb(ImageOps.exif_transpose(opened))
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            return _to_rgb(ImageOps.exif_transpose(opened) if _is_turned(opened) else opened)
     except Exception as error:  # decoders raise whatever they like for broken files
         raise MlflowException.invalid_parameter_value(
             f"row {row}: no readable picture ({_told(error)}); give a file's bytes, in JSON as "
@@ -91,7 +96,22 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         ground = Image.new("RGBA", picture.size, (GREY, GREY, GREY, 255))
         return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+    if picture.mode == "CMYK" and (profile := picture.info.get("icc_profile")):
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            own, screen = (
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+            )
+            if found := ImageCms.profileToProfile(picture, own, screen, outputMode="RGB"):
+                return found
     return picture.convert("RGB")
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    try:
+        return picture.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except Exception:  # broken EXIF raises whatever its parser stumbles over
+        return False
 
 
 def _on_canvas(picture: Image.Image, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

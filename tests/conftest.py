@@ -133,6 +133,7 @@ def make_picture() -> Callable[..., Picture]:
             height=size[1],
             sha256=hashlib.sha256(str(id).encode()).hexdigest(),
             boxes=rows[:, 1:],
+            areas=rows[:, 3:].prod(axis=1),
             labels=rows[:, 0].astype(np.int64),
             crowd=np.isin(np.arange(len(rows)), crowd),
         )

@@ -84,14 +84,15 @@ def as_coco(split: Split) -> dict[str, Any]:
 def _annotations(split: Split) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for picture in split.pictures:
-        for box, label, crowd in zip(picture.boxes, picture.labels, picture.crowd, strict=True):
+        rows = zip(picture.boxes, picture.areas, picture.labels, picture.crowd, strict=True)
+        for box, area, label, crowd in rows:
             found.append(
                 {
                     "id": len(found) + 1,  # pycocotools takes id 0 for "unmatched"
                     "image_id": picture.id,
                     "category_id": split.categories[label - 1].id,
                     "bbox": box.tolist(),
-                    "area": float(box[2] * box[3]),
+                    "area": float(area),
                     "iscrowd": int(crowd),
                 }
             )

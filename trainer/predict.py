@@ -12,10 +12,10 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from .config import BadInput
 from .data.canvas import to_canvas
 from .data.dataset import Category
+from .data.pixels import SUFFIXES
 from .evaluate import to_xywh
 from .model.heads import Detect
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 SMALL, NARROW, LARGE = 480, 160, 8000
 """Pixels; a picture whose longer side has fewer than SMALL, or the shorter one fewer than NARROW,
 is drawn enlarged, so that names can be read, unless its longer side would have more than LARGE."""

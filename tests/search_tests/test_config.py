@@ -10,6 +10,7 @@ import pytest
 from search.config import (
     DEFAULT,
     SearchConfig,
+    absolute,
     read,
     read_yaml,
     redacted,
@@ -142,6 +143,25 @@ def test_paths_become_absolute_each_from_its_own_place(tmp_path: Path, tiny_data
     assert config.data.images == beside / "images"
     assert config.model.weights == str(beside / "start.pth")
     assert config.folder == tmp_path / "kept" / "x"
+
+
+def test_a_link_stays_what_it_is_called(tmp_path: Path, tiny_data: Any) -> None:
+    blob = tmp_path / "blobs" / "5f7e"
+    blob.parent.mkdir()
+    blob.write_bytes(tiny_data.train.read_bytes())
+    (tmp_path / "train.json").symlink_to(blob)
+    config = resolve({"name": "x", "data": {"train": "train.json"}}, Path())
+    assert config.data != "digits"
+    assert config.data.train == tmp_path / "train.json"
+
+
+@pytest.mark.parametrize("choice", [["imagenet", "own.pth"], {"imagenet": {}, "own.pth": {}}])
+def test_weights_to_choose_from_become_absolute(
+    make_raw: Make, tmp_path: Path, choice: Any
+) -> None:
+    raw = make_raw({"space": {"model.weights": {"choice": choice}}})
+    space = absolute(parse(SearchConfig, raw), tmp_path).space
+    assert list(space["model.weights"]["choice"]) == ["imagenet", str(tmp_path / "own.pth")]
 
 
 def test_a_folder_of_pictures_a_split_becomes_absolute(make_raw: Make, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from PIL import Image
 from search import driver, registry, served
 from search.registry import VAL, VAL_AP, is_better, register
 from trainer.config import BadInput, Data
+from trainer.data import pixels
 from trainer.data.canvas import to_canvas
 from trainer.data.dataset import Splits
 from trainer.data.pixels import to_rgb
@@ -191,3 +192,15 @@ def test_mlflow_serves_the_champion(address: str, trained: Trained, tiny_data: D
         assert (box["name"], box["category_id"]) in {("red", 3), ("blue", 7)}
         x, y, width, height = box["bbox"]
         assert 0 <= x <= x + width <= 96.001 and 0 <= y <= y + height <= 72.001
+
+
+def test_bytes_that_training_would_not_read_are_not_served() -> None:
+    with pytest.raises(MlflowException, match="no kind that is known"):
+        served._opened(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", 0)
+    assert served.FORMATS == pixels.FORMATS
+
+
+def test_broken_exif_is_served_as_it_was_trained() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 4)).save(stream, "JPEG", exif=b"Exif\0\0nonsense")
+    assert served._opened(stream.getvalue(), 0).size == (8, 4)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from trainer.config import Data, TrainConfig
 from trainer.data.batches import target
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Picture, Split, Splits
+from trainer.data.formats import load_split
 from trainer.evaluate import FIGURES, Truth, detect, measure, pack, score, score_finally, unpack
 from trainer.model.detectors import build
 
@@ -210,3 +212,30 @@ def test_a_picture_is_seen_the_same_in_any_batch(
     for one, other in zip(single, batched, strict=True):
         assert one["image_id"] == other["image_id"]
         assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+
+
+def test_areas_are_the_data_sets_where_it_has_them(tiny_data: Data, tmp_path: Path) -> None:
+    content = json.loads(tiny_data.val.read_text())
+    for i, annotation in enumerate(content["annotations"]):  # of a segmentation, unknown, nonsense
+        annotation["area"] = (1e4, 0, "large")[i % 3]
+    place = tmp_path / "areas.json"
+    place.write_text(json.dumps(content))
+    images = tiny_data.val.parent / "images"
+    split = load_split(Data(train=place, images=images), "val", tmp_path / "cache")
+    results = guesses(split)
+    truth = COCO()
+    boxes = {a["id"]: a["bbox"] for a in content["annotations"]}
+    truth.dataset = content | {
+        "annotations": [
+            {**a, "area": 1e4 if a["area"] == 1e4 else boxes[a["id"]][2] * boxes[a["id"]][3]}
+            for a in content["annotations"]
+        ]
+    }
+    truth.createIndex()
+    run = COCOeval(truth, truth.loadRes(results), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    figures = score_finally(split, results).figures
+    for name, index in (("map", 0), ("map_small", 3), ("map_medium", 4), ("map_large", 5)):
+        assert (figures[name] if figures[name] is not None else -1) == run.stats[index]

@@ -82,3 +82,10 @@ def test_a_label_can_be_read_at_any_size(size: tuple[int, int]) -> None:
     assert inked.any(axis=1).nonzero()[0][0] == 0
     top = inked[: max(14, plain.height // 45)]  # the label's line: filled from its left end
     assert top.any(axis=0).sum() > 0.08 * plain.width
+
+
+def test_a_folders_pictures_are_of_every_format_that_is_trained_on(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.AVIF", "c.jp2", "d.ppm", "e.mpo", "f.tif"]
+    for name in (*names, "g.txt", "h.svg"):
+        (tmp_path / name).touch()
+    assert [file.name for file in find_pictures([tmp_path])] == names

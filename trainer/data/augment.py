@@ -16,6 +16,7 @@ ZOOM = (0.8, 1.4)
 TONE = (0.85, 1.15)
 """Range of the factors of brightness and of contrast."""
 GREY = 127
+"""Beside a picture that was moved or made smaller: the middle of the range."""
 KEPT = 0.4
 """Share of a box's area that must be left of it in the cut; else it is no target any more."""
 

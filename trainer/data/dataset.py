@@ -31,6 +31,9 @@ class Picture:
     """Of the file's bytes."""
     boxes: NDArray[np.float64]
     """(n, 4) x, y, width, height in pixels of this picture."""
+    areas: NDArray[np.float64]
+    """(n,) in square pixels, as the data set has them (COCO: of the segmentations), else of the
+    boxes: by them evaluation tells small, medium and large."""
     labels: NDArray[np.int64]
     """(n,) from 1: the position of the category in `Split.categories`."""
     crowd: NDArray[np.bool_]
@@ -51,7 +54,7 @@ class Split:
         total = hashlib.sha256()
         for picture in self.pictures:
             total.update(f"{picture.id} {picture.sha256}".encode())
-            for array in (picture.boxes, picture.labels, picture.crowd):
+            for array in (picture.boxes, picture.areas, picture.labels, picture.crowd):
                 total.update(array.tobytes())
         total.update(json.dumps([(c.id, c.name) for c in self.categories]).encode())
         return total.hexdigest()

@@ -21,8 +21,8 @@ from .voc import annotations_of, read_voc, voc_classes
 from .yolo import read_yolo, root_of
 
 SPLIT_NAMES = ("train", "val", "test")
-FORMATS = {".json": "COCO", ".yaml": "YOLO", ".yml": "YOLO", ".txt": "VOC", "": "VOC"}
-"""By what a split is given as: an annotation file's suffix, none for a folder."""
+FORMATS = {".json": "COCO", ".yaml": "YOLO", ".yml": "YOLO", ".txt": "VOC"}
+"""By an annotation file's suffix; others are COCO, and folders VOC."""
 RARE, BATCH = 10, 8
 """Boxes of a class, and pictures, below which train is told of."""
 
@@ -110,7 +110,7 @@ def _read(data: Data, findings: Findings) -> dict[str, _Part]:
     sources = {name: source for name, source in sources.items() if source.exists()}
     classes: list[str] = []
     if _format_of(data) == "VOC":
-        classes = voc_classes(_readable(sources, findings))
+        classes = voc_classes([file for file in sources.values() if _format(file) == "VOC"])
     found = {}
     for name, source in sources.items():
         records = Records(name, source, _format(source), _image_folders(data, name))
@@ -129,12 +129,8 @@ def _read_format(records: Records, classes: list[str], findings: Findings) -> bo
     return read_voc(records, findings, classes)
 
 
-def _readable(sources: dict[str, Path], findings: Findings) -> list[Path]:
-    return [source for source in sources.values() if _format(source) == "VOC"]
-
-
 def _format(source: Path) -> str:
-    return FORMATS.get("" if source.is_dir() else source.suffix.lower(), "COCO")
+    return "VOC" if source.is_dir() else FORMATS.get(source.suffix.lower(), "COCO")
 
 
 def _format_of(data: Data) -> str:
@@ -247,24 +243,19 @@ def _check_classes(
 ) -> None:
     counts = {name: _boxes_a_class(part.columns) for name, part in parts.items()}
     train = counts.get("train")
-    if train is None:
+    if train is None:  # unread; else this would be said of every class
         return
 
-    def named(split: str, condition: Callable[[int], bool], of: Counter[int]) -> Iterator[Place]:
-        return (Place(detail=f"{c.name} ({of[c.id]} boxes)") for c in categories if condition(c.id))
+    def add(code: str, name: str, classes: list[Category]) -> None:
+        places = [Place(detail=f"{c.name} ({counts[name][c.id]} boxes)") for c in classes]
+        findings.add(code, name, parts[name].records.source, places)
 
+    add("class-rare", "train", [c for c in categories if train[c.id] < RARE])
     for name, own in counts.items():
-        source = parts[name].records.source
-        if name == "train":
-            rare = named(name, lambda i: train[i] < RARE, train)
-            findings.add("class-rare", name, source, rare)
-            continue
-        # without the parts of train that could not be read, this would be said of every class
-        untrained = named(name, lambda i, own=own: bool(own[i] and not train[i]), own)  # type: ignore[misc]
-        findings.add("class-untrained", name, source, untrained)
+        if name != "train":
+            add("class-untrained", name, [c for c in categories if own[c.id] and not train[c.id]])
         if name == "val":
-            unmeasured = named(name, lambda i, own=own: bool(train[i] and not own[i]), own)  # type: ignore[misc]
-            findings.add("class-unmeasured", name, source, unmeasured)
+            add("class-unmeasured", name, [c for c in categories if train[c.id] and not own[c.id]])
 
 
 def _boxes_a_class(columns: Columns) -> Counter[int]:
@@ -297,6 +288,7 @@ def _split(part: _Part, categories: tuple[Category, ...]) -> Split:
             continue
         own = slice(starts[i], starts[i + 1])
         width, height = seen.upright
+        boxes, areas = columns.boxes[kept[own]], columns.areas[kept[own]]
         pictures.append(
             Picture(
                 id=image.id,
@@ -304,7 +296,8 @@ def _split(part: _Part, categories: tuple[Category, ...]) -> Split:
                 width=width,
                 height=height,
                 sha256=seen.sha256,
-                boxes=columns.boxes[kept[own]],
+                boxes=boxes,
+                areas=np.where(np.isnan(areas), boxes[:, 2:].prod(axis=1), areas),
                 labels=labels[own].astype(np.int64),
                 crowd=columns.crowd[kept[own]],
             )

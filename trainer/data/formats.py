@@ -1,7 +1,7 @@
 """A data set by its place: which format it is, and how it becomes splits to train on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,24 @@ def load(
             f"no val given: {len(halves[1].pictures)} of the pictures of train are val, "
             "chosen by content, in equal shares of each class"
         )
+        notes += _one_sided(halves)
     return Splits(splits["train"], splits["val"], splits.get("test"), tuple(notes), made)
+
+
+def _one_sided(halves: tuple[Split, Split]) -> Iterator[str]:
+    """Classes that a made val or what is left of train lacks, a line a side."""
+    held = [{int(label) for p in half.pictures for label in p.labels[~p.crowd]} for half in halves]
+    for half, own in zip(halves, held, strict=True):
+        missing = [half.categories[label - 1].name for label in sorted(set.union(*held) - own)]
+        if missing:
+            yield f"{half.name} has no box of {', '.join(missing)}: too few pictures have one"
 
 
 def load_split(data: Data, name: str, cache: Path) -> Split:
     """All that `data.train` lists, as the split of this name. Raises BadInput."""
     examined = examine(data.model_copy(update={"val": None, "test": None}), cache)
     if examined.errors:
-        raise BadInput([finding.line for finding in examined.errors])
+        raise BadInput([replace(finding, split=name).line for finding in examined.errors])
     return replace(examined.splits["train"], name=name)
 
 

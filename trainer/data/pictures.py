@@ -140,7 +140,8 @@ def _reason(error: Exception) -> str:
 def _identity(file: Path) -> str:
     """Of a file that was not written since: as git tells it, without reading."""
     stat = os.stat(file)
-    return f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+    name = os.fsencode(file)  # may be no text at all
+    return f"{name!r} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
 def _open_memory(cache: Path) -> sqlite3.Connection:

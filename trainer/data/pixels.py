@@ -8,6 +8,10 @@ from PIL import Image, ImageCms, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
 """What Pillow may take a file for: its other readers are for formats nobody photographs in."""
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .ppm .pgm .avif .jp2 .mpo".split()
+)
+"""Of files that are taken for pictures where a folder is given."""
 GREY = 114
 """Of what has no pixels, near the mean of ImageNet: a canvas beside its picture, and what is
 transparent in one."""

@@ -12,7 +12,7 @@ def split_off(whole: Split, name: str, fraction: float) -> tuple[Split, Split]:
 
     A picture's side follows from the digest of its file and from what the others hold, not from
     names or order; equal files stay on one side. A class on two different pictures or more comes to
-    be on both sides. Raises BadInput where one side would be empty.
+    be on both sides, where others do not forbid it. Raises BadInput where one side would be empty.
     """
     groups: dict[str, list[Picture]] = defaultdict(list)
     for picture in whole.pictures:
@@ -53,7 +53,45 @@ def _chosen(groups: dict[str, set[int]], fraction: float) -> set[str]:
         more = max(0, wanted - sum(sha in gone for sha in having))
         gone |= set(free[:more])
         kept |= set(free[more:])
+    _swap(groups, gone, kept)
     if not gone or not kept:  # each class on one picture alone
         first = min(groups)
         (gone, kept) = ({first}, set(groups) - {first})
     return gone
+
+
+def _swap(groups: dict[str, set[int]], gone: set[str], kept: set[str]) -> None:
+    """Bring a class that rarer ones left on one side alone to the other too, by moving one picture,
+    or by exchanging two, so that no side loses another class."""
+    having: dict[int, set[str]] = defaultdict(set)
+    for sha, labels in groups.items():
+        for label in labels:
+            having[label].add(sha)
+    for label in sorted(having):
+        for lacking, full in ((gone, kept), (kept, gone)):
+            if len(having[label]) > 1 and not having[label] & lacking:
+                pair = _exchange(groups, having, label, lacking, full)
+                if pair is not None:
+                    full -= {pair[0]}
+                    lacking |= {pair[0]}
+                    lacking -= pair[1]
+                    full |= pair[1]
+
+
+def _exchange(
+    groups: dict[str, set[int]],
+    having: dict[int, set[str]],
+    label: int,
+    lacking: set[str],
+    full: set[str],
+) -> tuple[str, set[str]] | None:
+    """A picture with the class for the side that lacks it, and what comes for it: none or one."""
+    for sha in sorted(having[label]):
+        lost = [own for own in groups[sha] if not having[own] & full - {sha}]
+        if not lost:
+            return sha, set()
+        for other in sorted(having[lost[0]] & lacking):
+            brings = set(lost) <= groups[other]
+            if brings and all(having[own] & (lacking - {other} | {sha}) for own in groups[other]):
+                return sha, {other}
+    return None

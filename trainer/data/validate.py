@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ class Columns:
     """(m,) category ids."""
     boxes: NDArray[np.float64]
     """(m, 4) x, y, width, height; NaN where it was no box."""
+    areas: NDArray[np.float64]
+    """(m,) square pixels, NaN where the file does not say."""
     crowd: NDArray[np.bool_]
     """(m,)"""
     sound: NDArray[np.bool_]
@@ -185,6 +188,7 @@ def _columns(records: Records, findings: Findings) -> Columns:
         image=_whole(places.get(box.image_id, -1) for box in records.boxes),
         category=_whole(-1 if category is None else category for category in categories),
         boxes=boxes,
+        areas=np.array([_area(box.area) for box in records.boxes], dtype=np.float64),
         crowd=np.array([bool(box.iscrowd) for box in records.boxes], dtype=np.bool_),
         sound=np.ones(len(records.boxes), dtype=np.bool_),
     )
@@ -253,6 +257,12 @@ def _is_box(box: Any) -> bool:
         and len(box) == 4
         and all(type(v) is float or _is_id(v) for v in box)  # what fits an int fits a float
     )
+
+
+def _area(value: Any) -> float:
+    """An area that means something: many tools write 0 where they know of none."""
+    is_number = type(value) is float or _is_id(value)
+    return float(value) if is_number and 0 < value < inf else nan
 
 
 def _whole(values: Iterable[int]) -> NDArray[np.int64]:

@@ -6,11 +6,11 @@ from typing import Any
 
 from ..config import BadInput
 from .findings import Findings, Place
+from .pixels import SUFFIXES
 from .records import BoxRecord, CategoryRecord, ImageRecord, Records
 
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """The keys of a data.yaml that name each split."""
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".mpo", ".avif"}
 
 
 def read_yolo(records: Records, findings: Findings) -> bool:

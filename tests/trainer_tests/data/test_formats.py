@@ -13,7 +13,7 @@ from PIL import Image
 
 from trainer.config import BadInput, Data
 from trainer.data.dataset import Splits
-from trainer.data.formats import ROBOFLOW, find, load
+from trainer.data.formats import ROBOFLOW, find, load, load_split
 
 Coco = dict[str, Any]
 CACHE = Path("/nowhere/that/can/be/written")
@@ -307,6 +307,12 @@ def test_a_file_that_is_no_picture_is_told(data: Data, tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
     (error,) = errors_of(data)
     assert error.startswith("data.train: ") and "b.png" in error
+
+
+def test_a_file_alone_is_told_of_as_the_split_that_it_is(data: Data, tmp_path: Path) -> None:
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(BadInput, match=r"^data\.test: picture-missing"):
+        load_split(Data(train=data.train), "test", tmp_path / "cache")
 
 
 def test_a_category_that_splits_name_differently_is_told(data: Data) -> None:

@@ -92,3 +92,14 @@ def test_what_cannot_be_read_is_told_and_tried_again(tmp_path: Path) -> None:
     for _ in range(2):
         (seen,) = see([place], tmp_path / "cache")
         assert seen.problem == "picture-unreadable" and "directory" in seen.detail
+
+
+def test_a_name_that_is_no_text_is_read_and_remembered(
+    file: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    file.rename(odd)
+    for _ in range(2):
+        (seen,) = see([odd], tmp_path / "cache")
+        assert not seen.problem
+    assert len(decoded) == 1

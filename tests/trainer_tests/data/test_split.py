@@ -89,3 +89,24 @@ def test_what_was_chosen_before_is_chosen_again(whole: Split) -> None:
     assert (ids(again[0]), ids(again[1]), again[1].name) == (ids(train), ids(val), "val")
     assert take_off(train, "val", chosen) is None  # they are gone
     assert take_off(whole, "val", set()) is None
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        {"a": (1, 3), "b": (1,), "c": (2, 3), "d": (2,)},
+        {"a": (1,), "b": (1, 3), "c": (2,), "d": (2, 3)},
+        {"a": (1, 3), "b": (1, 3), "c": (2, 3), "d": (2,), "e": (2,), "f": (1,)},
+    ],
+)
+def test_a_class_on_pictures_of_rarer_ones_is_on_both_sides(
+    make_picture: MakePicture, make_split: MakeSplit, classes: dict[str, tuple[int, ...]]
+) -> None:
+    pictures = [
+        replace(make_picture(i, [(label, 0, 0, 5, 5) for label in labels]), sha256=sha)
+        for i, (sha, labels) in enumerate(classes.items())
+    ]
+    halves = split_off(replace(make_split(*pictures), categories=()), "val", 0.3)
+    assert sum(len(half.pictures) for half in halves) == len(pictures)
+    for label in (1, 2, 3):
+        assert all(holding(half, label) for half in halves)
