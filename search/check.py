@@ -20,6 +20,8 @@ from trainer.data.examine import Examined, examine
 from trainer.data.findings import CODES, Finding, allowable, printable
 from trainer.data.formats import find, given
 
+from .console import text_console
+
 AnyData = TypeVar("AnyData", Data, Data | str)
 SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 """In the order in which they are told, with their colours."""
@@ -40,7 +42,7 @@ def check_data(
     if as_json:
         print(json.dumps(_as_json(examined), indent=1))
     else:
-        _print(examined, Console(highlight=False))
+        _print(examined, text_console())
     if out is not None:
         _draw(examined, out)
     return not examined.errors

@@ -9,6 +9,8 @@ from trainer.config import BadInput, CocoDetector, Model, NewDetector, did_you_m
 from trainer.model.backbones import TESTED, is_known
 from trainer.model.detectors import Outline, errors, is_coco, outline
 
+from .console import text_console
+
 EXPLAINED = (
     "Depth is how many stages of the backbone train, counted from the head end. At depth 0 neck "
     "and head train alone. Parameters are in millions, with the class layers of one class."
@@ -17,7 +19,7 @@ EXPLAINED = (
 
 def print_models(name: str | None, console: Console | None = None) -> None:
     """Print all tested models, or one by its name. Raises BadInput for a name that is none."""
-    console = console or Console(highlight=False)
+    console = console or text_console()
     if name is not None:
         _print_model(console, _named(name))
         return

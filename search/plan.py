@@ -9,6 +9,7 @@ from trainer.timing import memory_share, time_epochs
 
 from .asha import confirming_epochs, expected_epochs, rungs
 from .config import SearchConfig, stored, write_yaml
+from .console import text_console
 from .resources import at_once, divided, here, largest_trial, threads_of
 from .results import duration
 from .settled import settle
@@ -29,7 +30,7 @@ HEAD_DEPENDS_ON = (
 def print_plan(config: SearchConfig) -> None:
     """Print it. Raises BadInput like the search itself."""
     data = load(config.data, cache_folder())
-    console = Console(highlight=False)
+    console = text_console()
     console.print(write_yaml(stored(config)), end="", soft_wrap=True)
     train, search = config.train, config.search
     heads = 1 if train.head.epochs else 0

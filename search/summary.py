@@ -8,11 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from trainer.config import BadInput
 
 from .begun import begun_study, read_search
 from .config import SearchConfig, redacted, tracking_uri
+from .console import text_console
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress, wanted
 from .results import (
@@ -43,20 +45,15 @@ WHOLE_TABLE = 100
 """Columns of a terminal from which on the table shows all it has."""
 
 
-def _console() -> Console:
-    """Prints texts as they are: a class may be called `valve [open]`."""
-    return Console(highlight=False, markup=False, emoji=False)
-
-
 def progress() -> Progress:
     """A live table on a terminal, plain lines elsewhere."""
-    console = _console()
+    console = text_console()
     return LiveTable(console) if console.is_terminal else Lines(console)
 
 
 def lines() -> Lines:
     """Plain lines."""
-    return Lines(_console())
+    return Lines(text_console())
 
 
 def bar(files: list[Path]) -> Iterable[Path]:
@@ -69,7 +66,7 @@ def bar(files: list[Path]) -> Iterable[Path]:
 
 def print_result(result: SearchResult) -> None:
     """The ranked table, the winner with its figures, the costs, and the next commands."""
-    console = _console()
+    console = text_console()
     config = result.config
     console.print(_table(result.rows, result.space, result.state, console.width))
     console.print(_costs(result.costs))
@@ -105,8 +102,8 @@ def _print_winner(console: Console, result: SearchResult) -> None:
         for name, heading in columns(result.space).items()
         if name in row.values
     )
-    console.print(f"\nWinner: trial {trial_name(row)}", style="bold", end="")
-    console.print(f" ({settings})" if settings else "")
+    line = Text(f"\nWinner: trial {trial_name(row)}", style="bold")
+    console.print(line.append(f" ({settings})", style="not bold") if settings else line)
     if row.mean is not None:
         runs = ", ".join(f"{run.best.map:.3f}" for run in row.runs if run.best)
         console.print(f"Its {len(row.runs)} runs: {runs}; mean {show_mean(row)}")
@@ -206,7 +203,7 @@ def _costs(spent: Costs) -> str:
 
 def print_metrics(split: str, metrics: dict[str, Any]) -> None:
     """The 12 COCO figures, and AP a class."""
-    console = _console()
+    console = text_console()
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in metrics["figures"].items():
         table.add_row(HEADINGS[name], "-" if value is None else f"{value:.4f}")
@@ -218,7 +215,7 @@ def print_metrics(split: str, metrics: dict[str, Any]) -> None:
 
 def print_list(storage: Path) -> None:
     """The searches in a folder, a line each."""
-    console = _console()
+    console = text_console()
     names = sorted(file.parent.name for file in storage.glob("*/search.yaml"))
     if not names:
         console.print(f"no searches in {storage.absolute()}", soft_wrap=True)
@@ -252,13 +249,13 @@ def _state(config: SearchConfig, state: Any) -> str:
 def print_status(storage: Path, name: str) -> None:
     """Where one search stands."""
     config = read_search(name, storage)
-    _print_status(_console(), config)
+    _print_status(text_console(), config)
 
 
 def watch_status(storage: Path, name: str, seconds: float = 2.0) -> None:
     """The same, again and again, until nobody runs the search."""
     config = read_search(name, storage)
-    console = _console()
+    console = text_console()
     while is_held(config.folder):
         console.clear()
         _print_status(console, config)

@@ -13,6 +13,7 @@ from search import charts
 from search.report import page, read_result, spread, verdict, write_report
 from search.space import read_space
 from search.study import End, Study, open_study
+from trainer.config import Model
 
 from .conftest import SPACE, MadeUp, Trained
 
@@ -65,6 +66,14 @@ def test_a_trial_that_was_cut_short_beats_nothing(make_search: Make, make_report
     study = small(make_search, make_reports, [[0.1, 0.5], []])
     said = " ".join(verdict(read_result(make_search({"space": SPACE}), study)))
     assert "no other trial was given as many epochs" in said and "beat" not in said
+
+
+def test_a_detector_with_its_own_backbone_is_told_without_another(made_up: MadeUp) -> None:
+    model = Model(detector="fcos_resnet50_fpn", weights="coco")
+    config = made_up.config.model_copy(update={"model": model})
+    result = replace(read_result(made_up.config, made_up.study), config=config)
+    text = page(result, made_up.study)
+    assert "fcos_resnet50_fpn, weights coco" in text
 
 
 def test_figures_of_an_earlier_winner_are_not_shown(made_up: MadeUp, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from search import summary
+from search.console import text_console
 from search.opening import open_search
 from search.results import Costs, SearchResult, rank, winner
 from search.space import read_space
@@ -129,6 +130,5 @@ def test_figures_that_cannot_be_measured_are_dashes(capsys: Captured) -> None:
 
 
 def test_texts_are_printed_as_they_are(capsys: Captured) -> None:
-    console = summary._console()
-    console.print("valve [open], [/closed] on cuda[0] :smile:")
+    text_console().print("valve [open], [/closed] on cuda[0] :smile:")
     assert capsys.readouterr().out == "valve [open], [/closed] on cuda[0] :smile:\n"
