@@ -37,9 +37,11 @@ Make = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
 TRIALS, EPOCHS = 3, 5
 EPOCH_STARTS = (
-    "                started, meter = time.monotonic(), Meter()\n                on_step()\n"
+    "                on_step()\n                kept = scene.keep(run.detector, phase, on_step)\n"
 )
 """The place in fit.py where an epoch starts; `folder` is the trial's, `epoch` counts from 0."""
+CHECKPOINT_ENDS = "        stream.write(hashing.total.digest())\n"
+"""The place in checkpoint.py where all but the end of a file is written."""
 COUNTED = """\
                 with (folder / "began").open("a") as began:
                     began.write(f"{epoch}\\n")

@@ -28,6 +28,7 @@ from trainer.config import Data
 from trainer.data.dataset import Splits
 
 from .faulty import (
+    CHECKPOINT_ENDS,
     Faulty,
     Make,
     Server,
@@ -102,15 +103,14 @@ def test_a_worker_dies_while_it_writes_a_checkpoint(
     search = faulty()
     edit(
         search.code / "trainer" / "checkpoint.py",
-        "        stream.write(hashing.total.digest())\n",
+        CHECKPOINT_ENDS,
         "        torn = file.parents[1] / 'torn'\n"
         "        second = file.name == LAST and file.with_name(PREVIOUS).exists()\n"
         "        if second and not torn.exists():\n"
         "            torn.touch()\n"
         "            stream.flush()\n"
         "            stream.truncate(stream.tell() // 2)\n"
-        "            os.kill(os.getpid(), 9)\n"
-        "        stream.write(hashing.total.digest())\n",
+        "            os.kill(os.getpid(), 9)\n" + CHECKPOINT_ENDS,
     )
     search.run()
     study = check(search, tiny_data, repeats=1)
