@@ -180,7 +180,7 @@ def test_it_is_asked_to_stop_from_another_terminal(faulty: Make, tiny_data: Data
 
 
 def test_its_time_is_over(faulty: Make, tiny_data: Data) -> None:
-    search = faulty("time.sleep(0.5)", search__time_budget=25)
+    search = faulty("time.sleep(4)", search__time_budget=25)
     search.start()
     assert search.wait() in (0, 1), search.out
     assert search.study.get("state") == "out of time"
