@@ -44,9 +44,14 @@ class Row:
         return stdev(_best_map(run) for run in self.runs) if self.runs else None
 
     @property
+    def by_map(self) -> list[TrialRecord]:
+        """All its runs, the best first."""
+        return sorted(self.runs or (self.record,), key=_best_map, reverse=True)
+
+    @property
     def best_run(self) -> TrialRecord:
         """The run whose checkpoint is the configuration's best."""
-        return max((self.record, *self.runs), key=_best_map)
+        return self.by_map[0]
 
     @property
     def state(self) -> str:

@@ -60,8 +60,7 @@ def export_winner(
 
 def _source(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
     """The best run of a configuration of which a checkpoint is there, and its epoch."""
-    runs = sorted({run.number: run for run in (best.record, *best.runs)}.values(), key=_map)
-    for run in reversed(runs):
+    for run in best.by_map:
         checkpoint = trial_folder(config.folder, run.number) / BEST
         try:
             epoch: int = load(checkpoint)["report"]["epoch"]
@@ -83,10 +82,6 @@ def _source(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
             "deleted, or written on a node with another storage?"
         ]
     )
-
-
-def _map(run: TrialRecord) -> float:
-    return run.best.map if run.best else -1.0
 
 
 def _looks(export: Path) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from PIL import Image
+from PIL import Image, ImageCms
 
 from search import driver, registry, served
 from search.registry import VAL, VAL_AP, is_better, register
@@ -204,3 +204,13 @@ def test_broken_exif_is_served_as_it_was_trained() -> None:
     stream = io.BytesIO()
     Image.new("RGB", (8, 4)).save(stream, "JPEG", exif=b"Exif\0\0nonsense")
     assert served._opened(stream.getvalue(), 0).size == (8, 4)
+
+
+@pytest.mark.parametrize("profile", ["sRGB", "LAB", None])
+def test_cmyk_is_served_as_it_was_trained(profile: str | None) -> None:
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile(profile)) if profile else None
+    stream = io.BytesIO()
+    picture = Image.new("CMYK", (8, 4), (200, 30, 90, 10))
+    picture.save(stream, "JPEG", icc_profile=made.tobytes() if made else None)
+    opened = served._opened(stream.getvalue(), 0)
+    assert opened.tobytes() == to_rgb(Image.open(stream)).tobytes()

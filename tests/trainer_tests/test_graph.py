@@ -20,10 +20,8 @@ SIZE = 64
 def new(name: Any) -> Detector:
     torch.manual_seed(0)
     detector = build(Model(detector=name, weights="none", image_size=SIZE), 3)
-    if name.startswith(
-        ("retinanet", "fcos")
-    ):  # every class is found somewhere, as the others do anew
-        with torch.no_grad():
+    if name.startswith(("retinanet", "fcos")):
+        with torch.no_grad():  # every class is found somewhere, as the others do anew
             detector.get_parameter("head.head.classification_head.cls_logits.bias").zero_()
     if name in SHORT:  # about half of the proposals are too uncertain
         with torch.no_grad():

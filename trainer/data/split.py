@@ -70,12 +70,9 @@ def _swap(groups: dict[str, set[int]], gone: set[str], kept: set[str]) -> None:
     for label in sorted(having):
         for lacking, full in ((gone, kept), (kept, gone)):
             if len(having[label]) > 1 and not having[label] & lacking:
-                pair = _exchange(groups, having, label, lacking, full)
-                if pair is not None:
-                    full -= {pair[0]}
-                    lacking |= {pair[0]}
-                    lacking -= pair[1]
-                    full |= pair[1]
+                exchanged = _exchange(groups, having, label, lacking, full)
+                full ^= exchanged
+                lacking ^= exchanged
 
 
 def _exchange(
@@ -84,14 +81,15 @@ def _exchange(
     label: int,
     lacking: set[str],
     full: set[str],
-) -> tuple[str, set[str]] | None:
-    """A picture with the class for the side that lacks it, and what comes for it: none or one."""
+) -> set[str]:
+    """The pictures that change sides: one with the class, and one for it where that is needed; none
+    where nothing helps."""
     for sha in sorted(having[label]):
         lost = [own for own in groups[sha] if not having[own] & full - {sha}]
         if not lost:
-            return sha, set()
+            return {sha}
         for other in sorted(having[lost[0]] & lacking):
             brings = set(lost) <= groups[other]
             if brings and all(having[own] & (lacking - {other} | {sha}) for own in groups[other]):
-                return sha, {other}
-    return None
+                return {sha, other}
+    return set()
