@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -149,3 +151,29 @@ def make_split() -> Callable[..., Split]:
         return Split(name, pictures, CATEGORIES)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_two_at_once() -> Callable[..., list[str]]:
+    """Run a Python script in two processes, which say "ready" and go on together when they can
+    read a line; returns what each says after that."""
+
+    def run(script: str, *arguments: object) -> list[str]:
+        line = [sys.executable, "-c", script, *map(str, arguments)]
+        pipe = subprocess.PIPE
+        both = [subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+        try:
+            for process in both:
+                assert process.stdout and process.stdout.readline() == "ready\n"
+            for process in both:
+                assert process.stdin
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            said = [process.communicate(timeout=120)[0] for process in both]
+        finally:
+            for process in both:
+                process.kill()
+        assert [process.returncode for process in both] == [0, 0]
+        return said
+
+    return run

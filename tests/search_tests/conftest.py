@@ -247,10 +247,12 @@ def serving(line: list[str], url: str, environment: dict[str, str] | None = None
     every = os.environ | (environment or {})
     server = subprocess.Popen(line, env=every, start_new_session=True)
     try:
-        for _ in range(600):
-            with contextlib.suppress(OSError), urllib.request.urlopen(url):
+        late = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):
                 break
             assert server.poll() is None, "the server died"
+            assert time.monotonic() < late, f"nothing answers at {url}"
             time.sleep(0.1)
         yield
     finally:

@@ -1,10 +1,10 @@
 """The commands: quick help, exit codes, and nothing written on bad input."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,14 @@ Captured = pytest.CaptureFixture[str]
 COMMANDS = (
     "init",
     "check",
+    "models",
     "search",
     "train",
     "list",
     "status",
+    "stop",
+    "report",
+    "clean",
     "export",
     "evaluate",
     "predict",
@@ -95,21 +99,24 @@ def test_looking_at_a_search_imports_neither_torch_nor_ray_nor_mlflow(trained: T
     assert done.stdout.splitlines()[-1] == "[0, 0, 2] set()"  # it is over: there is none to stop
 
 
+def processor_seconds() -> float:
+    """Of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_comes_within_a_second(command: str) -> None:
-    spent = []
-    for _ in range(3):  # a busy machine may be slow once
-        started = time.monotonic()
-        line = [sys.executable, "-m", "search.cli", *command.split(), "--help"]
-        done = subprocess.run(line, capture_output=True, text=True, check=True)
-        spent.append(time.monotonic() - started)
-        assert done.stdout.startswith("usage: unfreeze")
-        if min(spent) < 1:
-            break
-    assert min(spent) < 1
+def test_help_takes_less_than_a_second(command: str) -> None:
+    before = processor_seconds()
+    line = [sys.executable, "-m", "search.cli", *command.split(), "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert processor_seconds() - before < 1
+    assert done.stdout.startswith("usage: unfreeze")
 
 
-def test_all_commands_are_known() -> None:
+def test_help_lists_every_command() -> None:
+    (known,) = (a.choices for a in parser()._actions if isinstance(a.choices, dict))
+    assert list(known) == list(COMMANDS)
     text = parser().format_help()
     assert all(f"    {command} " in text for command in COMMANDS)
 

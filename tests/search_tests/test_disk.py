@@ -11,6 +11,7 @@ from search.disk import Tidying, clean, is_full, sweep
 from search.lock import locked
 from search.study import End, open_study
 from trainer.config import BadInput
+from trainer.review import PREDICTIONS, REVIEW
 
 Make = Callable[..., Any]
 FILES = ("last.pt", "previous.pt", "best.pt")
@@ -138,3 +139,15 @@ def test_who_has_no_end_can_go_on_after_cleaning(make_search: Make, make_record:
     clean(config, study)
     assert {"last.pt", "previous.pt"} <= set(left(config, 2))
     assert "last.pt" not in left(config, 1)
+
+
+def test_of_reviews_the_winners_alone_stays(make_search: Make, make_record: Make) -> None:
+    config = make_search()
+    study = searched(config, make_record, {0: 0.1, 1: 0.2}, running=2)
+    for number in (0, 1):
+        review = trial_folder(config.folder, number) / REVIEW
+        review.mkdir()
+        (review / PREDICTIONS).write_bytes(bytes(10))
+    assert clean(config, study) == 610
+    reviews = config.folder.glob(f"trials/*/{REVIEW}/*")
+    assert [file.relative_to(config.folder).parts[1] for file in reviews] == ["1"]

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from dataclasses import asdict
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -16,7 +17,7 @@ from search.config import Resources, SearchConfig, trial_folder, write_yaml
 from search.opening import open_search
 from search.progress import Quiet
 from search.space import read_space
-from search.study import Study
+from search.study import End, Study
 from trainer.checkpoint import save_last
 from trainer.config import BadInput
 from trainer.data.dataset import Splits
@@ -34,7 +35,9 @@ def run_trials(
     """Run a search whose Tuner hands out trial 0, and then does as it is told; returns the study
     and what was raised."""
 
-    def run(name: str, act: Callable[[SearchConfig], None]) -> tuple[Study, BaseException | None]:
+    def run(
+        name: str, act: Callable[[SearchConfig], None], deadline: float = inf
+    ) -> tuple[Study, BaseException | None]:
         config = make_search({"name": name, "space": SPACE, "tracking": store})
         space = read_space(config.space)
         study = open_search(config, space, tiny)
@@ -52,7 +55,7 @@ def run_trials(
         monkeypatch.setattr(driver.tune, "Tuner", Tuner)
         monkeypatch.setattr(driver, "slots", lambda *_: 1)
         try:
-            driver.run_trials(config, space, tiny, Resources(), study, Quiet())
+            driver.run_trials(config, space, tiny, Resources(), study, Quiet(), deadline)
         except BaseException as error:
             return study, error
         return study, None
@@ -141,3 +144,30 @@ def test_an_epoch_that_tune_dropped_is_taken_from_its_checkpoint(
     }
     assert study.get("state") == "interrupted"
     assert study.waiting == [0, 1]
+
+
+@pytest.mark.parametrize(("deadline", "state"), [(0.0, "out of time"), (inf, "interrupted")])
+def test_a_search_that_ends_before_its_trials_says_why(
+    run_trials: Make, deadline: float, state: str
+) -> None:
+    study, raised = run_trials(f"ended-{state.replace(' ', '-')}", lambda _: None, deadline)
+    assert raised is None
+    assert study.get("state") == state
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "disk full"])
+def test_a_search_that_is_to_go_on_has_no_winner_yet(
+    make_search: Make, make_reports: Make, tiny: Splits, state: str
+) -> None:
+    config = make_search({"space": SPACE, "tracking": "off"})
+    space = read_space(config.space)
+    study = open_search(config, space, tiny)
+    study.ask(space, config)
+    for report in make_reports([0.1, 0.2, 0.3, 0.4]):
+        study.record(0, report)
+    study.end(0, End.FINISHED)
+    study.set("state", state)
+    result = driver.conclude(config, space, tiny, study, Quiet())
+    assert result.winner is not None and not result.metrics
+    assert not (config.folder / "winner").exists()
+    assert study.get("winner") is None

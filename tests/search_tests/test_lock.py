@@ -1,7 +1,8 @@
 """One driver a search."""
 
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,18 @@ def test_it_is_free_again_after_an_error() -> None:
         pass
 
 
-def _die_holding(folder: Path) -> None:
-    with locked(folder):
-        os._exit(1)
+DIE_HOLDING = """
+import os, sys
+from pathlib import Path
+from search.lock import locked
+with locked(Path(sys.argv[1])):
+    os._exit(7)
+"""
 
 
-def test_a_killed_driver_holds_nothing(tmp_path: Path) -> None:
-    killed = multiprocessing.get_context("fork").Process(target=_die_holding, args=(FOLDER,))
-    killed.start()
-    killed.join()
+def test_a_killed_driver_holds_nothing() -> None:
+    line = [sys.executable, "-c", DIE_HOLDING, str(FOLDER)]
+    assert subprocess.run(line, check=False).returncode == 7
     assert (FOLDER / "driver.json").is_file()
     assert not is_held(FOLDER)
     with locked(FOLDER):

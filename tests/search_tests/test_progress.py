@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from search.asha import expected_epochs
 from search.progress import Lines, LiveTable, Quiet
 from search.space import read_space
 from search.study import End, Study, open_study
@@ -85,12 +86,13 @@ def test_the_time_left_runs_down_between_epochs(
     now = 0.0
     monkeypatch.setattr("search.progress.time.monotonic", lambda: now)
     table = LiveTable(Console(file=io.StringIO()))
-    table.start(make_search(), study, lambda: 1)
+    config = make_search()
+    table.start(config, study, lambda: 1)
     table.close()
     assert "to go" not in table._summary(1)
     now = 10.0
     study.record(1, make_reports([0.1, 0.3])[1])
-    left = 10 * (table._expected - 3)
+    left = 10 * (expected_epochs(config, 1) - 3)
     for now in (10.0, 14.0):
         minutes, seconds = divmod(left - (now - 10), 60)
         assert f", about {minutes:.0f}:{seconds:02.0f} to go" in table._summary(1)

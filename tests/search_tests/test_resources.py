@@ -16,6 +16,7 @@ from search.resources import (
     largest_trial,
     share_of_a_trial,
     slots,
+    threads_of,
 )
 from search.space import read_space
 from trainer.config import BadInput
@@ -142,6 +143,19 @@ def test_what_is_written_is_taken(cluster: Callable[..., None], make_search: Mak
     share = share_of_a_trial(make_search({"resources": wanted, "cluster": "auto"}))
     assert share == Resources(cpus_per_trial=2, gpus_per_trial=0.5)
     assert slots(share, []) == 4
+
+
+def test_a_cluster_without_cpus_holds_no_trial(
+    cluster: Callable[..., None], make_search: Make
+) -> None:
+    cluster((0, 0))
+    with pytest.raises(BadInput, match=r"a trial wants 1 CPUs and 0 GPUs.*at most 0 and 0"):
+        share_of_a_trial(make_search({"cluster": "auto"}))
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2.5, 2), (8, 8)])
+def test_a_trial_computes_with_its_whole_cpus_and_one_at_least(cpus: float, threads: int) -> None:
+    assert threads_of(Resources(cpus_per_trial=cpus)) == threads
 
 
 @pytest.mark.parametrize(

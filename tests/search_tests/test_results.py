@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from search.results import columns, costs, markdown, rank, show, trial_name, winner
+from search.results import (
+    Costs,
+    columns,
+    costs,
+    duration,
+    markdown,
+    rank,
+    saved,
+    show,
+    trial_name,
+    winner,
+)
 from search.sampling import as_written
 from search.space import read_space
 from search.study import End, TrialRecord, open_study
@@ -198,3 +209,22 @@ def test_who_failed_at_its_confirmation_does_not_win(make_search: Make, make_rec
     assert [row.record.number for row in rows] == [1, 3, 0, 2]
     records[2].end = None  # it runs still
     assert winner(rank(config, records)).record.number == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (840, "14 min"), (5399, "90 min"), (9000, "2.5 h")],
+)
+def test_durations_have_the_unit_that_reads_best(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("whole", "text"),
+    [
+        (60.0, ""),
+        (7200.0, "training took 60 s of trials' time; without forks and stops about 2.0 h"),
+    ],
+)
+def test_what_was_saved_is_told_where_something_was(whole: float, text: str) -> None:
+    assert saved(Costs(1, 2, 0, 0, 0, 60.0, whole, False, 0.0, 0.0)) == text

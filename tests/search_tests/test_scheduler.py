@@ -157,6 +157,28 @@ def test_of_workers_that_ray_ends_for_memory_the_one_that_took_it_is_out_of_memo
     assert study.records[2].end is End.OUT_OF_MEMORY
 
 
+def test_where_ray_does_not_say_who_took_the_memory_it_was_the_trial(
+    make_search: Make, tmp_path: Path
+) -> None:
+    study = opened(2)
+    asked(study, make_search, 2)
+    for number, text in enumerate(("the node running low on memory", "memory pressure")):
+        file = tmp_path / f"{number}.txt"
+        file.write_text(f"Failure # 1\nTask was killed due to {text}.\n")
+        trial = RayTrial(number, "ERROR", str(file), {"pid": 42})
+        StudyScheduler(study, None, 9).on_trial_error(None, trial)
+        assert study.records[number].end is End.OUT_OF_MEMORY
+
+
+def test_a_disk_that_is_full_for_a_worker_stops_without_an_end(make_search: Make) -> None:
+    study = opened(1)
+    asked(study, make_search, 1)
+    result = {"full_disk": "No space left on device"}
+    assert StudyScheduler(study, None, 9).on_trial_result(None, RayTrial(0), result) == "STOP"
+    assert study.full_disk == "No space left on device"
+    assert study.records[0].end is None
+
+
 def test_a_disk_that_is_full_for_the_record_stops_without_an_end(
     make_search: Make, make_reports: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +249,8 @@ def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
         ("The actor is dead because its node has died.", True),
         ("The actor is dead because its owner has died.", True),
         ("The actor 1a is unavailable: RPC error: Socket closed.", True),
+        ("The actor died because its node was terminated unexpectedly.", True),
+        ("The actor's node was preempted.", True),
         ("The actor is dead because its worker process has died.", False),
         ("RuntimeEnvSetupError: Failed to set up runtime environment.", False),
     ],

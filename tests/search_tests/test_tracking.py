@@ -60,6 +60,14 @@ def mirror(store: str, study: Study, name: str, describe: Any = described) -> No
     assert tracker.close(SECONDS)
 
 
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for the tracker's thread."""
+    late = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < late
+        time.sleep(0.05)
+
+
 def runs_of(store: str, name: str) -> tuple[Run, dict[int, Run]]:
     """The search's run and the trials' by number; there are no others."""
     client = MlflowClient(store)
@@ -232,15 +240,24 @@ def test_a_dead_server_neither_raises_nor_blocks_and_is_told_once(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.05)
+    tries: list[Any] = []
+    fill = MlflowTracking._fill
+
+    def counted(self: MlflowTracking, *item: Any) -> None:
+        tries.append(item)
+        fill(self, *item)
+
+    monkeypatch.setattr(MlflowTracking, "_fill", counted)
     with caplog.at_level(logging.WARNING, logger="search.tracking"):
         started = time.monotonic()
         tracker = MlflowTracking("http://127.0.0.1:1", study, "dead", FOLDER, described)
         for number in study.records:
             tracker.wake(number)
         assert time.monotonic() - started < 5
+        until(lambda: len(tries) > 2)
         started = time.monotonic()
-        assert tracker.close(1.5) is False  # so that it has tried more than once
-        assert time.monotonic() - started < 3
+        assert tracker.close(0.1) is False
+        assert time.monotonic() - started < 5
     told = [r.getMessage() for r in caplog.records if "MLflow does not take our rows" in r.message]
     assert len(told) == 1
     assert "the search goes on" in told[0]
@@ -296,8 +313,16 @@ def test_what_is_never_taken_holds_up_nothing_else(
     monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
     tracker = MlflowTracking(store, reviewed, "refused", FOLDER, described)
-    monkeypatch.setattr(tracking, "UNKNOWN_SECONDS", 1.0)
-    assert tracker.close(2) is False
+    client = MlflowClient(store)
+
+    def ended() -> bool:
+        """Whether the search has a run that is over, and all trials have but the one that runs."""
+        experiment = client.get_experiment_by_name("refused")
+        runs = client.search_runs([experiment.experiment_id]) if experiment else []
+        return sum(run.info.status != "RUNNING" for run in runs) == 1 + len(End)
+
+    until(ended)
+    assert tracker.close(0.1) is False
     parent, trials = runs_of(store, "refused")
     assert parent.info.status == "FINISHED"
     assert trials.keys() == reviewed.records.keys()

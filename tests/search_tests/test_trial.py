@@ -35,10 +35,10 @@ def hang(*_, **__):
 
 trainer.fit.batches = hang
 data = load(Data(train=sys.argv[1], val=sys.argv[2]), Path("made"))
-model = {"weights": "none", "image_size": 96}
+model = {"backbone": "resnet18", "weights": "none", "image_size": 96}
 config = TrainConfig.model_validate({"model": model}).model_dump(mode="json")
 asked = {"number": 0, "config": config}
-run_trial(asked, data=data, folder=Path(), threads=1, gpu_share=0, hang_timeout=5, disk_cap=0)
+run_trial(asked, data=data, folder=Path(), threads=1, gpu_share=0, hang_timeout=10, disk_cap=0)
 """
 
 

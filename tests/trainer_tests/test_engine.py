@@ -130,6 +130,13 @@ def test_with_a_scaler_a_step_of_infinite_gradient_is_skipped() -> None:
     assert scaler.get_scale() < 8.0
 
 
+def test_with_a_scaler_a_loss_that_is_not_finite_ends_it_too() -> None:
+    toy = Toy(lambda w, x: {"bad": float("inf") * w.sum()})
+    with pytest.raises(Diverged, match="the loss is not finite"):
+        epoch(toy, [batch()], scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
+    assert toy.weight.item() == 1.0
+
+
 def test_pictures_without_boxes_train_too(bits: Any) -> None:
     optimizer = torch.optim.SGD(bits.parameters(), lr=1e-3)
     before = state_of(bits.head)

@@ -5,6 +5,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from shutil import copyfile, copytree, rmtree
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import BEST, LAST, PREVIOUS, load
+from trainer.checkpoint import BEST, LAST, PREVIOUS, load, save
 from trainer.config import BadInput, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
+from trainer.evaluate import BATCH_SIZE
 from trainer.fit import Result, fit
 from trainer.phase_cache import PhaseCache
 from trainer.reports import EpochReport
@@ -300,7 +303,9 @@ def test_with_kept_outputs_a_stopped_trial_is_the_same_bits(
 ) -> None:
     changes = {"model.image_size": 64, "train.trunk_cache": 2, "train.unfreeze.depth": 2}
     config = tiny_config(changes)
-    run(config, few, tmp_path / "unbroken", 4)
+    reports: list[EpochReport] = []
+    run(config, few, tmp_path / "unbroken", 4, reports)
+    assert [report.read for report in reports] == [8 + 4] * 4
     run(config, few, tmp_path / "stopped", until)
     if until == 3:  # files that are gone are made again
         shutil.rmtree(outputs_folder())
@@ -316,8 +321,10 @@ def test_with_kept_outputs_a_trial_is_what_it_is_without(
     reports: list[EpochReport] = []
     run(config, few, tmp_path / "kept", 3, reports, unbroken.cache)
     assert not any(report.forked for report in reports)  # other bits are another phase
-    for report, plain in zip(reports, unbroken.reports, strict=False):
+    assert [report.read for report in reports] == [8 + 4] * 3
+    for report, plain in zip(reports, unbroken.reports[:3], strict=True):
         assert report.losses == pytest.approx(plain.losses, rel=1e-4)
+        assert not plain.read
 
 
 def allocate_too_much() -> None:
@@ -380,18 +387,36 @@ def test_a_depth_beyond_the_backbone_is_told_before_anything_is_written(
 
 
 def test_a_trial_that_diverges_says_so_and_keeps_what_it_had(
-    tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path
+    unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path
 ) -> None:
-    wild = {"optimizer": "sgd", "clip_norm": 1e6, "head.lr": 10.0, "unfreeze.lr": 10.0}
-    changes = {f"train.{name}": value for name, value in wild.items()}
-    config = tiny_config({"model.image_size": 64, **changes})
+    folder = copytree(unbroken.after(1), tmp_path / "trial")
+    poisoned = load(folder / LAST)
+    next(t for name, t in poisoned["model"].items() if name.startswith("neck.")).fill_(torch.nan)
+    save(poisoned, folder / LAST)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
     reports: list[EpochReport] = []
-    with pytest.raises(Diverged, match="not finite"):
-        run(config, few, tmp_path / "trial", reports=reports)
-    if reports:
-        assert len(load(tmp_path / "trial" / LAST)["reports"]) == len(reports)
-    else:
-        assert not (tmp_path / "trial" / LAST).exists()
+    with pytest.raises(Diverged, match="not finite at epoch 1, step 0"):
+        run(config, few, folder, reports=reports)
+    assert [report.epoch for report in reports] == [1]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_whoever_watches_hears_of_every_step(
+    config: TrainConfig, few: Splits, tmp_path: Path
+) -> None:
+    heard, steps = [0], 0
+
+    def on_step() -> None:
+        nonlocal steps
+        steps += 1
+
+    def report(_: EpochReport) -> bool:
+        heard.append(steps)
+        return len(heard) < 4
+
+    fit(config, few, tmp_path / "trial", report, on_step=on_step)
+    each = 2 + ceil(len(few.val.pictures) / BATCH_SIZE["cpu"])
+    assert [after - before >= each for before, after in pairwise(heard)] == [True] * 3
 
 
 def test_without_a_head_phase_unfreezing_starts_at_once(

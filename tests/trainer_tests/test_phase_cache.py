@@ -1,5 +1,6 @@
 """Finished phases: found by what they depend on, taken whole or not at all."""
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -270,3 +271,33 @@ def test_what_a_trial_writes_later_does_not_reach_the_phase(
     for folder in (trial, tmp_path / "fork"):
         save({"model": {}}, folder / BEST)
     assert (cache.folder / "key" / BEST).read_bytes() == before
+
+
+def test_who_comes_second_to_file_a_phase_leaves_it(
+    cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, first = phase_cache._link, write_trial(tmp_path / "first")
+
+    def overtaken(source: Path, target: Path) -> None:
+        link(source, target)
+        if not cache.has("key"):
+            copytree(first, cache.folder / "key")
+
+    monkeypatch.setattr(phase_cache, "_link", overtaken)
+    cache.file_away("key", trial)
+    assert [entry.name for entry in cache.folder.iterdir()] == ["key"]
+    assert not (cache.folder / "key" / BEST).samefile(trial / BEST)
+
+
+def test_across_disks_checkpoints_are_copied(
+    cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(self: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", elsewhere)
+    cache.file_away("key", trial)
+    assert cache.fork("key", tmp_path / "fork")
+    for name in (LAST, BEST):
+        assert not (cache.folder / "key" / name).samefile(trial / name)
+    assert (tmp_path / "fork" / BEST).read_bytes() == (trial / BEST).read_bytes()

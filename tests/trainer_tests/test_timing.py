@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from trainer import timing, trunk_cache
+from trainer.data.batches import batches
 from trainer.data.dataset import Splits
 from trainer.engine import Diverged
+from trainer.phases import Phase
 from trainer.timing import choose_trunk_cache, memory_share, time_epochs
 from trainer.trunk_cache import outputs_folder
 
@@ -18,19 +20,57 @@ Make = Callable[..., Any]
 AUTO = {"train.trunk_cache": "auto", "train.unfreeze.depth": 2}
 
 
-def test_an_epoch_takes_longer_the_more_steps_it_has(tiny: Splits, tiny_config: Make) -> None:
-    threads = torch.get_num_threads()
-    found = time_epochs(tiny_config({"train.unfreeze.depth": "all"}), tiny, threads=1)
-    assert 0 < found.head < 60 and 0 < found.unfrozen < 60
-    assert torch.get_num_threads() == threads
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Steps take a second, a stage of depth another one, and a picture of val 10; holds the threads
+    with which each was run."""
+    threads: list[int] = []
+
+    def step(self: object, phase: Phase, kept: object, now: object) -> float:
+        threads.append(torch.get_num_threads())
+        return 1.0 + phase.depth
+
+    monkeypatch.setattr(timing._Probe, "_step", step)
+    monkeypatch.setattr(timing._Probe, "_picture", lambda *_: 10.0)
+    return threads
 
 
-def test_without_a_head_phase_the_first_phase_is_timed(tiny: Splits, tiny_config: Make) -> None:
-    assert time_epochs(tiny_config({"train.head": {"epochs": 0}}), tiny, 1).head > 0
+@pytest.mark.parametrize(("batch_size", "steps"), [(4, 3), (5, 3), (12, 1)])
+def test_an_epoch_takes_all_of_its_steps_and_val(
+    tiny: Splits, tiny_config: Make, steady: list[int], batch_size: int, steps: int
+) -> None:
+    sizes = {f"train.{phase}.batch_size": batch_size for phase in ("head", "unfreeze")}
+    found = time_epochs(tiny_config({"train.unfreeze.depth": "all", **sizes}), tiny, threads=2)
+    assert (found.head, found.unfrozen) == (steps + 60, 6 * steps + 60)
+    assert steady == [2, 2] and torch.get_num_threads() == 1
 
 
-def test_kept_outputs_are_timed_where_they_are_used(tiny: Splits, tiny_config: Make) -> None:
-    assert time_epochs(tiny_config({"train.trunk_cache": 2}), tiny, 1).head > 0
+def test_without_a_head_phase_the_first_phase_is_timed(
+    tiny: Splits, tiny_config: Make, steady: list[int]
+) -> None:
+    slowly = {"depth": 4, "schedule": "gradual", "open_epochs": 2, "epochs": 3}
+    found = time_epochs(
+        tiny_config({"train.head": {"epochs": 0}, "train.unfreeze": slowly | {"batch_size": 4}}),
+        tiny,
+        1,
+    )
+    assert (found.head, found.unfrozen) == (3 * 3 + 60, 3 * 5 + 60)
+
+
+def test_kept_outputs_are_timed_where_they_are_used(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[bool] = []
+
+    def spy(*own: Any, outputs: Any, **named: Any) -> Any:
+        used.append(outputs is not None)
+        return batches(*own, outputs=outputs, **named)
+
+    monkeypatch.setattr(timing, "batches", spy)
+    config = tiny_config({"train.trunk_cache": 2, "train.unfreeze.depth": "all"})
+    found = time_epochs(config, tiny, 1)
+    assert found.head > 0 and found.unfrozen > 0
+    assert used == [True, False]
 
 
 @pytest.mark.parametrize(
