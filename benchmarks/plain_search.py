@@ -66,7 +66,7 @@ def new_detector(options: argparse.Namespace, classes: int) -> Detector:
 
 def train_detector(config: dict[str, Any], options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     folder, size = options.folder, options.size
     truth = COCO(folder / "val.json")
     ids = sorted(truth.cats)
@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         tuner = tune.Tuner(
@@ -184,7 +185,7 @@ def main() -> None:
                 metric="map",
                 mode="max",
                 num_samples=options.trials,
-                search_alg=OptunaSearch(space=space, metric="map", mode="max", seed=0),
+                search_alg=OptunaSearch(space=space, metric="map", mode="max", seed=options.seed),
                 scheduler=ASHAScheduler(
                     max_t=HEAD_EPOCHS + UNFREEZE_EPOCHS,
                     grace_period=HEAD_EPOCHS + 2,

@@ -1,12 +1,14 @@
 """Unfreeze against the script that one would write instead, on one folder: time, epochs, AP.
 
     python benchmarks/versus.py FOLDER [--runs 3] [--backbone B] [--weights W] [--trials 12]
-        [--pictures N]
+        [--pictures N] [--seed S]
 
 FOLDER holds train.json, val.json, test.json (COCO) and images/. Each run does both, one after the
 other, from nothing: no canvases, no phases are there. The same detector, trials, epochs at most and
-ranges; see `plain_search.py`. With --pictures only the first N of train and half as many of val and
-test: for the time alone. The last line is the figures as one JSON object.
+ranges; see `plain_search.py`. Each run has its own seed, from S on, for the search and its trials:
+how many epochs ASHA leaves out is luck as much as anything. With --pictures only the first N of
+train and half as many of val and test: for the time alone. The last line is the figures as one JSON
+object.
 """
 
 import argparse
@@ -32,14 +34,15 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--pictures", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
         folder = options.folder.resolve()
         if options.pictures:
             folder = few(folder, options.pictures, Path(place))
         runs = []
-        for _ in range(options.runs):
-            runs.append(pair(str(folder), options))
+        for seed in range(options.seed, options.seed + options.runs):
+            runs.append(pair(str(folder), options, seed))
     ratios = sorted(run["plain"]["minutes"] / run["unfreeze"]["minutes"] for run in runs)
     print(
         json.dumps(
@@ -67,17 +70,20 @@ def few(folder: Path, count: int, place: Path) -> Path:
     return place
 
 
-def pair(folder: str, options: argparse.Namespace) -> dict[str, Any]:
+def pair(folder: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The figures of both sides."""
     trials = ["--trials", str(options.trials)]
     settings = {
         "search.confirm": "off",
         "model.backbone": options.backbone,
         "model.weights": options.weights,
+        "search.seed": seed,
+        "train.seed": seed,
     }
     sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    model = ["--backbone", options.backbone, "--weights", options.weights]
+    model = ["--backbone", options.backbone, "--weights", options.weights, "--seed", str(seed)]
     return {
+        "seed": seed,
         "unfreeze": timed(["whole_search.py", folder, *trials, *sets]),
         "plain": timed(["plain_search.py", folder, *trials, *model]),
     }
