@@ -4,6 +4,8 @@ The best of many runs is partly the luckiest. So the first few are run again, an
 best mean wins.
 """
 
+from collections.abc import Callable
+
 from .config import SearchConfig
 from .results import to_confirm
 from .study import Study
@@ -25,9 +27,14 @@ def missing(config: SearchConfig, study: Study) -> list[tuple[int, int]]:
     return [run for run in wanted if run not in known]
 
 
-def enqueue(config: SearchConfig, study: Study) -> bool:
-    """Make the missing runs wait for their turn; False when there are none."""
+def enqueue(
+    config: SearchConfig, study: Study, say: Callable[[str], None] = lambda line: None
+) -> bool:
+    """Make the missing runs wait for their turn, and say so; False when there are none."""
     runs = missing(config, study)
+    if runs:
+        best = ", ".join(f"#{number}" for number in dict.fromkeys(number for number, _ in runs))
+        say(f"the best so far run again with other seeds, to be confirmed: {best}")
     for number, seed in runs:
         parameters = study.records[number].parameters
         study.enqueue(parameters, f"confirms #{number}", confirms=number, seed=seed)

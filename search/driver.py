@@ -263,7 +263,7 @@ def run_trials(
         tuner = tune.Tuner(
             _trainable(config, data, share),
             tune_config=tune.TuneConfig(
-                search_alg=_searcher(config, space, study, at_once),
+                search_alg=_searcher(config, space, study, at_once, progress),
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,  # a worker takes seconds to import torch
@@ -329,7 +329,11 @@ def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
 
 
 def _searcher(
-    config: SearchConfig, space: Space, study: Study, at_once: Callable[[], int]
+    config: SearchConfig,
+    space: Space,
+    study: Study,
+    at_once: Callable[[], int],
+    progress: Progress,
 ) -> StudySearcher:
     return StudySearcher(
         study,
@@ -338,7 +342,7 @@ def _searcher(
         trials=config.search.trials,
         stages=count_stages,
         slots=at_once,
-        confirm=partial(confirm.enqueue, config, study),
+        confirm=partial(confirm.enqueue, config, study, progress.say),
     )
 
 

@@ -39,7 +39,7 @@ def refuse_changes(config: SearchConfig) -> None:
         return
     before, now = _flat(read_yaml(file)), _flat(stored(config))
     errors = [
-        f"{name}: {now.get(name)} (was {before.get(name)})"
+        f"{name}: {now.get(name, 'nothing')} (was {before.get(name, 'nothing')})"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
     ]

@@ -214,9 +214,11 @@ def _saved(spent: Costs) -> str:
         return ""
     text = (
         f"Its {spent.trials} trial{'s' * (spent.trials > 1)} trained {spent.run} epochs; "
-        f"{spent.forked} were taken over from another trial, and {spent.stopped} not run, since "
-        "ASHA had stopped their trial."
+        f"{spent.forked} were forked, taken over from another trial"
     )
+    if spent.stopped:
+        text += f", and {spent.stopped} not run, since ASHA had stopped their trial"
+    text += "."
     if spent.read:
         text += f" For {spent.read:,} pictures the frozen stages were read from files, not run."
     line = saved(spent)

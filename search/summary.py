@@ -190,10 +190,10 @@ def _costs(spent: Costs) -> str:
     if spent.gpu_hours:
         hours = f"{spent.gpu_hours:.2f} GPU-hours"
     trials = f"{spent.trials} trial{'' if spent.trials == 1 else 's'}"
-    lines = [
-        f"{trials}; {spent.run} epochs trained in {hours}, {spent.forked} forked, "
-        f"{spent.stopped} not run since ASHA stopped their trials"
-    ]
+    line = f"{trials}; {spent.run} epochs trained in {hours}, {spent.forked} forked"
+    if spent.stopped:
+        line += f", {spent.stopped} not run since ASHA stopped their trials"
+    lines = [line]
     if spent.read:
         lines.append(f"frozen stages read from files for {spent.read:,} pictures, not run again")
     if line := saved(spent):

@@ -47,7 +47,9 @@ def test_the_best_that_finished_run_again_with_each_seed(
     run_waiting(study, config, make_reports, [0.3, 0.1, 0.4])
     assert missing(config, study) == [(2, 1), (0, 1), (2, 2), (0, 2)]
     assert not is_complete(config, study)
-    assert enqueue(config, study) and not enqueue(config, study)
+    said: list[str] = []
+    assert enqueue(config, study, said.append) and not enqueue(config, study, said.append)
+    assert said == ["the best so far run again with other seeds, to be confirmed: #2, #0"]
     runs = [r for r in study.records.values() if r.confirms is not None]
     assert [(r.confirms, r.seed, r.parameters[LR]) for r in runs] == [
         (2, 1, 3e-4),

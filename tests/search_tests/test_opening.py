@@ -57,9 +57,9 @@ def test_what_may_change_may(make_search: Make, changes: dict[str, Any]) -> None
     [
         ({LR: 5e-3}, f"{LR}: 0.005 (was 0.001)"),
         ({"search.seed": 1}, "search.seed: 1 (was 0)"),
-        ({"search.asha": "off"}, "search.asha: off (was None)"),
+        ({"search.asha": "off"}, "search.asha: off (was nothing)"),
         ({"search.first": [{DEPTH: 1}]}, f"search.first: [{{'{DEPTH}': 1}}] (was [])"),
-        ({"space": {LR: SPACE[LR]}}, f"space.{DEPTH}.int: None (was [0, 'all'])"),
+        ({"space": {LR: SPACE[LR]}}, f"space.{DEPTH}.int: nothing (was [0, 'all'])"),
         ({"data.val": None}, "data.val: None (was /"),
     ],
 )

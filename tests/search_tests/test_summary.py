@@ -46,9 +46,7 @@ def test_a_winner_is_printed_with_its_figures_and_what_is_next(
 ) -> None:
     summary.print_result(trained.result)
     out = capsys.readouterr().out
-    assert re.search(
-        r"1 trial; 2 epochs trained in \d\.\d\d CPU-hours, 0 forked, 0 not run since ASHA", out
-    )
+    assert re.search(r"1 trial; 2 epochs trained in \d\.\d\d CPU-hours, 0 forked\n", out)
     assert "Winner: trial #0 as written" in out
     figure = trained.result.metrics["val"]["figures"]["map"]
     assert f"{figure:.3f}" in out
@@ -108,7 +106,7 @@ def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captu
     assert out.startswith("tiny: interrupted, tracking sqlite:///")
     assert "#0 as written" in out and "finished" in out
     assert "1 of 6 trials ended, 0 interrupted" in out
-    assert "10 epochs trained in 0.01 CPU-hours, 0 forked, 0 not run" in out
+    assert "10 epochs trained in 0.01 CPU-hours, 0 forked\n" in out
 
 
 def test_the_status_of_an_unknown_search_is_refused() -> None:
