@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     from clusters.definitions import CannotConnect
     from trainer.config import BadInput
 
+    from .lock import Busy
+
     try:
         return int(options.run(options))
     except BadInput as error:
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"{error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         return 1 if error.errno in {ENOSPC, EDQUOT} else 2
-    except CannotConnect as error:
+    except (Busy, CannotConnect) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -261,13 +263,9 @@ def _search(options: argparse.Namespace) -> int:
     from . import summary
     from .disk import is_full
     from .driver import run
-    from .lock import Busy
 
     try:
         result = run(config, summary.progress())
-    except Busy as error:
-        print(error, file=sys.stderr)
-        return 1
     except OSError as error:
         if not is_full(error):
             raise
@@ -280,14 +278,9 @@ def _search(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from . import summary
-    from .lock import Busy
     from .single import train
 
-    try:
-        result = train(_config(options, ["search.asha=off"]), summary.lines())
-    except Busy as error:
-        print(error, file=sys.stderr)
-        return 1
+    result = train(_config(options, ["search.asha=off"]), summary.lines())
     summary.print_result(result)
     return 0 if result.winner is not None else 1
 

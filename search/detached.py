@@ -11,6 +11,7 @@ from clusters.definitions import find
 from trainer.config import BadInput
 
 from .config import HIDDEN, SearchConfig, stored, write_yaml
+from .console import program
 from .driver import PACKAGES
 from .resources import AT_ONCE
 
@@ -55,7 +56,7 @@ def send(config: SearchConfig, say: Say) -> int:
         command, *options = words.split()
         say(
             "  "
-            + " ".join(["unfreeze", command, config.name, *options, "--cluster", config.cluster])
+            + " ".join([program(), command, config.name, *options, "--cluster", config.cluster])
         )
     return 0
 

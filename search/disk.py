@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 
 from trainer.checkpoint import BEST, LAST, PREVIOUS
-from trainer.config import BadInput
 from trainer.review import REVIEW
 
 from .config import SearchConfig, trial_folder
-from .lock import Busy, locked
+from .lock import locked
 from .results import may_win, order
 from .study import Study
 
@@ -66,7 +65,7 @@ def clean(config: SearchConfig, study: Study) -> int:
     """Delete the shared phases and the trials' checkpoints and reviews; the record, the winner, and
     those of trials that have no end or may yet become another winner stay.
 
-    Returns the bytes that became free. Raises BadInput while the search runs.
+    Returns the bytes that became free. Raises Busy while the search runs.
     """
     needed = {
         file
@@ -78,16 +77,13 @@ def clean(config: SearchConfig, study: Study) -> int:
             folder = trial_folder(config.folder, record.number)
             needed |= {folder / LAST, folder / PREVIOUS}
     freed = 0
-    try:
-        with locked(config.folder):
-            for name in ("trials", "phases"):
-                for file in (config.folder / name).rglob("*"):
-                    if file.is_file() and file not in needed:
-                        left = file.stat()
-                        freed += left.st_size if left.st_nlink == 1 else 0  # forks share bytes
-                        file.unlink()
-    except Busy as error:
-        raise BadInput([str(error)]) from error
+    with locked(config.folder):
+        for name in ("trials", "phases"):
+            for file in (config.folder / name).rglob("*"):
+                if file.is_file() and file not in needed:
+                    left = file.stat()
+                    freed += left.st_size if left.st_nlink == 1 else 0  # forks share bytes
+                    file.unlink()
     return freed
 
 

@@ -15,6 +15,7 @@ from trainer.data.dataset import Splits
 from trainer.data.formats import find, load
 
 from .check import allowing
+from .console import program
 
 TEMPLATE = """\
 # {classes} classes: {names}
@@ -109,7 +110,7 @@ def write_search(
     )
     out.write_text(text)
     say(f"wrote {out}: {_counts(splits)}. Next:")
-    say(f"  unfreeze search {quote(str(out))}")
+    say(f"  {program()} search {quote(str(out))}")
 
 
 def _counts(splits: Splits) -> str:

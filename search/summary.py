@@ -14,7 +14,7 @@ from trainer.config import BadInput
 
 from .begun import begun_study, read_search
 from .config import SearchConfig, redacted, tracking_uri
-from .console import text_console
+from .console import program, text_console
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress, wanted
 from .results import (
@@ -87,11 +87,11 @@ def print_result(result: SearchResult) -> None:
         console.print(f"{config.report} tells what won and why.")
     console.print("Next:")
     for line in (
-        f"unfreeze predict {config.name} PICTURES --out predicted",
-        f"unfreeze export {config.name} --out model",
-        "unfreeze ui",
+        f"predict {config.name} PICTURES --out predicted",
+        f"export {config.name} --out model",
+        "ui",
     ):
-        console.print(f"  {line}")
+        console.print(f"  {program()} {line}")
 
 
 def _print_winner(console: Console, result: SearchResult) -> None:
@@ -232,7 +232,7 @@ def print_list(storage: Path) -> None:
             continue
         best = winner(rank(config, study.records.values()))
         ended = f"{len(study.ended())} of {wanted(config, study)}"
-        shown = f"{best.map:.3f}" if best and best.map is not None else "-"
+        shown = (show_mean(best) or _figure(best.map)) if best else "-"
         state = _state(config, study.get("state"))
         state += ", no result" if best is None and state == "done" else ""
         table.add_row(name, state, ended, shown)

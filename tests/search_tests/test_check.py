@@ -535,6 +535,30 @@ def test_a_missing_picture_is_told_where_one_of_its_name_lies(
     assert found["places"][0]["detail"] == "there is train-3.png"
 
 
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [("photographs", "there is photographs/train-0.png"), ("../photographs", "no train-0.png in ")],
+)
+def test_where_no_picture_is_found_their_folder_is_asked_for(
+    place: Path, capsys: Captured, where: str, told: str
+) -> None:
+    (place / "images").rename(place / where)
+    status, report = checked(place, capsys)
+    assert (status, set(codes(report))) == (2, {"pictures-elsewhere"})
+    found = report["findings"][0]
+    assert found["places"][0]["detail"].startswith(told)
+    assert "data.images" in found["mend"]
+
+
+def test_where_every_picture_has_another_name_each_is_told(place: Path, capsys: Captured) -> None:
+    def rename(content: Coco) -> None:
+        for image in content["images"]:
+            image["file_name"] = image["file_name"].upper()
+
+    edit(rename)(place)
+    assert set(codes(checked(place, capsys)[1])) == {"picture-missing"}
+
+
 def test_names_reach_the_terminal_without_escape_sequences(place: Path, capsys: Captured) -> None:
     edit(lambda c: c["categories"][0].update(name="red\x1b[2J"))(place)
     edit(lambda c: c["categories"][0].update(name="red\x1b[2J"), "val")(place)

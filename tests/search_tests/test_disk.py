@@ -8,9 +8,8 @@ import pytest
 
 from search.config import trial_folder
 from search.disk import Tidying, clean, is_full, sweep
-from search.lock import locked
+from search.lock import Busy, locked
 from search.study import End, open_study
-from trainer.config import BadInput
 from trainer.review import PREDICTIONS, REVIEW
 
 Make = Callable[..., Any]
@@ -94,7 +93,7 @@ def test_a_file_that_forks_share_is_freed_once(make_search: Make, make_record: M
 def test_a_search_that_runs_is_not_cleaned(make_search: Make) -> None:
     config = make_search()
     study = open_study(config.folder, config.name)
-    with locked(config.folder), pytest.raises(BadInput, match="is being run by process"):
+    with locked(config.folder), pytest.raises(Busy):
         clean(config, study)
 
 

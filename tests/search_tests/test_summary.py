@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from search import summary
-from search.console import text_console
+from search.begun import read_search
 from search.opening import open_search
 from search.results import Costs, SearchResult, rank, winner
 from search.space import read_space
@@ -98,6 +98,21 @@ def test_a_list_has_a_line_a_search(trained: Trained, capsys: Captured) -> None:
     assert line.split()[:5] == ["once", "done", "1", "of", "1"]
 
 
+def test_a_list_gives_the_mean_of_a_confirmed_winner(
+    begun: Study, make_reports: Make, capsys: Captured
+) -> None:
+    config = read_search("tiny", Path("searches"))
+    space = read_space(SPACE)
+    begun.end(1, End.DIVERGED)
+    begun.enqueue(begun.records[0].parameters, "confirms #0", confirms=0, seed=1)
+    number, _ = begun.ask(space, config)
+    for report in make_reports([0.1] * 9 + [0.35]):
+        begun.record(number, report)
+    begun.end(number, End.FINISHED)
+    summary.print_list(Path("searches"))
+    assert "0.300±0.071" in capsys.readouterr().out
+
+
 def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captured) -> None:
     summary.print_list(Path("searches"))
     assert "tiny  interrupted  1 of 6  0.250" in capsys.readouterr().out
@@ -125,8 +140,3 @@ def test_figures_that_cannot_be_measured_are_dashes(capsys: Captured) -> None:
         ["AP", "red", "0.5000"],
         ["AP", "blue", "-"],
     ]
-
-
-def test_texts_are_printed_as_they_are(capsys: Captured) -> None:
-    text_console().print("valve [open], [/closed] on cuda[0] :smile:")
-    assert capsys.readouterr().out == "valve [open], [/closed] on cuda[0] :smile:\n"

@@ -126,6 +126,10 @@ CODES = {
     "crowds": _note("crowds: not trained on, ignored in evaluation"),
     "difficult": _note("boxes marked difficult: trained on and measured like all others"),
     # pictures
+    "pictures-elsewhere": _error(
+        "no picture of the split lies where it is looked for",
+        "put them there, or give their folder as data.images (YOLO: path in data.yaml)",
+    ),
     "picture-missing": _error("no such picture", "add it, or correct its name", LEFT_OUT),
     "picture-empty": _error("picture files of no bytes", "copy them again", LEFT_OUT),
     "picture-truncated": _error("pictures that end too early", "copy them again", LEFT_OUT),

@@ -156,16 +156,32 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
     places = _places_of(records)
     findings.add_at("path-outside", records.name, records.source, outside, places)
     findings.add_at("link-outside", records.name, records.source, linked, places)
-    where = " or ".join(str(folder) for folder in records.folders)
-    near = _there(records.folders) if missing else {}
-
-    def missed(i: int) -> Place:
-        image = records.images[i]
-        hint = near.get(_base(image.file_name), "")
-        return Place(image.file_name, image.id, detail=f"there is {hint}" if hint else "")
-
-    findings.add_at("picture-missing", records.name, where, missing, missed)
+    if missing:
+        _tell_missing(records, findings, missing)
     return found
+
+
+def _tell_missing(records: Records, findings: Findings, missing: list[int]) -> None:
+    """That these pictures are nowhere, or, of all of a split, that their folder is another."""
+    images = [records.images[i] for i in missing]
+    near = _there(records.folders)
+    hints = [near.get(_base(image.file_name), "") for image in images]
+    looked = " or ".join(str(folder) for folder in records.folders)
+
+    def place(i: int) -> Place:
+        detail = f"there is {hints[i]}" if hints[i] else ""
+        return Place(images[i].file_name, images[i].id, detail=detail)
+
+    is_named_well = all(
+        not hint or f"/{hint}".endswith(f"/{image.file_name}")
+        for image, hint in zip(images, hints, strict=True)
+    )
+    if len(missing) == len(records.images) > 1 and is_named_well:
+        nowhere = f"no {images[0].file_name} in {looked}, say"
+        detail = next((f"there is {hint}" for hint in hints if hint), nowhere)
+        findings.add("pictures-elsewhere", records.name, records.source, [Place(detail=detail)])
+    else:
+        findings.add_at("picture-missing", records.name, looked, range(len(missing)), place)
 
 
 def _there(folders: Sequence[Path]) -> dict[str, str]:
