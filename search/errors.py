@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -284,34 +285,52 @@ def _opening_errors(dimension: Dimension, written: TrainConfig) -> list[str]:
 
 def _effect_errors(space: Space, written: TrainConfig) -> list[str]:
     """Dimensions that have no effect in any trial: every way is gone that what decides may take."""
-    seen: set[str] = set()
-    ways: list[list[int]] = [[]] if space else []
+    dimensions = flat(space)
+    reached: set[str] = set()
     values: Values = {}
-    while ways and not all(dimension.name in seen for dimension in flat(space)):
-        way, options = ways.pop(), []
-
-        def choose(dimension: Dimension, _: Any) -> Any:
-            seen.add(dimension.name)
-            samples = _samples(dimension)
-            if turn(dimension) == len(DECIDING) and not dimension.branches:
-                samples = samples[:1]  # whatever it is, it decides nothing
-            options.append(len(samples))  # noqa: B023
-            taken = way[len(options) - 1] if len(options) <= len(way) else 0  # noqa: B023
-            return samples[taken]
-
-        values = walk(space, written, choose)
-        for step in range(len(way), len(options)):
-            stay = [*way, *[0] * (step - len(way))]
-            ways += [[*stay, other] for other in range(1, options[step])]
+    ways = [_Way()] if space else []
+    while ways and not all(dimension.name in reached for dimension in dimensions):
+        way = ways.pop()
+        values = walk(space, written, way.choose)
+        reached |= way.reached
+        ways += way.others()
     config = apply(written, values)
     why = inert(config.train) | unused(config)
     return [
         f"space.{dimension.name}: has no effect in any trial"
         + (f", since {why[dimension.name]}" if dimension.name in why else "")
         + "; leave it out"
-        for dimension in flat(space)
-        if dimension.name not in seen
+        for dimension in dimensions
+        if dimension.name not in reached
     ]
+
+
+@dataclass
+class _Way:
+    """A way through a space: which of its samples each dimension takes, in the order asked."""
+
+    taken: tuple[int, ...] = ()
+    """The first so many; all later ones take their first sample."""
+    options: list[int] = field(default_factory=list)
+    """How many samples each dimension had that was asked."""
+    reached: set[str] = field(default_factory=set)
+    """Names of these dimensions."""
+
+    def choose(self, dimension: Dimension, _: Any) -> Any:
+        samples = _samples(dimension)
+        if turn(dimension) == len(DECIDING) and not dimension.branches:
+            samples = samples[:1]  # whatever it is, it decides nothing
+        asked = len(self.options)
+        self.options.append(len(samples))
+        self.reached.add(dimension.name)
+        return samples[self.taken[asked] if asked < len(self.taken) else 0]
+
+    def others(self) -> Iterator["_Way"]:
+        """All ways that part from this one at a later dimension."""
+        for step in range(len(self.taken), len(self.options)):
+            before = (*self.taken, *[0] * (step - len(self.taken)))
+            for other in range(1, self.options[step]):
+                yield _Way((*before, other))
 
 
 def _samples(dimension: Dimension) -> tuple[Any, ...]:
