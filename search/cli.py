@@ -143,10 +143,13 @@ def parser() -> argparse.ArgumentParser:
         "data", type=Path, metavar="DATA", help=f"{DATA}, or a search.yaml; a json is the split"
     )
     evaluate.add_argument(
-        "--split", choices=["train", "val", "test"], default="val", help="default: val"
+        "--split",
+        action="append",
+        choices=["train", "val", "test"],
+        help="may be given several times; default: val",
     )
     _allowances(evaluate)
-    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--json", action="store_true", help="print JSON, a line a split")
     evaluate.add_argument("--detections", type=Path, metavar="FILE", help="write COCO results")
 
     predict = _command(commands, "predict", _predict, "draw boxes on pictures")
@@ -369,21 +372,27 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from trainer.config import BadInput
+
     from . import summary
     from .exports import evaluate_model
 
-    metrics = evaluate_model(
-        options.model,
-        options.data,
-        options.split,
-        options.storage,
-        options.detections,
-        options.allow,
-    )
-    if options.json:
-        print(json.dumps({"split": options.split, **metrics}))
-    else:
-        summary.print_metrics(options.split, metrics)
+    splits = options.split or ["val"]
+    if options.detections and len(splits) > 1:
+        raise BadInput(["--detections is one file: give one --split"])
+    for split in splits:
+        metrics = evaluate_model(
+            options.model,
+            options.data,
+            split,
+            options.storage,
+            options.detections,
+            options.allow,
+        )
+        if options.json:
+            print(json.dumps({"split": split, **metrics}))
+        else:
+            summary.print_metrics(split, metrics)
     return 0
 
 

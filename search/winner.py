@@ -48,8 +48,7 @@ def export_winner(
         looks = max(study.get("looks", 0), _looks(out))
         study.set("looks", looks + 1)  # before: a look that is cut short was one
         write_metrics(fresh, {"test": {"looks": looks}})
-    for split in splits:
-        _measure(fresh, config.folder / "search.yaml", split)
+    _measure(fresh, config.folder / "search.yaml", splits)
     metrics = read_metrics(fresh)
     write_pictures(fresh, pictured)
     write_card(fresh, config.name)
@@ -97,9 +96,10 @@ def _known(export: Path) -> dict[str, Any]:
         return {}
 
 
-def _measure(model: Path, data: Path, split: str) -> None:
+def _measure(model: Path, data: Path, splits: list[str]) -> None:
     """Run `unfreeze evaluate` as a user would; it keeps its figures beside the model."""
-    line = [sys.executable, "-P", "-m", "search.cli", "evaluate", model, data, "--split", split]
-    done = subprocess.run([*map(str, line), "--json"], capture_output=True, text=True, check=False)
+    line = [sys.executable, "-P", "-m", "search.cli", "evaluate", str(model), str(data), "--json"]
+    line += [f"--split={split}" for split in splits]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"measuring {model} on {split} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"measuring {model} failed:\n{done.stderr[-2000:]}")

@@ -227,6 +227,20 @@ def test_evaluate_can_answer_in_json(trained: Trained, tiny_data: Data, capsys: 
     assert len(found["figures"]) == 12 and found["per_class"].keys() == {"red", "blue"}
 
 
+def test_evaluate_measures_several_splits(
+    trained: Trained, tiny_data: Data, capsys: Captured
+) -> None:
+    shutil.copytree(trained.winner, "model")
+    line = ["evaluate", "model", str(tiny_data.train.parent), "--split", "train", "--split", "val"]
+    assert main([*line, "--json"]) == 0
+    train, val = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (train["split"], val["split"]) == ("train", "val")
+    assert val["figures"] == trained.result.metrics["val"]["figures"] != train["figures"]
+    assert main([*line, "--detections", "found.json"]) == 2
+    assert capsys.readouterr().err == "--detections is one file: give one --split\n"
+    assert not Path("found.json").exists()
+
+
 def test_predict_with_an_unreadable_picture_is_1_and_draws_the_rest(
     trained: Trained, tiny_data: Data, capsys: Captured
 ) -> None:
