@@ -154,25 +154,14 @@ def _measured(result: SearchResult) -> list[str]:
 
 
 def _gain(result: SearchResult, row: Row) -> str:
-    written = next((r for r in result.rows if r.record.origin == "as written"), None)
+    """By how much the winner beats the configuration as written, and how much of it is luck."""
     noise = spread(result.rows)
-    luck = (
-        "Each configuration ran once, so how much of that is luck is not known; "
-        "search.confirm trains the best again with other seeds."
-        if noise is None
-        else f"Runs that differ in their seed alone spread by {noise:.3f} (standard deviation, "
-        f"from {sum(len(r.runs) for r in result.rows)} runs)."
-    )
+    luck = _luck(result.rows, noise)
+    written = next((r for r in result.rows if r.record.origin == "as written"), None)
     if written is None or written.map is None:
         return luck
     if written.record.number == row.record.number:
-        others = [r for r in result.rows if r.record.confirms is None and r is not row]
-        if others and not any(r.rung >= row.rung and r.map is not None for r in others):
-            return (
-                "That is the configuration as written; no other trial was given as many epochs, so "
-                f"whether one of them is better is not known. {luck}"
-            )
-        return f"That is the configuration as written: nothing that was tried beat it. {luck}"
+        return f"{_is_as_written(result.rows, row)} {luck}"
     if written.rung < row.rung:
         return (
             f"The configuration as written ended as {written.state} after "
@@ -183,19 +172,34 @@ def _gain(result: SearchResult, row: Row) -> str:
     kind = f" (mean of {len(row.runs)} runs)" if row.runs else ""
     said = (
         f"During training the configuration as written came to {theirs:.3f} and the winner to "
-        f"{ours:.3f}{kind}: {ours - theirs:+.3f}. "
+        f"{ours:.3f}{kind}: {ours - theirs:+.3f}. {luck}"
     )
     if noise is None:
-        return said + luck
-    sure = ours - theirs > 2 * noise
-    return (
-        said
-        + luck
-        + (
-            " The gain is more than twice that."
-            if sure
-            else " The gain is within twice that: it may be luck."
+        return said
+    if ours - theirs > 2 * noise:
+        return f"{said} The gain is more than twice that."
+    return f"{said} The gain is within twice that: it may be luck."
+
+
+def _is_as_written(rows: list[Row], row: Row) -> str:
+    others = [r for r in rows if r.record.confirms is None and r is not row]
+    if others and not any(r.rung >= row.rung and r.map is not None for r in others):
+        return (
+            "That is the configuration as written; no other trial was given as many epochs, so "
+            "whether one of them is better is not known."
         )
+    return "That is the configuration as written: nothing that was tried beat it."
+
+
+def _luck(rows: list[Row], noise: float | None) -> str:
+    if noise is None:
+        return (
+            "Each configuration ran once, so how much of that is luck is not known; "
+            "search.confirm trains the best again with other seeds."
+        )
+    return (
+        f"Runs that differ in their seed alone spread by {noise:.3f} (standard deviation, "
+        f"from {sum(len(r.runs) for r in rows)} runs)."
     )
 
 
