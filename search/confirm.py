@@ -4,7 +4,6 @@ The best of many runs is partly the luckiest. So the first few are run again, an
 best mean wins.
 """
 
-import contextlib
 from collections.abc import Callable
 
 from .config import SearchConfig
@@ -35,8 +34,7 @@ def enqueue(
     runs = missing(config, study)
     if runs:
         best = ", ".join(f"#{number}" for number in dict.fromkeys(number for number, _ in runs))
-        with contextlib.suppress(OSError):  # a terminal that is gone ends no search
-            say(f"the best so far run again with other seeds, to be confirmed: {best}")
+        say(f"the best so far run again with other seeds, to be confirmed: {best}")
     for number, seed in runs:
         parameters = study.records[number].parameters
         study.enqueue(parameters, f"confirms #{number}", confirms=number, seed=seed)

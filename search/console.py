@@ -1,5 +1,6 @@
 """Where commands print."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,9 +11,24 @@ from rich.console import Console
 PROGRAM = "unfreeze"
 
 
+AS_THEY_ARE = {"highlight": False, "markup": False, "emoji": False}
+"""Texts: a class may be called `valve [open]`, a list `[adamw, sgd]`."""
+
+
+class _Lasting(Console):
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def text_console() -> Console:
-    """Prints texts as they are: a class may be called `valve [open]`, a list `[adamw, sgd]`."""
-    return Console(highlight=False, markup=False, emoji=False)
+    """Prints texts as they are."""
+    return Console(**AS_THEY_ARE)
+
+
+def lasting_console() -> Console:
+    """The same, and goes silent, rather than end the process, when its reader has gone."""
+    return _Lasting(**AS_THEY_ARE)
 
 
 def program() -> str:

@@ -426,7 +426,9 @@ def _register(
         return
     winner = config.folder / "winner"
     try:
-        line = register(uri, config.name, study.get("id"), winner, metrics, data.val.pictures)
+        line = register(
+            uri, config.name, study.get("id"), winner, metrics, data.val.pictures, progress.say
+        )
         progress.say(f"in MLflow's registry: {line}")
     except Exception as error:  # of ours, and whatever a server, a disk or a network can do
         log.warning(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -22,7 +23,7 @@ class Progress(Protocol):
     """Something that watches a search."""
 
     def say(self, line: str) -> None:
-        """A line about the search as a whole."""
+        """A line about the search as a whole. A terminal that is gone raises nothing."""
 
     def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
         """The trials begin."""
@@ -54,7 +55,8 @@ class Lines:
         self._shown: set[tuple[int, int]] = set()
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        with suppress(OSError):
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
         self._study = study
@@ -88,7 +90,8 @@ class LiveTable:
         self._live: Live | None = None
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False)
+        with suppress(OSError):
+            self._console.print(line, highlight=False)
 
     def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
         self._config = config

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,13 @@ def register(
     winner: Path,
     metrics: dict[str, Any],
     val: tuple[Picture, ...],
+    say: Callable[[str], None] = lambda line: None,
 ) -> str:
     """Have MLflow keep the winner as a version of `models:/NAME`, once; returns a line about it.
 
     `search` is the search's id, `metrics` are the winner's. The alias moves to it when its AP is
-    better than the champion's on the same val. Raises BadInput when the winner cannot be exported
-    to ONNX, and whatever MLflow raises.
+    better than the champion's on the same val. `say` is told before the export to ONNX, which takes
+    a while. Raises BadInput when the winner cannot be exported to ONNX, and whatever MLflow raises.
     """
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     client = MlflowClient(uri)
@@ -51,6 +53,8 @@ def register(
         VAL_AP: str(metrics["val"]["figures"]["map"]),
     }
     known = _same(client, name, tags)
+    if known is None:
+        say("writing it as ONNX for MLflow's registry")
     made = known or _create(client, name, tags, winner, val)
     champion = _champion(client, name)
     if champion is None or is_better(tags, champion.tags):

@@ -14,7 +14,7 @@ from trainer.config import BadInput
 
 from .begun import begun_study, read_search
 from .config import SearchConfig, redacted, tracking_uri
-from .console import program, text_console
+from .console import lasting_console, program, text_console
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress, wanted
 from .results import (
@@ -47,13 +47,13 @@ WHOLE_TABLE = 100
 
 def progress() -> Progress:
     """A live table on a terminal, plain lines elsewhere."""
-    console = text_console()
+    console = lasting_console()
     return LiveTable(console) if console.is_terminal else Lines(console)
 
 
 def lines() -> Lines:
     """Plain lines."""
-    return Lines(text_console())
+    return Lines(lasting_console())
 
 
 def bar(files: list[Path]) -> Iterable[Path]:

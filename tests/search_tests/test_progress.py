@@ -1,6 +1,10 @@
 """What a person sees while a search runs."""
 
+import errno
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +68,30 @@ def test_long_lines_are_not_broken() -> None:
     out = io.StringIO()
     Lines(Console(file=out, width=20)).say("word " * 30)
     assert len(out.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", [Lines, LiveTable])
+def test_a_terminal_that_is_gone_ends_no_search(kind: Any) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    kind(Console(file=Gone())).say("exporting")
+
+
+def test_a_reader_that_is_gone_ends_no_search() -> None:
+    code = (
+        "import sys; from search.console import lasting_console; from search.progress import Lines;"
+        "lines = Lines(lasting_console()); sys.stdin.read(); lines.say('a'); lines.say('b');"
+        "print('goes on', file=sys.stderr)"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == "goes on\n"
+    assert process.returncode == 0
 
 
 def test_the_live_table_shows_trials_and_what_is_spent(study: Study, make_search: Make) -> None:
