@@ -11,10 +11,6 @@ from rich.console import Console
 PROGRAM = "unfreeze"
 
 
-AS_THEY_ARE = {"highlight": False, "markup": False, "emoji": False}
-"""Texts: a class may be called `valve [open]`, a list `[adamw, sgd]`."""
-
-
 class _Lasting(Console):
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -22,13 +18,17 @@ class _Lasting(Console):
 
 
 def text_console() -> Console:
-    """Prints texts as they are."""
-    return Console(**AS_THEY_ARE)
+    """Prints texts as they are: a class may be called `valve [open]`, a list `[adamw, sgd]`."""
+    return _for_texts(Console)
 
 
 def lasting_console() -> Console:
     """The same, and goes silent, rather than end the process, when its reader has gone."""
-    return _Lasting(**AS_THEY_ARE)
+    return _for_texts(_Lasting)
+
+
+def _for_texts(kind: type[Console]) -> Console:
+    return kind(highlight=False, markup=False, emoji=False)
 
 
 def program() -> str:
