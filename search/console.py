@@ -1,8 +1,8 @@
 """Where commands print."""
 
-import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
@@ -13,8 +13,8 @@ PROGRAM = "unfreeze"
 
 class _Lasting(Console):
     def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(SystemExit):
+            super().on_broken_pipe()
 
 
 def text_console() -> Console:

@@ -281,6 +281,18 @@ def test_what_a_killed_process_left_half_written_counts_for_nothing(
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_of_a_backbone_that_is_no_chain_nothing_is_kept(
+    detector: Detector,
+    config: TrainConfig,
+    few: Canvases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trunk_cache, "find_chain", lambda *_: None)
+    assert keep_outputs(detector, 0, config, [few], tmp_path) == {}
+    assert not files(tmp_path)
+
+
 KEEP = """
 import sys
 from pathlib import Path
@@ -304,18 +316,6 @@ sys.stdin.readline()
 trunk_cache.keep_outputs(detector, 2, config, [(split, canvases)], outputs)
 print(len(computed))
 """
-
-
-def test_of_a_backbone_that_is_no_chain_nothing_is_kept(
-    detector: Detector,
-    config: TrainConfig,
-    few: Canvases,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(trunk_cache, "find_chain", lambda *_: None)
-    assert keep_outputs(detector, 0, config, [few], tmp_path) == {}
-    assert not files(tmp_path)
 
 
 def test_two_processes_make_a_file_once(
