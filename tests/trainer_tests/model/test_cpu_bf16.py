@@ -52,16 +52,21 @@ def test_outputs_and_gradients_are_those_of_fp32(
     torch.manual_seed(0)
     conv = copy.deepcopy(conv).to(memory_format=torch.channels_last)
     features = torch.randn(2, 8, *size).bfloat16().to(dtype).requires_grad_()
-    wanted = everything(conv, features.float(), precision=False)
+    exact = everything(conv, features.float(), precision=False)
+    plain = everything(conv, features)
     work_around(conv)
     assert "forward" in vars(conv)
-    own = everything(conv, features)
+    results = everything(conv, features)
     assert ours == [1]
-    assert own[0].dtype is torch.bfloat16
-    for found, right in zip(own, wanted, strict=True):
-        assert found.shape == right.shape
-        close = {"rtol": 2e-2, "atol": 1e-2 * float(right.abs().max())}
-        assert torch.allclose(found.float(), right, **close)
+    assert results[0].dtype is torch.bfloat16
+    for result, usual, right in zip(results, plain, exact, strict=True):
+        assert result.shape == right.shape
+        largest = float(right.abs().max())
+        # where a CPU has no bf16 in hardware, PyTorch's own kernels round more
+        usual_error = float((usual.float() - right).abs().max())
+        assert usual_error < 0.1 * largest
+        tolerance = {"rtol": 2e-2, "atol": max(1e-2 * largest, 1.5 * usual_error)}
+        assert torch.allclose(result.float(), right, **tolerance)
 
 
 def everything(conv: nn.Conv2d, features: Tensor, precision: bool = True) -> tuple[Tensor, ...]:
