@@ -35,6 +35,8 @@ COMMANDS = (
     "predict",
     "ui",
 )
+QUICK = ["--set", "train.precision=fp32", "--set", "train.trunk_cache=off"]
+"""What is measured at a search's start unless it is given."""
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna", "numpy", "pydantic", "rich")
 BAD = {
     "no such file": "search no.yaml",
@@ -178,8 +180,7 @@ def test_a_dry_run_writes_nothing(files: None, capsys: Captured) -> None:
 
 
 def test_the_default_needs_no_file(capsys: Captured) -> None:
-    plain = ["--set", "train.precision=fp32", "--set", "train.trunk_cache=off"]  # not measured here
-    assert main(["search", "--dry-run", *plain]) == 0
+    assert main(["search", "--dry-run", *QUICK]) == 0
     assert "name: digits" in capsys.readouterr().out
 
 
@@ -198,7 +199,7 @@ def test_status_of_a_search_that_is_over(trained: Trained, capsys: Captured) -> 
 
 def test_init_then_dry_run(tiny_data: Data, capsys: Captured) -> None:
     assert main(["init", str(tiny_data.train.parent), "--out", "cells.yaml"]) == 0
-    assert main(["search", "cells.yaml", "--dry-run"]) == 0
+    assert main(["search", "cells.yaml", "--dry-run", *QUICK]) == 0
     assert main(["init", str(tiny_data.train.parent), "--out", "cells.yaml"]) == 2
     assert "cells.yaml is there already" in capsys.readouterr().err
 

@@ -17,6 +17,19 @@ def test_auto_becomes_a_precision_and_stays_it() -> None:
     assert resolve(resolved) == resolved == resolve("auto")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize(
+    ("isa", "resolved"),
+    [("AVX2", "fp32"), ("avx512_core", "fp32"), ("AVX512_CORE_BF16", "bf16"), ("ALL", "bf16")],
+)
+def test_auto_is_what_onednn_may_use_of_the_cpu(
+    isa: str, resolved: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert resolve("auto") == resolved
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
