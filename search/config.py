@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from trainer.config import NAMED_WEIGHTS, BadInput, Config, Data, Number, TrainConfig, override
+from trainer.yaml_text import NoYaml, load_yaml
 
 DEFAULT = Path(__file__).parent / "default.yaml"
 """The embedded default search."""
@@ -255,16 +254,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def _yaml(text: str, place: str) -> Any:
     try:
-        return YAML(typ="safe", pure=True).load(text)
-    except DuplicateKeyError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = str(error.problem).splitlines()[0]
-        raise BadInput([f"{place}{line}: {problem}"]) from None
-    except MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        return load_yaml(text)
+    except NoYaml as error:
+        line = f", line {error.line}" if error.line else ""
         raise BadInput([f"{place}{line}: {error.problem}"]) from None
-    except YAMLError as error:
-        raise BadInput([f"{place}: {str(error).splitlines()[0]}"]) from None
 
 
 def write_yaml(raw: dict[str, Any]) -> str:
