@@ -12,6 +12,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from .config import BadInput
 from .data.canvas import to_canvas
 from .data.dataset import Category
+from .data.folders import is_hidden
 from .data.pixels import SUFFIXES
 from .evaluate import to_xywh
 from .model.heads import Detect
@@ -41,7 +42,8 @@ def find_pictures(places: list[Path]) -> list[Path]:
     for place in places:
         if place.is_dir():
             inside = (f for f in place.iterdir() if f.suffix.lower() in SUFFIXES)
-            found += sorted(f for f in inside if not f.is_dir())  # a link to nowhere is told
+            # a link to nowhere is told
+            found += sorted(f for f in inside if not f.is_dir() and not is_hidden(f.name))
         elif place.is_file():
             found.append(place)
         elif glob.has_magic(str(place)):

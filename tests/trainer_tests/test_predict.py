@@ -29,6 +29,14 @@ def test_files_folders_and_patterns_are_found_once(tmp_path: Path) -> None:
     assert [file.name for file in found] == ["b.png", "a.JPG", "c.png"]
 
 
+def test_what_begins_with_a_dot_is_no_picture_of_a_folder(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".hidden/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for place in (tmp_path, tmp_path / "**" / "*.png"):
+        assert find_pictures([place]) == [tmp_path / "a.png"]
+
+
 def test_a_link_to_nowhere_is_found_and_a_folder_is_not(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "folder.png").mkdir()
