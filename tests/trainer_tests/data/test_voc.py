@@ -1,5 +1,6 @@
 """Pascal VOC in its layouts, and the same boxes as COCO."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from trainer.config import BadInput, Data
 from trainer.data.dataset import Split, Splits
+from trainer.data.examine import examine
 from trainer.data.formats import find, load
 
 BCCD = Path(__file__).parents[4] / "shared" / "data" / "bccd"
@@ -85,6 +87,119 @@ def test_what_is_wrong_is_told_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "train" / "b.xml").write_text("<annotation>")
     with pytest.raises(BadInput, match=r"file-unreadable: .*b\.xml"):
         load(Data(train=tmp_path / "train"), tmp_path)
+
+
+def voc(place: Path, stem: str, width: int) -> None:
+    """A picture and its xml of an image set, whose box tells of which picture it is."""
+    write(place / "Annotations" / f"{stem}.xml", ("cat", 1, 1, width + 1, 9))
+    draw(place / "JPEGImages" / f"{stem}.png")
+
+
+def listed(place: Path, *stems: str) -> Path:
+    """The image set of these stems."""
+    file = place / "ImageSets" / "Main" / "train.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{stem}\n" for stem in stems))
+    return file
+
+
+def widths(place: Path, cache: Path) -> dict[str, list[float]]:
+    split = examine(find(place), cache).splits["train"]
+    return {
+        str(p.file.relative_to(place / "JPEGImages")): p.boxes[:, 2].tolist()
+        for p in split.pictures
+    }
+
+
+def test_equal_names_in_folders_are_pictures_of_their_own(tmp_path: Path) -> None:
+    for width, camera in ((10, "cam1"), (20, "cam2")):
+        voc(tmp_path, f"{camera}/a", width)
+    voc(tmp_path, "a", 30)
+    listed(tmp_path, "cam2/a", "cam1/a")
+    assert widths(tmp_path, tmp_path) == {"cam2/a.png": [20], "cam1/a.png": [10]}
+
+
+def test_annotations_are_those_beside_a_linked_image_set(tmp_path: Path) -> None:
+    voc(tmp_path, "a", 10)
+    listed(tmp_path, "a")
+    task = tmp_path / "task"
+    write(task / "Annotations" / "a.xml", ("cat", 1, 1, 21, 9))
+    for name in ("ImageSets", "JPEGImages"):
+        (task / name).symlink_to(f"../{name}")
+    assert widths(task, tmp_path) == {"a.png": [20]}
+
+
+def test_what_begins_with_a_dot_is_no_part(tmp_path: Path) -> None:
+    write(tmp_path / "a.xml", ("cat", 1, 2, 11, 22))
+    draw(tmp_path / "a.png")
+    for name in ("._a.xml", "._a.png"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    examined = examine(find(tmp_path), tmp_path)
+    assert not examined.errors and examined.counts["train"] == {"pictures": 1, "boxes": 1}
+
+
+@pytest.mark.parametrize("stem", ["../../secret", "{0}/secret", "a/../../../secret", "..\\secret"])
+def test_stems_that_lead_out_are_told_and_left_out(tmp_path: Path, stem: str) -> None:
+    place = tmp_path / "voc"
+    voc(place, "a", 10)
+    write(tmp_path / "secret.xml", ("hunter2", 1, 1, 9, 9))
+    listed(place, "a", stem.format(tmp_path))
+    examined = examine(find(place), tmp_path)
+    assert [f.code for f in examined.errors] == ["path-outside"]
+    assert str(examined.errors[0].places[0]) == "train.txt line 2"
+    assert "hunter2" not in str(examined) and len(examined.splits["train"].pictures) == 1
+
+
+def test_no_word_of_a_foreign_file_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "voc"
+    voc(place, "a", 10)
+    (tmp_path / "passwd").write_text("root:hunter2\n<a>&hunter2;</a>\n")
+    (place / "Annotations" / "b.xml").symlink_to(tmp_path / "passwd")
+    (place / "Annotations" / "c.xml").write_text("<a>&hunter2;</a>")
+    listed(place, "b", "c")
+    examined = examine(find(place), tmp_path)
+    assert {f.code for f in examined.errors} == {"file-unreadable"}
+    assert "hunter2" not in str(examined)
+    listed(place).unlink()
+    (place / "ImageSets" / "Main" / "train.txt").symlink_to(tmp_path / "passwd")
+    examined = examine(find(place), tmp_path)
+    assert examined.errors and "hunter2" not in str(examined)
+
+
+LAUGHS = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 9}">' for i in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'<!DOCTYPE a [<!ENTITY a0 "x">{LAUGHS}]><annotation>&a11;</annotation>'.encode(),
+        f'<!DOCTYPE a [<!ENTITY a0 "x">{LAUGHS}]><annotation>&a11;</annotation>'.encode("utf-16"),
+        b'<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation>&a;</annotation>',
+        b'<?xml version="1.0" encoding="gbk"?><annotation/>',
+        b'<?xml version="1.0" encoding="none"?><annotation/>',
+        b"<annotation><name>\xff</name></annotation>",
+        b"",
+    ],
+)
+def test_xml_that_is_no_vocs_is_told_at_once(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.xml").write_bytes(content)
+    draw(tmp_path / "a.png")
+    (finding,) = examine(find(tmp_path), tmp_path).errors
+    assert finding.code == "file-unreadable" and finding.places[0].file == "a.xml"
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1e308", "nan"])
+@pytest.mark.parametrize("of", ["xmin", "ymax", "width"])
+def test_no_number_is_too_long(tmp_path: Path, number: str, of: str) -> None:
+    for stem in "abcdef":
+        write(tmp_path / f"{stem}.xml", ("cat", 1, 2, 11, 22))
+        draw(tmp_path / f"{stem}.png")
+    text = (tmp_path / "a.xml").read_text()
+    tag = re.sub(f"<{of}>.*?</{of}>", f"<{of}>{number}</{of}>", text)
+    (tmp_path / "a.xml").write_text(tag)
+    examined = examine(find(tmp_path), tmp_path)
+    assert {f.code.partition("-")[0] for f in examined.errors} <= {"box", "size"}
+    assert examined.errors and all(len(f.line) < 1000 for f in examined.findings)
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="needs the BCCD data set")
