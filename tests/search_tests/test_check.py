@@ -583,6 +583,28 @@ def test_nowhere_is_bad_input(tmp_path: Path, capsys: Captured) -> None:
     assert "has no data: part, and no names" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: [" + "9" * 5000 + "]\ntrain: .\n",
+        "names: {" + "9" * 5000 + ": a}\ntrain: .\n",
+        "names: [a]\nnc: " + "9" * 5000 + "\ntrain: .\n",
+        "names: &a [*a]\ntrain: .\n",
+        "a: &a [b]\n" + "".join(f"a{i}: &a [*a, *a, *a, *a]\n" for i in range(20)) + "names: *a\n",
+        "names: " + "[" * 100,
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_yaml_without_bounds_is_bad_input(
+    tmp_path: Path, capsys: Captured, text: str, named: bool
+) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_text(text)
+    assert main(["check", str(file if named else tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "data.yaml" in said.out + said.err and len(said.out + said.err) < 2000
+
+
 def test_every_code_says_how_to_go_on() -> None:
     for code in CODES.values():
         assert code.what and (code.mend or code.severity == "note")

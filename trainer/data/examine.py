@@ -18,7 +18,7 @@ from .pictures import Seen, see
 from .records import Records
 from .validate import Columns, read_columns
 from .voc import annotations_of, read_voc, voc_classes
-from .yolo import read_yolo, root_of
+from .yolo import read_yolo
 
 SPLIT_NAMES = ("train", "val", "test")
 FORMATS = {".json": "COCO", ".yaml": "YOLO", ".yml": "YOLO", ".txt": "VOC"}
@@ -143,8 +143,6 @@ def _image_folders(data: Data, name: str) -> list[Path]:
     if images is not None:
         return [images]
     source: Path = getattr(data, name)
-    if _format(source) == "YOLO":
-        return [root_of(source)]
     if source.is_dir():
         return [source, source.parent / "JPEGImages", source.parent / "images"]
     if _format(source) == "VOC":
@@ -289,6 +287,8 @@ def _split(part: _Part, categories: tuple[Category, ...]) -> Split:
         own = slice(starts[i], starts[i + 1])
         width, height = seen.upright
         boxes, areas = columns.boxes[kept[own]], columns.areas[kept[own]]
+        with np.errstate(over="ignore"):
+            areas = np.where(np.isnan(areas), boxes[:, 2:].prod(axis=1), areas)
         pictures.append(
             Picture(
                 id=image.id,
@@ -297,7 +297,7 @@ def _split(part: _Part, categories: tuple[Category, ...]) -> Split:
                 height=height,
                 sha256=seen.sha256,
                 boxes=boxes,
-                areas=np.where(np.isnan(areas), boxes[:, 2:].prod(axis=1), areas),
+                areas=areas,
                 labels=labels[own].astype(np.int64),
                 crowd=columns.crowd[kept[own]],
             )

@@ -51,14 +51,27 @@ CODES = {
         "fields of the wrong type", "write ids as whole numbers; the rest is checked then"
     ),
     "path-outside": _error(
-        "file names that lead out of the picture folder (absolute, .., a URL)",
-        "put the pictures below one folder and name them relative to it",
+        "names that lead out of the data set's folder (absolute, .., a URL)",
+        "put the files below one folder and name them relative to it",
         LEFT_OUT,
     ),
     "link-outside": _error(
         "pictures that are links out of the picture folder",
         "put the pictures themselves there, or give the folder that they lie in",
         KEPT,
+    ),
+    "place-ambiguous": _error(
+        "two of one name, which differ, where one is looked for",
+        "remove one, or name its folder (YOLO: path in data.yaml; else data.images)",
+        "the first is taken",
+    ),
+    "path-gone": _warning(
+        "the data.yaml's path is no folder: all is taken as beside the data.yaml",
+        "correct the path",
+    ),
+    "yaml-leads-out": _warning(
+        "the data.yaml names places outside its own folder: they are read",
+        "look whether they are meant, if the data.yaml is not your own",
     ),
     "split-empty": _error("no pictures in the split", "list pictures, or leave the split out"),
     "split-without-boxes": _error("no boxes in the split", "annotate it, or leave it out"),
@@ -92,6 +105,11 @@ CODES = {
         "boxes that are not 4 numbers",
         "write x, y, width, height (YOLO: class, x and y of the centre, width, height)",
         LEFT_OUT,
+    ),
+    "rows-of-another-task": _error(
+        "rows that begin with a box and go on, as of tracks, predictions or keypoints",
+        "export boxes alone: class, x and y of the centre, width, height",
+        "read as polygons",
     ),
     "box-not-finite": _error("boxes with NaN or infinity", "redraw or delete them", LEFT_OUT),
     "box-empty": _error("boxes of no width or height", "redraw or delete them", LEFT_OUT),
@@ -172,6 +190,11 @@ CODES = {
         KEPT,
     ),
     "label-without-picture": _warning("label files without a picture: not read", "add the picture"),
+    "label-twice": _error(
+        "pictures that differ by suffix alone, and so have one label file",
+        "name them apart, each with its own",
+        KEPT,
+    ),
     "picture-twice": _warning(
         "the same picture twice in a split: it counts as two", "keep one, with all its boxes"
     ),

@@ -1,7 +1,9 @@
 """Boxes against the real sizes of their pictures."""
 
+import filecmp
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .findings import Findings, Place
+from .folders import files_below, is_below, leads_out
 from .pictures import Seen
 from .records import ImageRecord, Records
 from .validate import Columns, mark, show
@@ -85,15 +88,18 @@ def check_boxes(
             return
         if np.isnan(sizes).all():  # no picture was looked at: shares of a square of 1
             own, slack = np.ones_like(own), 0.01
-        columns.boxes *= np.tile(own, 2)
+        with np.errstate(over="ignore"):
+            columns.boxes *= np.tile(own, 2)
+        huge = np.isinf(columns.boxes).any(axis=1)
+        mark("box-not-finite", records, columns, findings, huge & columns.sound, lambda i: "")
     elif _look_normalised(records, columns, findings):
         return
     known = columns.sound & np.isfinite(own).all(axis=1)
     if _look_like_corners(records, columns, own, known, findings):
         return
-    first = columns.boxes[:, :2]
-    last = first + columns.boxes[:, 2:]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        first = columns.boxes[:, :2]
+        last = first + columns.boxes[:, 2:]
         inside = np.minimum(last, own) - np.maximum(first, 0)
         share = inside.clip(0).prod(axis=1) / columns.boxes[:, 2:].prod(axis=1)
         out = known & (inside <= 0).any(axis=1)
@@ -128,25 +134,27 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
     outside: list[int] = []
     linked: list[int] = []
     missing: list[int] = []
+    twice: dict[int, str] = {}
     roots = {os.path.realpath(folder) for folder in records.folders}
     real: dict[str, str] = {}
 
     def is_within(path: str) -> bool:
+        folder, base = os.path.split(path)
+        if folder not in real:
+            real[folder] = os.path.realpath(folder)
+        path = os.path.join(real[folder], base)
+        path = os.path.realpath(path) if os.path.islink(path) else path
         return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
     for i, image in enumerate(records.images):
-        name = image.file_name
-        parts = name.replace("\\", "/").split("/")
+        known = records.files[i] if records.files else None
         path = None
-        if name.startswith(("/", "\\")) or ".." in parts or "://" in name or "\0" in name:
+        if _leads_out(image.file_name, known, records.folders):
             outside.append(i)
-        elif path := next((p for d in records.folders if os.path.isfile(p := f"{d}/{name}")), None):
-            folder, base = os.path.split(path)
-            if folder not in real:
-                real[folder] = os.path.realpath(folder)
-            path = f"{real[folder]}/{base}"
-            if os.path.islink(path):
-                path = os.path.realpath(path)
+        elif paths := _paths(image.file_name, known, records.folders):
+            path = paths[0]
+            if len(paths) > 1 and _differ(*paths[:2]):
+                twice[i] = f"{path} and {paths[1]}"
             if not is_within(path):
                 linked.append(i)
                 path = path if "link-outside" in findings.allow else None
@@ -156,9 +164,35 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
     places = _places_of(records)
     findings.add_at("path-outside", records.name, records.source, outside, places)
     findings.add_at("link-outside", records.name, records.source, linked, places)
+    findings.add_at(
+        "place-ambiguous",
+        records.name,
+        records.source,
+        list(twice),
+        lambda i: replace(places(i), detail=twice[i]),
+    )
     if missing:
         _tell_missing(records, findings, missing)
     return found
+
+
+def _leads_out(name: str, known: Path | None, folders: Sequence[Path]) -> bool:
+    if known is None:
+        return leads_out(name)
+    return not any(is_below(known, folder) for folder in folders)
+
+
+def _paths(name: str, known: Path | None, folders: Sequence[Path]) -> list[str]:
+    """The file that is known, or all of that name in the folders."""
+    places = [str(known)] if known else [f"{folder.absolute()}/{name}" for folder in folders]
+    return [path for path in places if os.path.isfile(path)]
+
+
+def _differ(one: str, other: str) -> bool:
+    try:
+        return not filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return True
 
 
 def _tell_missing(records: Records, findings: Findings, missing: list[int]) -> None:
@@ -187,10 +221,9 @@ def _tell_missing(records: Records, findings: Findings, missing: list[int]) -> N
 def _there(folders: Sequence[Path]) -> dict[str, str]:
     """What lies in the folders, by name without case: for who misses a picture."""
     return {
-        name.casefold(): os.path.relpath(os.path.join(place, name), folder)
+        file.name.casefold(): os.path.relpath(file, folder)
         for folder in reversed(folders)
-        for place, _, names in os.walk(folder)
-        for name in names
+        for file in files_below(folder)
     }
 
 

@@ -49,6 +49,8 @@ class Records:
     folders: list[Path]
     """Where the pictures may lie, in the order to look; file names must not lead out of them."""
     images: list[ImageRecord] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    """The picture of each image, where the format names them by path: nothing is looked up then."""
     boxes: list[BoxRecord] = field(default_factory=list)
     categories: list[CategoryRecord] = field(default_factory=list)
     relative: bool = False

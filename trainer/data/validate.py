@@ -139,7 +139,7 @@ def _check_ids(records: Records, findings: Findings) -> None:
     )
     findings.add("image-id-twice", records.name, records.source, twice)
     own = [box.id for box in records.boxes if box.id is not None]
-    if own and all(isinstance(identity, int | str) for identity in own):
+    if records.format == "COCO" and all(isinstance(identity, int | str) for identity in own):
         again = (Place(annotation=own[i]) for i in _repeats(own))
         findings.add("annotation-id-twice", records.name, records.source, again)
     names = [image.file_name.casefold() for image in records.images]

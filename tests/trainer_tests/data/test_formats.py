@@ -13,6 +13,7 @@ from PIL import Image
 
 from trainer.config import BadInput, Data
 from trainer.data.dataset import Splits
+from trainer.data.examine import examine
 from trainer.data.formats import ROBOFLOW, find, load, load_split
 
 Coco = dict[str, Any]
@@ -131,6 +132,20 @@ def test_pictures_lie_beside_the_json_in_images_or_where_it_is_said(tmp_path: Pa
     own = {"train": tmp_path / "one", "val": tmp_path / "two"}
     each = load(data.model_copy(update={"images": own}), CACHE)
     assert [s.pictures[0].file.parent.name for s in (each.train, each.val)] == ["one", "two"]
+
+
+def test_two_pictures_of_one_name_are_told_unless_they_are_equal(tmp_path: Path) -> None:
+    write(tmp_path / "train.json", coco(["a.png"]))
+    data = Data(train=tmp_path / "train.json", val_fraction=0.5)
+    draw(tmp_path, "a.png")
+    copytree(tmp_path, tmp_path / "images")
+    assert "place-ambiguous" not in {f.code for f in examine(data, CACHE).errors}
+    with (tmp_path / "images" / "a.png").open("ab") as file:
+        file.write(b"another")
+    (finding,) = (f for f in examine(data, CACHE).errors if f.code == "place-ambiguous")
+    assert "images/a.png" in finding.line
+    one = data.model_copy(update={"images": tmp_path / "images"})
+    assert "place-ambiguous" not in {f.code for f in examine(one, CACHE).errors}
 
 
 def test_the_digest_is_of_the_content_not_of_the_place(data: Data, tmp_path: Path) -> None:
