@@ -146,10 +146,16 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
         path = os.path.realpath(path) if os.path.islink(path) else path
         return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
+    def is_named_within(file: Path) -> bool:
+        if "\0" in str(file):
+            return False
+        below = any(is_below(file, folder) for folder in records.folders)
+        return below or is_within(str(file))  # by another name of the folder
+
     for i, image in enumerate(records.images):
         known = records.files[i] if records.files else None
         path = None
-        if _leads_out(image.file_name, known, records.folders):
+        if leads_out(image.file_name) if known is None else not is_named_within(known):
             outside.append(i)
         elif paths := _paths(image.file_name, known, records.folders):
             path = paths[0]
@@ -174,12 +180,6 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
     if missing:
         _tell_missing(records, findings, missing)
     return found
-
-
-def _leads_out(name: str, known: Path | None, folders: Sequence[Path]) -> bool:
-    if known is None:
-        return leads_out(name)
-    return not any(is_below(known, folder) for folder in folders)
 
 
 def _paths(name: str, known: Path | None, folders: Sequence[Path]) -> list[str]:

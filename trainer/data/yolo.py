@@ -103,9 +103,10 @@ def _names(content: dict[str, Any]) -> dict[int, str]:
 
 def _text(value: Any, field: str) -> str:
     """A name or a path, which YAML may take for a number. Raises BadInput."""
-    if value is None or isinstance(value, list | dict | set | bytes):
+    text = "\0" if value is None or isinstance(value, list | dict | set | bytes) else str(value)
+    if "\0" in text:
         raise BadInput([f"{field} is no text; write it in quotes"])
-    return str(value)
+    return text
 
 
 def _root(records: Records, content: dict[str, Any], findings: Findings) -> Path:

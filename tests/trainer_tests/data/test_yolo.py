@@ -317,6 +317,17 @@ def test_every_line_of_a_list_that_leads_out_is_told(place: Path, line: str) -> 
     assert "path-outside" in codes(place)
 
 
+@pytest.mark.parametrize("named", ["real", "link"])
+@pytest.mark.parametrize("listed", ["real", "link"])
+def test_a_list_may_name_the_folder_otherwise(tmp_path: Path, named: str, listed: str) -> None:
+    pair(tmp_path / "real", "a", 10)
+    (tmp_path / "link").symlink_to("real")
+    write(tmp_path / "real" / "list.txt", f"{tmp_path}/{listed}/images/a.png\n")
+    write(tmp_path / "real" / "data.yaml", "train: list.txt\nnames: [red]\n")
+    examined = found(tmp_path / named)
+    assert not examined.errors and levels(examined) == [(10, [10])]
+
+
 def secret(place: Path) -> Path:
     """A file of somebody else's."""
     file = place.parent / "passwd"
@@ -394,6 +405,8 @@ LAUGHS = "\n".join(
         "names: [red, blue]\nnc: " + "9" * 5000,
         "names: [red, blue]\nnc: two",
         "names: [red, blue]\npath: [a]",
+        'names: [red, blue]\npath: "\\0"',
+        'names: [red, blue]\ntrain: "/\\0/a"',
         "names: [red, blue]\ntrain: [[train/images]]",
         f"{LAUGHS}\nnames: *a11",
         f"{LAUGHS}\nnames: [*a11]",
@@ -428,7 +441,7 @@ def test_no_number_is_too_long(place: Path, number: str, column: int) -> None:
 
 
 def test_a_path_of_thousands_of_letters_is_missing(place: Path) -> None:
-    write(place / "list.txt", "a" * 5000 + ".png\ntrain/images/a.png\n/\n.\n\0.png\n")
+    write(place / "list.txt", "a" * 5000 + ".png\ntrain/images/a.png\n/\n.\n\0.png\n/\0/a.png\n")
     write(place / "data.yaml", "train: list.txt\n" + YAML)
     assert {"picture-missing", "path-outside"} <= codes(place)
     write(place / "data.yaml", f"train: {'a' * 5000}\n" + YAML)
