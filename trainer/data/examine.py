@@ -287,8 +287,6 @@ def _split(part: _Part, categories: tuple[Category, ...]) -> Split:
         own = slice(starts[i], starts[i + 1])
         width, height = seen.upright
         boxes, areas = columns.boxes[kept[own]], columns.areas[kept[own]]
-        with np.errstate(over="ignore"):
-            areas = np.where(np.isnan(areas), boxes[:, 2:].prod(axis=1), areas)
         pictures.append(
             Picture(
                 id=image.id,
@@ -297,7 +295,7 @@ def _split(part: _Part, categories: tuple[Category, ...]) -> Split:
                 height=height,
                 sha256=seen.sha256,
                 boxes=boxes,
-                areas=areas,
+                areas=np.where(np.isnan(areas), boxes[:, 2:].prod(axis=1), areas),
                 labels=labels[own].astype(np.int64),
                 crowd=columns.crowd[kept[own]],
             )

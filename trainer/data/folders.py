@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -30,6 +31,14 @@ def _is_new(place: str, name: str, entered: list[str]) -> bool:
 
 def is_hidden(name: str) -> bool:
     return name.startswith(".")
+
+
+def as_spelt(file: Path) -> Path:
+    """A file by the spelling that it has: é may be one letter, or an e and an accent (macOS)."""
+    if not file.name.isascii() and not os.path.isfile(file):
+        others = [file.with_name(normalize(form, file.name)) for form in ("NFC", "NFD")]
+        return next(filter(os.path.isfile, others), file)
+    return file
 
 
 def leads_out(name: str) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .findings import Findings, Place
-from .folders import files_below, is_below, leads_out
+from .folders import is_below, leads_out
 from .pictures import Seen
 from .records import ImageRecord, Records
 from .validate import Columns, mark, show
@@ -88,18 +88,15 @@ def check_boxes(
             return
         if np.isnan(sizes).all():  # no picture was looked at: shares of a square of 1
             own, slack = np.ones_like(own), 0.01
-        with np.errstate(over="ignore"):
-            columns.boxes *= np.tile(own, 2)
-        huge = np.isinf(columns.boxes).any(axis=1)
-        mark("box-not-finite", records, columns, findings, huge & columns.sound, lambda i: "")
+        columns.boxes *= np.tile(own, 2)
     elif _look_normalised(records, columns, findings):
         return
     known = columns.sound & np.isfinite(own).all(axis=1)
     if _look_like_corners(records, columns, own, known, findings):
         return
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        first = columns.boxes[:, :2]
-        last = first + columns.boxes[:, 2:]
+    first = columns.boxes[:, :2]
+    last = first + columns.boxes[:, 2:]
+    with np.errstate(invalid="ignore", divide="ignore"):
         inside = np.minimum(last, own) - np.maximum(first, 0)
         share = inside.clip(0).prod(axis=1) / columns.boxes[:, 2:].prod(axis=1)
         out = known & (inside <= 0).any(axis=1)
@@ -221,9 +218,10 @@ def _tell_missing(records: Records, findings: Findings, missing: list[int]) -> N
 def _there(folders: Sequence[Path]) -> dict[str, str]:
     """What lies in the folders, by name without case: for who misses a picture."""
     return {
-        file.name.casefold(): os.path.relpath(file, folder)
+        name.casefold(): os.path.relpath(os.path.join(place, name), folder)
         for folder in reversed(folders)
-        for file in files_below(folder)
+        for place, _, names in os.walk(folder)
+        for name in names
     }
 
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from xml.parsers.expat import ErrorString
 
 from .findings import Findings, Place
-from .folders import is_hidden, leads_out
+from .folders import as_spelt, is_hidden, leads_out
 from .records import BoxRecord, CategoryRecord, ImageRecord, Records
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -91,7 +91,7 @@ def _entries(source: Path) -> list[_Entry]:
     stems = [line.split()[0] if line.split()[1:] in _MARKS else line.strip() for line in lines]
     folder = annotations_of(source)
     return [
-        _Entry(stem, folder / f"{stem}.xml", f"{source.name} line {number}")
+        _Entry(stem, as_spelt(folder / f"{stem}.xml"), f"{source.name} line {number}")
         for number, stem in enumerate(stems, start=1)
         if stem
     ]
@@ -168,4 +168,4 @@ def _number(text: str) -> float | None:
 
 def _whole(text: str) -> int | None:
     number = _number(text)
-    return int(number) if number and number.is_integer() and abs(number) < 2**31 else None
+    return int(number) if number and number.is_integer() else None

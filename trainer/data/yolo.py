@@ -12,7 +12,7 @@ from typing import Any
 from ..config import BadInput
 from ..yaml_text import NoYaml, load_yaml
 from .findings import Findings, Place
-from .folders import files_below, is_below
+from .folders import as_spelt, files_below, is_below
 from .pixels import SUFFIXES
 from .records import BoxRecord, CategoryRecord, ImageRecord, Records
 from .yolo_labels import BOX, begins_with_class, is_of_another_task, read_rows
@@ -214,7 +214,7 @@ def _pictures(places: list[Path], root: str) -> Iterator[tuple[Path, str]]:
         lines = place.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(map(str.strip, lines), start=1):
             if line:
-                file = place.parent / line
+                file = as_spelt(place.parent / line)
                 # a line that names no picture may be of anyone's file: the list could be a link
                 is_named = file.suffix.lower() in SUFFIXES
                 alias = f"{_shown(place, root)} line {number}"
@@ -229,8 +229,8 @@ def _shown(file: Path, root: str) -> str:
 def _label_file(picture: Path) -> Path:
     """`.../images/a.jpg` has its boxes in `.../labels/a.txt`, else in `a.txt` beside it."""
     name = f"{picture.stem}.txt"
-    label = _label_folder(picture.parent) / name
-    return label if os.path.isfile(label) else picture.parent / name
+    label = as_spelt(_label_folder(picture.parent) / name)
+    return label if os.path.isfile(label) else as_spelt(picture.parent / name)
 
 
 def _label_folder(folder: Path) -> Path:

@@ -188,7 +188,7 @@ def test_xml_that_is_no_vocs_is_told_at_once(tmp_path: Path, content: bytes) -> 
     assert finding.code == "file-unreadable" and finding.places[0].file == "a.xml"
 
 
-@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1e308", "nan"])
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "nan"])
 @pytest.mark.parametrize("of", ["xmin", "ymax", "width"])
 def test_no_number_is_too_long(tmp_path: Path, number: str, of: str) -> None:
     for stem in "abcdef":

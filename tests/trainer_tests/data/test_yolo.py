@@ -1,6 +1,7 @@
 """YOLO's data.yaml with its folders, lists and label files."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from PIL import Image
@@ -262,6 +263,17 @@ def test_two_pictures_of_one_label_file_are_told(tmp_path: Path) -> None:
     assert str(finding.places[0]).endswith("has labels/a.txt, as images/a.jpg has")
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_accents_may_be_written_either_way(tmp_path: Path, listed: bool) -> None:
+    one, other = normalize("NFC", "é"), normalize("NFD", "é")
+    draw(tmp_path / "images" / f"{other}.png", 10)
+    write(tmp_path / "labels" / f"{one}.txt", row(10))
+    write(tmp_path / "list.txt", f"images/{one}.png\n")
+    train = "list.txt" if listed else "images"
+    write(tmp_path / "data.yaml", f"train: {train}\nnames: [red]\n")
+    assert levels(found(tmp_path)) == [(10, [10])]
+
+
 def test_a_picture_listed_twice_is_told_however_it_is_written(tmp_path: Path) -> None:
     pair(tmp_path, "a", 10)
     write(tmp_path / "list.txt", "images/a.png\n./images/../images/a.png\n")
@@ -426,7 +438,7 @@ def test_what_a_yaml_cannot_mean_is_bad_input(place: Path, text: str) -> None:
     assert all(len(line) < 500 for _, line in errors)
 
 
-@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1e308", "1e30", "nan"])
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1e30", "nan"])
 @pytest.mark.parametrize("column", range(5))
 def test_no_number_is_too_long(place: Path, number: str, column: int) -> None:
     words = "0 0.5 0.5 0.2 0.2".split()
