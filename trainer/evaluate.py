@@ -170,25 +170,22 @@ def to_xywh(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np
 
 def score(truth: Truth, results: list[dict[str, Any]]) -> Metrics:
     """The COCO figures of detections in COCO's result format, by hotcoco."""
-    if not results:
-        return _nothing_found(truth.split)
     return _metrics(match(truth, results), truth.split)
 
 
 def match(truth: Truth, results: list[dict[str, Any]]) -> Any:
-    """hotcoco's `COCOeval` of detections (at least one), accumulated."""
+    """hotcoco's `COCOeval` of detections, accumulated."""
     return _evaluated(hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox"))
 
 
 def score_finally(split: Split, results: list[dict[str, Any]]) -> Metrics:
     """The same by pycocotools, whose figures are what others compare with."""
-    if not results:  # its loadRes fails on an empty list
-        return _nothing_found(split)
     coco = COCO()
     coco.dataset = as_coco(split)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints unasked
         coco.createIndex()
-        found = coco.loadRes([dict(result) for result in results])
+        # its loadRes fails on an empty list
+        found = coco.loadRes([dict(result) for result in results]) if results else COCO()
     return _metrics(_evaluated(COCOeval(coco, found, "bbox")), split)
 
 
@@ -204,10 +201,6 @@ def unpack(rows: NDArray[np.void]) -> list[dict[str, Any]]:
         {"image_id": image, "category_id": category, "bbox": box, "score": score}
         for image, category, *box, score in rows.tolist()
     ]
-
-
-def _nothing_found(split: Split) -> Metrics:
-    return Metrics(dict.fromkeys(FIGURES, 0.0), {c.name: 0.0 for c in split.categories})
 
 
 def _evaluated(run: Any) -> Any:

@@ -106,10 +106,7 @@ def _detections(
 
 def mistakes(truth: Truth, certain: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
     """Boxes missed and detections wrong, by picture id, at IoU .50."""
-    pictures = truth.split.pictures
-    if not certain:
-        return {p.id: (int((~p.crowd).sum()), 0) for p in pictures}
-    found = {picture.id: (0, 0) for picture in pictures}
+    found = {picture.id: (0, 0) for picture in truth.split.pictures}
     for one in match(truth, certain).evalImgs:  # a class, a range of areas and a picture each
         if one is None or one["aRng"][0] > 0 or one["aRng"][1] < 1e9:
             continue
@@ -145,9 +142,7 @@ def _write_classes(truth: Truth, results: list[dict[str, Any]], place: Path) -> 
     for picture in split.pictures:
         np.add.at(boxes, picture.labels[~picture.crowd] - 1, 1)
     # IoU thresholds x recalls x classes; -1 where a class has no boxes
-    precision = np.zeros((10, 101, len(names)))
-    if results:
-        precision = match(truth, results).eval["precision"][:, :, :, 0, -1]
+    precision = match(truth, results).eval["precision"][:, :, :, 0, -1]
     rows = [
         [name, int(count), _rounded(own), _rounded(own[0])]
         for name, count, own in zip(names, boxes, np.moveaxis(precision, 2, 0), strict=True)

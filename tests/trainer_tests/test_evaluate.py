@@ -131,8 +131,24 @@ def test_the_mean_of_the_classes_is_the_whole(tiny: Splits) -> None:
 def test_no_detections_score_0(tiny: Splits) -> None:
     metrics = score(Truth(tiny.val), [])
     assert set(metrics.figures) == set(FIGURES)
-    assert set(metrics.figures.values()) == {0.0}
+    lacking = {name for name, value in metrics.figures.items() if value is None}
+    assert lacking == {"map_large", "mar_large"}  # the split has no large box
+    assert {value for name, value in metrics.figures.items() if name not in lacking} == {0.0}
     assert metrics.per_class == {"red": 0.0, "blue": 0.0}
+
+
+@pytest.mark.parametrize("measured", [lambda split, own: score(Truth(split), own), score_finally])
+@pytest.mark.parametrize("boxes", [[], [(1, 5, 5, 20, 20)]])
+def test_what_has_no_truth_is_none_whether_or_not_something_is_found(
+    make_picture: MakePicture, make_split: MakeSplit, boxes: Any, measured: Any
+) -> None:
+    split = make_split(make_picture(1, boxes))  # nothing at all, or small and red alone
+    wrong = [found(1, 3, [60, 40, 20, 20]), found(1, 7, [60, 40, 20, 20])]
+    nothing, something = measured(split, []), measured(split, wrong)
+    assert nothing == something
+    assert nothing.per_class == {"red": 0.0 if boxes else None, "blue": None}
+    assert nothing.figures["map"] == (0.0 if boxes else None)
+    assert nothing.figures["map_large"] is None
 
 
 def test_a_detector_that_finds_nothing_scores_0(tiny: Splits) -> None:

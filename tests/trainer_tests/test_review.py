@@ -141,6 +141,16 @@ def test_mistakes_are_missed_boxes_and_wrong_ones(make_picture: Make, make_split
     assert mistakes(Truth(split), []) == {1: (2, 0), 2: (1, 0), 3: (1, 0), 4: (0, 0)}
 
 
+@pytest.mark.parametrize("results", [[], [found(1, 7, 10, 10, 20, 20)]])
+def test_a_class_without_boxes_has_no_figures_whatever_is_found(
+    make_picture: Make, make_split: Make, tmp_path: Path, results: list[Any]
+) -> None:
+    truth = Truth(make_split(make_picture(1, [(1, 10, 10, 20, 20)])))
+    module._write_classes(truth, results, tmp_path)
+    table = json.loads((tmp_path / CLASSES).read_text())
+    assert table["data"] == [["red", 1, 0.0, 0.0], ["blue", 0, None, None]]
+
+
 def test_a_detector_that_finds_nothing_has_a_review_too(
     config: TrainConfig,
     folder: Path,
