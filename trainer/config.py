@@ -171,6 +171,9 @@ class Data(Config):
     in its `images/`. Not for YOLO, whose data.yaml says it."""
     allow: list[str] | None = None
     """Codes of `unfreeze check` that are no errors in this data set."""
+    crowds: Literal["ignore", "objects"] = "ignore"
+    """What boxes with COCO's `iscrowd` are: `ignore` takes them for neither objects nor mistakes;
+    `objects` for objects like all others, where a tool exported masks so."""
     val_fraction: Annotated[float, Field(gt=0, lt=1), Number] = 0.2
     """Share of train that becomes val when none is given."""
 

@@ -294,6 +294,19 @@ ROWS: list[tuple[str, str, Spoil, dict[str, Any]]] = [
         {},
     ),
     (
+        "B38 all of a class",
+        "crowds-many",
+        edit(lambda c: [a.update(iscrowd=a["category_id"] // 90) for a in c["annotations"]]),
+        {"detail": "blue: 12 of 12 boxes"},
+    ),
+    (
+        "B26 flag",
+        "field-malformed",
+        edit(lambda c: [a.update(iscrowd="0") for a in c["annotations"]]),
+        {"detail": "annotations[0] (id 0): iscrowd is '0'"},
+    ),
+    ("B26 size", "field-malformed", with_image(width="40"), {"file": "train-3.png"}),
+    (
         "B37 twice",
         "split-twice",
         lambda p: (p / "val.json").write_text((p / "train.json").read_text()),
@@ -307,6 +320,12 @@ ROWS: list[tuple[str, str, Spoil, dict[str, Any]]] = [
     ),
     ("B40 empty", "file-unreadable", with_text(b""), {}),
     ("B40 utf-16", "file-unreadable", encoded("utf-16"), {}),
+    (
+        "B40 deep",
+        "file-unreadable",
+        with_text(b'{"info": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+        {"detail": "is nested too deep"},
+    ),
     ("B40 latin", "file-unreadable", with_text(b'{"images": ["\xe9"]}'), {}),
     ("B40 type", "file-unreadable", with_text(b"[]"), {}),
     ("B41 absolute", "path-outside", with_image(file_name="/etc/hostname"), {"image": 3}),
@@ -395,6 +414,12 @@ MILD: list[tuple[str, str, Spoil, str]] = [
         "crowds",
         edit(lambda c: c["annotations"].append({**c["annotations"][7], "id": 99, "iscrowd": 1})),
         "note",
+    ),
+    (
+        "B38 ignored",
+        "ignored",
+        edit(lambda c: [a.update(ignore=a["id"] % 2) for a in c["annotations"][:12]]),
+        "warning",
     ),
     (
         "B32",

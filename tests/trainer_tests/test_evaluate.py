@@ -233,7 +233,7 @@ def test_a_picture_is_seen_the_same_in_any_batch(
 def test_areas_are_the_data_sets_where_it_has_them(tiny_data: Data, tmp_path: Path) -> None:
     content = json.loads(tiny_data.val.read_text())
     for i, annotation in enumerate(content["annotations"]):  # of a segmentation, unknown, nonsense
-        annotation["area"] = (1e4, 0, "large")[i % 3]
+        annotation["area"] = (1e4, 0, -1)[i % 3]
     place = tmp_path / "areas.json"
     place.write_text(json.dumps(content))
     images = tiny_data.val.parent / "images"

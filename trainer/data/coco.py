@@ -56,6 +56,8 @@ def _parse(file: Path) -> _File:
         with memoryview(text) as whole, whole[3 if start[:3] == b"\xef\xbb\xbf" else 0 :] as body:
             try:
                 return msgspec.json.decode(body, type=_File)
+            except RecursionError:
+                raise _Unreadable("is nested too deep") from None
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return _explained(bytes(body))
 
@@ -63,7 +65,7 @@ def _parse(file: Path) -> _File:
 def _explained(body: bytes) -> _File:
     """Once more by Python's own reader, which takes NaN and tells line and column."""
     try:
-        content = json.loads(body.decode("utf-8"))
+        content = json.loads(body.decode("utf-8"), parse_int=_number)
     except json.JSONDecodeError as error:
         raise _Unreadable(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError as error:
@@ -83,6 +85,12 @@ def _explained(body: bytes) -> _File:
     if strange:
         raise _Unreadable(f"is no COCO json: {strange[0]} is no object of fields")
     return _File(*(_items(lists[name], kind) for name, kind in LISTS.items()))
+
+
+def _number(text: str) -> float:
+    """A whole number; one that is neither id nor pixel as a float, for Python makes no int of some
+    thousand digits."""
+    return int(text) if len(text) < 20 else float(text)
 
 
 def _items(items: list[dict[str, Any]], kind: type[msgspec.Struct]) -> Any:

@@ -37,7 +37,8 @@ class Picture:
     labels: NDArray[np.int64]
     """(n,) from 1: the position of the category in `Split.categories`."""
     crowd: NDArray[np.bool_]
-    """(n,) whether the box is a crowd: not trained on, ignored in evaluation, as COCO does."""
+    """(n,) whether the box is a crowd or marked `ignore`: what is there is neither an object nor,
+    found or not, a mistake, in training and in evaluation."""
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _read(data: Data, findings: Findings) -> dict[str, _Part]:
     for name, source in sources.items():
         records = Records(name, source, _format(source), _image_folders(data, name))
         if _read_format(records, classes, findings):
-            columns = read_columns(records, findings)
+            columns = read_columns(records, findings, data.crowds)
             if columns is not None:
                 found[name] = _Part(records, columns)
     return found

@@ -1,5 +1,6 @@
 """What can be wrong with a data set: every code, how bad it is, and how to mend it."""
 
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -48,7 +49,9 @@ CODES = {
         "entries without a field they need", "add it; the rest of the split is checked then"
     ),
     "field-malformed": _error(
-        "fields of the wrong type", "write ids as whole numbers; the rest is checked then"
+        "fields of the wrong type",
+        "write ids as whole numbers, flags as 0 or 1, numbers without quotes; the rest is checked "
+        "then",
     ),
     "path-outside": _error(
         "names that lead out of the data set's folder (absolute, .., a URL)",
@@ -141,7 +144,17 @@ CODES = {
         "boxes given twice, of one class on one picture: each counts in training and in AP",
         "delete the second",
     ),
-    "crowds": _note("crowds: not trained on, ignored in evaluation"),
+    "crowds": _note("crowds: neither objects nor mistakes, in training and in evaluation"),
+    "crowds-many": _error(
+        "classes with so many crowds that they would hardly be learned",
+        "where each box is of one object, count them: data: {crowds: objects}; else annotate the "
+        "objects one by one",
+        "they stay crowds",
+    ),
+    "ignored": _warning(
+        "boxes marked ignore: neither objects nor mistakes, in training and in evaluation",
+        "write ignore as 0 where one should count",
+    ),
     "difficult": _note("boxes marked difficult: trained on and measured like all others"),
     # pictures
     "pictures-elsewhere": _error(
@@ -233,6 +246,11 @@ class Place:
 def printable(text: str) -> str:
     """A text for a terminal: escape sequences and broken bytes become Python's escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: Any) -> str:
+    """Any value of a file in a message: cut short, however long it is or deep its lists are."""
+    return reprlib.repr(value)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class BoxRecord(Struct, gc=False):
     bbox: Any = UNSET
     """x, y, width, height in pixels, unless `Records.relative`."""
     iscrowd: Any = 0
+    ignore: Any = 0
     area: Any = None
     """Square pixels."""
 

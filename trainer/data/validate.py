@@ -1,17 +1,19 @@
 """What is wrong with a split's records, and the columns of what is sound in them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from math import inf, nan
+from math import nan
+from types import NoneType
 from typing import Any
 
 import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from .findings import Findings, Place
+from .findings import Findings, Place, shown
 from .records import Records
 
 NEEDED = {
@@ -20,9 +22,48 @@ NEEDED = {
     "categories": ("id", "name"),
 }
 """Fields without which an entry of each list means nothing."""
-IDS = {"images": ("id",), "boxes": ("image_id", "category_id"), "categories": ("id",)}
 CALLED = {"images": "images", "boxes": "annotations", "categories": "categories"}
 """In messages, as COCO calls them."""
+MANY, EVIDENCE = 0.2, 4
+"""Share of a class's boxes, and least number of them, from which on its crowds are an error. About
+1 % of COCO's boxes are crowds; a tool that exports masks as crowds makes all of them such, or those
+that were drawn with one of its brushes. One or two may be a small part of COCO."""
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**63
+
+
+def _is_flag(value: Any) -> bool:
+    return value in (0, 1, None)  # and so true, false, 0.0 and 1.0, but no text
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in {int, float, NoneType}
+
+
+FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "images": {
+        "id": _is_id,
+        "file_name": lambda value: isinstance(value, str) and value != "",
+        "width": _is_number,
+        "height": _is_number,
+    },
+    "boxes": {
+        "id": lambda value: type(value) in {int, str, NoneType},  # it only names a place
+        "image_id": _is_id,
+        "category_id": lambda value: value is None or _is_id(value),  # a reader knew no such class
+        "iscrowd": _is_flag,
+        "ignore": _is_flag,
+        "area": _is_number,
+    },
+    "categories": {
+        "id": _is_id,
+        "name": lambda value: isinstance(value, str),
+        "supercategory": lambda value: not isinstance(value, list | dict),
+    },
+}
+"""Whether a field's value is of the right type; of `bbox` that is a finding of its own."""
 
 
 @dataclass
@@ -38,13 +79,16 @@ class Columns:
     areas: NDArray[np.float64]
     """(m,) square pixels, NaN where the file does not say."""
     crowd: NDArray[np.bool_]
-    """(m,)"""
+    """(m,) crowds and ignored boxes, which are neither objects nor mistakes."""
     sound: NDArray[np.bool_]
     """(m,) which boxes stay."""
 
 
-def read_columns(records: Records, findings: Findings) -> Columns | None:
-    """Check ids, names and shapes; None where nothing more can be said of the split."""
+def read_columns(records: Records, findings: Findings, crowds: str) -> Columns | None:
+    """Check ids, names and shapes; None where nothing more can be said of the split.
+
+    `crowds` is `Data.crowds`.
+    """
     if not records.images:
         findings.add("split-empty", records.name, records.source, [Place()])
         return None
@@ -54,15 +98,15 @@ def read_columns(records: Records, findings: Findings) -> Columns | None:
     if not _check_categories(records, findings):
         return None
     columns = _columns(records, findings)
-    if not (columns.sound & ~columns.crowd).any():  # crowds are neither trained on nor measured
+    if crowds == "ignore":
+        _check_crowds(records, columns, findings)
+    else:
+        columns.crowd[:] = False
+    ignored = np.array([bool(box.ignore) for box in records.boxes], dtype=np.bool_)
+    mark("ignored", records, columns, findings, ignored, lambda i: "", drop=False)
+    columns.crowd |= ignored
+    if not (columns.sound & ~columns.crowd).any():
         findings.add("split-without-boxes", records.name, records.source, [Place()])
-    findings.add_at(
-        "crowds",
-        records.name,
-        records.source,
-        np.flatnonzero(columns.crowd),  # type: ignore[arg-type]
-        lambda i: box_place(records, columns, i, ""),
-    )
     difficult = (Place(annotation=identity) for identity in records.difficult)
     findings.add("difficult", records.name, records.source, difficult)
     _check_labels(records, columns, findings)
@@ -89,36 +133,21 @@ def show(box: Iterable[Any]) -> str:
 
 def _has_fields(records: Records, findings: Findings) -> bool:
     before = len(findings.found)
-    for part, wanted in NEEDED.items():
+    for part, fields in FIELDS.items():
         items = getattr(records, part)
         lacking = (
             Place(detail=f"{_entry(part, i, item)} has no {' and no '.join(gone)}")
             for i, item in enumerate(items)
-            if (gone := [name for name in wanted if getattr(item, name) is UNSET])
+            if (gone := [name for name in NEEDED[part] if getattr(item, name) is UNSET])
         )
         findings.add("field-missing", records.name, records.source, lacking)
         wrong = (
-            Place(detail=f"{_entry(part, i, item)}: {name} is {value!r:.60}")
-            for name in IDS[part]
+            Place(_file(item), detail=f"{_entry(part, i, item)}: {name} is {shown(value)}")
+            for name, is_right in fields.items()
             for i, item in enumerate(items)
-            if not _is_id(value := getattr(item, name))
-            and value is not UNSET
-            and not (part == "boxes" and value is None)  # a reader knew no such class
+            if not is_right(value := getattr(item, name)) and value is not UNSET
         )
         findings.add("field-malformed", records.name, records.source, wrong)
-    unnamed = (
-        Place(detail=f"images[{i}]: file_name is {image.file_name!r:.60}")
-        for i, image in enumerate(records.images)
-        if image.file_name is not UNSET
-        and not (isinstance(image.file_name, str) and image.file_name)
-    )
-    findings.add("field-malformed", records.name, records.source, unnamed)
-    nameless = (
-        Place(detail=f"categories[{i}]: name is {category.name!r:.60}")
-        for i, category in enumerate(records.categories)
-        if category.name is not UNSET and not isinstance(category.name, str)
-    )
-    findings.add("field-malformed", records.name, records.source, nameless)
     return len(findings.found) == before
 
 
@@ -128,8 +157,9 @@ def _entry(part: str, i: int, item: Any) -> str:
     return f"{CALLED[part]}[{i}]{named}"
 
 
-def _is_id(value: Any) -> bool:
-    return type(value) is int and abs(value) < 2**63
+def _file(item: Any) -> str:
+    name = getattr(item, "file_name", "")
+    return name if isinstance(name, str) else ""
 
 
 def _check_ids(records: Records, findings: Findings) -> None:
@@ -214,6 +244,19 @@ def _columns(records: Records, findings: Findings) -> Columns:
     return columns
 
 
+def _check_crowds(records: Records, columns: Columns, findings: Findings) -> None:
+    mark("crowds", records, columns, findings, columns.crowd, lambda i: "", drop=False)
+    every = Counter(columns.category[columns.sound].tolist())
+    crowds = Counter(columns.category[columns.sound & columns.crowd].tolist())
+    many = (
+        Place(detail=f"{category.name}: {count} of {every[category.id]} boxes")
+        for category in records.categories
+        if (count := crowds[category.id])
+        and (count == every[category.id] or count >= max(EVIDENCE, MANY * every[category.id]))
+    )
+    findings.add("crowds-many", records.name, records.source, many)
+
+
 def mark(
     code: str,
     records: Records,
@@ -236,7 +279,8 @@ def mark(
 
 
 def _shown(box: Any) -> str:
-    return show(box) if isinstance(box, list) else repr(box)
+    is_row = isinstance(box, list) and {type(v) for v in box} <= {int, float, str}
+    return show(box)[:80] if is_row else shown(box)
 
 
 def _boxes(raw: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -261,8 +305,7 @@ def _is_box(box: Any) -> bool:
 
 def _area(value: Any) -> float:
     """An area that means something: many tools write 0 where they know of none."""
-    is_number = type(value) is float or _is_id(value)
-    return float(value) if is_number and 0 < value < inf else nan
+    return float(value) if value is not None and 0 < value < 2**63 else nan
 
 
 def _whole(values: Iterable[int]) -> NDArray[np.int64]:

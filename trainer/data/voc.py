@@ -7,11 +7,13 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.parsers.expat import ErrorString
 
-from .findings import Findings, Place
+from .findings import Findings, Place, shown
 from .folders import as_spelt, is_hidden, leads_out
 from .records import BoxRecord, CategoryRecord, ImageRecord, Records
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FLAGS = {"": False, "0": False, "1": True, "false": False, "true": True}
+"""What `difficult` may say."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,7 @@ def read_voc(records: Records, findings: Findings, classes: list[str]) -> bool:
 
     Category ids are places in `classes`, from 1; see `voc_classes`.
     """
-    unreadable = []
-    outside = []
+    unreadable, unflagged, outside = [], [], []
     for entry in _entries(records.source):
         if leads_out(entry.stem):
             outside.append(Place(entry.place))
@@ -58,11 +59,16 @@ def read_voc(records: Records, findings: Findings, classes: list[str]) -> bool:
                 bbox=_box(thing),
             )
             records.boxes.append(box)
-            if _text(thing, "difficult") == "1":
+            difficult = _text(thing, "difficult").lower()
+            if difficult not in FLAGS:
+                detail = f"object {number}: difficult is {shown(difficult)}"
+                unflagged.append(Place(f"{entry.stem}.xml", detail=detail))
+            elif FLAGS[difficult]:
                 records.difficult.append(box.id)
     records.categories = [CategoryRecord(i, name) for i, name in enumerate(classes, start=1)]
     findings.add("path-outside", records.name, records.source, outside)
     findings.add("file-unreadable", records.name, records.source, unreadable)
+    findings.add("field-malformed", records.name, records.source, unflagged)
     return not unreadable
 
 
@@ -125,8 +131,8 @@ def _add_image(records: Records, entry: _Entry, root: ElementTree.Element | None
     image = ImageRecord(
         id=len(records.images) + 1,
         file_name=_picture(records.folders, entry, root),
-        width=_whole(_text(root, "size/width")),
-        height=_whole(_text(root, "size/height")),
+        width=_side(_text(root, "size/width")),
+        height=_side(_text(root, "size/height")),
     )
     records.images.append(image)
     return image
@@ -166,6 +172,10 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _whole(text: str) -> int | None:
+def _side(text: str) -> float | str | None:
+    """A declared width or height; many tools write nothing or 0 where they know of none. What is no
+    number stays as it is, and is found out as such."""
     number = _number(text)
-    return int(number) if number and number.is_integer() else None
+    if number is None:
+        return text or None
+    return (int(number) if number.is_integer() else number) or None

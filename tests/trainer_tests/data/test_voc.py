@@ -198,8 +198,37 @@ def test_no_number_is_too_long(tmp_path: Path, number: str, of: str) -> None:
     tag = re.sub(f"<{of}>.*?</{of}>", f"<{of}>{number}</{of}>", text)
     (tmp_path / "a.xml").write_text(tag)
     examined = examine(find(tmp_path), tmp_path)
-    assert {f.code.partition("-")[0] for f in examined.errors} <= {"box", "size"}
+    assert {f.code.partition("-")[0] for f in examined.errors} <= {"box", "field", "size"}
     assert examined.errors and all(len(f.line) < 1000 for f in examined.findings)
+
+
+@pytest.mark.parametrize("said", ["", "0", "1", "true", "False"])
+def test_difficult_is_a_flag(tmp_path: Path, said: str) -> None:
+    for stem in ("a", "b"):
+        extra = f"<difficult>{said}</difficult>"
+        write(tmp_path / "train" / f"{stem}.xml", ("cat", 1, 2, 11, 22), extra=extra)
+        draw(tmp_path / "train" / f"{stem}.png")
+    found = examine(Data(train=tmp_path / "train"), tmp_path)
+    assert not found.errors
+    assert ("difficult" in [f.code for f in found.findings]) == (said in {"1", "true"})
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("<width>40</width>", "<width>forty</width>", "width is 'forty'"),
+        ("<name>cat", "<difficult>often</difficult><name>cat", "difficult is 'often'"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_an_error(
+    tmp_path: Path, right: str, wrong: str, told: str
+) -> None:
+    file = tmp_path / "train" / "a.xml"
+    write(file, ("cat", 1, 2, 11, 22))
+    draw(file.with_suffix(".png"))
+    file.write_text(file.read_text().replace(right, wrong))
+    (error,) = examine(Data(train=tmp_path / "train"), tmp_path).errors
+    assert error.code == "field-malformed" and told in error.line and "a." in error.line
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="needs the BCCD data set")
