@@ -8,10 +8,11 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import PIL
 from PIL import Image
@@ -52,8 +53,8 @@ class Seen:
 def see(files: list[Path], cache: Path, step: Callable[[int], None] = lambda _: None) -> list[Seen]:
     """Decode every file that was not decoded before; `step` is told how many more are done."""
     stats = [_identity(file) for file in files]
-    with closing(_open_memory(cache)) as memory:
-        known = _recall(memory, stats)
+    memory, known = _open_memory(cache / MEMORY, stats)
+    with closing(memory):
         new = [i for i, stat in enumerate(stats) if stat not in known]
         step(len(files) - len(new))
         one_at_a_time = Lock()
@@ -75,7 +76,8 @@ def see(files: list[Path], cache: Path, step: Callable[[int], None] = lambda _: 
                 found[i] = seen
                 step(1)
         # what could not be read at all may be readable the next time
-        _remember(memory, [(stats[i], seen) for i, seen in found.items() if seen.sha256])
+        rows = [(stats[i], seen) for i, seen in found.items() if seen.sha256]
+        _remember(memory, rows, cache / MEMORY)
     return [found[i] if i in found else known[stats[i]] for i in range(len(files))]
 
 
@@ -144,23 +146,50 @@ def _identity(file: Path) -> str:
     return f"{name!r} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
-def _open_memory(cache: Path) -> sqlite3.Connection:
-    """The file of what was seen; one in memory where the cache cannot be written or is broken."""
+def _open_memory(file: Path, identities: list[str]) -> tuple[sqlite3.Connection, dict[str, Seen]]:
+    """The file of what was seen, and what it holds of these; a damaged one is made anew, and one in
+    memory stands in where it cannot be read or written."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(2):
+            try:
+                return _open(file, identities)
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    break
+                _remove(file)
+    return _open(":memory:", identities)
+
+
+def _open(place: Path | str, identities: list[str]) -> tuple[sqlite3.Connection, dict[str, Seen]]:
+    memory = sqlite3.connect(place, timeout=30, check_same_thread=False)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        memory = sqlite3.connect(cache / MEMORY, timeout=30, check_same_thread=False)
-        return _with_tables(memory)
-    except (OSError, sqlite3.Error):
-        return _with_tables(sqlite3.connect(":memory:", check_same_thread=False))
+        _make_tables(memory)
+        return memory, _recall(memory, identities)
+    except sqlite3.Error:
+        memory.close()
+        raise
 
 
-def _with_tables(memory: sqlite3.Connection) -> sqlite3.Connection:
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is at fault, or of another make; not a disk or who holds the file."""
+    # bytes that are no text have no code
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+
+
+def _remove(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    # else SQLite rolls the new file back to what the old one was
+    file.with_name(f"{file.name}-journal").unlink(missing_ok=True)
+
+
+def _make_tables(memory: sqlite3.Connection) -> None:
     memory.execute("create table if not exists files (identity text primary key, sha256 text)")
     memory.execute(
         "create table if not exists pictures "
         "(sha256 text, version text, seen text, primary key (sha256, version))"
     )
-    return memory
 
 
 def _recall(memory: sqlite3.Connection, identities: list[str]) -> dict[str, Seen]:
@@ -172,22 +201,27 @@ def _recall(memory: sqlite3.Connection, identities: list[str]) -> dict[str, Seen
             f"where version = ? and identity in ({', '.join('?' * len(some))})",
             [VERSION, *some],
         )
-        found |= {identity: _from_text(seen) for identity, seen in rows}
+        found |= {identity: seen for identity, text in rows if (seen := _from_text(text))}
     return found
 
 
 def _recall_content(memory: sqlite3.Connection, sha256: str) -> Seen | None:
     question = "select seen from pictures where sha256 = ? and version = ?"
-    row = memory.execute(question, [sha256, VERSION]).fetchone()
-    return _from_text(row[0]) if row else None
+    with suppress(sqlite3.Error):
+        row = memory.execute(question, [sha256, VERSION]).fetchone()
+        return _from_text(row[0]) if row else None
+    return None
 
 
-def _from_text(text: str) -> Seen:
-    raw = json.loads(text)
-    return Seen(**{**raw, "pixels": tuple(raw["pixels"])})
+def _from_text(text: Any) -> Seen | None:
+    """None where it is not what was written."""
+    with suppress(ValueError, TypeError, KeyError):
+        raw = json.loads(text)
+        return Seen(**{**raw, "pixels": tuple(raw["pixels"])})
+    return None
 
 
-def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[str, Seen]]) -> None:
+def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[str, Seen]], file: Path) -> None:
     try:
         with memory:
             for identity, seen in rows:
@@ -196,5 +230,7 @@ def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[str, Seen]]) -> N
                     "replace into pictures values (?, ?, ?)",
                     [seen.sha256, VERSION, json.dumps(asdict(seen))],
                 )
-    except sqlite3.Error:
-        pass  # a full disk or a busy file: the next check decodes again
+    except sqlite3.Error as error:  # the next check decodes again
+        if _is_damage(error):
+            with suppress(OSError):
+                _remove(file)
