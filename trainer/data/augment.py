@@ -17,8 +17,9 @@ TONE = (0.85, 1.15)
 """Range of the factors of brightness and of contrast."""
 GREY = 127
 """Beside a picture that was moved or made smaller: the middle of the range."""
-KEPT = 0.4
-"""Share of a box's area that must be left of it in the cut; else it is no target any more."""
+KEPT, KEPT_IGNORED = 0.4, 0.01
+"""Share of a box's area that must be left of it in the cut; else it is no target any more. What is
+left of a box to ignore still is."""
 
 
 def flip(
@@ -30,12 +31,17 @@ def flip(
         if flipped:  # one by one: a tenth of the time of a choice for the whole batch
             picture.copy_(functional.horizontal_flip(picture))
     mirrored = [
-        {**own, "boxes": _plain(functional.horizontal_flip(_boxes(own, pictures.shape[-1])))}
-        if flipped
-        else own
+        _mirrored(own, pictures.shape[-1]) if flipped else own
         for own, flipped in zip(targets, flips, strict=True)
     ]
     return pictures, mirrored
+
+
+def _mirrored(target: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+    return {
+        name: own if name == "labels" else _plain(functional.horizontal_flip(_boxes(own, size)))
+        for name, own in target.items()
+    }
 
 
 def light(
@@ -54,10 +60,17 @@ def light(
     pixels = functional.adjust_brightness(pixels, brightness)
     pixels = functional.adjust_contrast(pixels, contrast)
 
-    whole = _zoom(_boxes(target, size), size, zoom, shares)
-    inside = functional.clamp_bounding_boxes(whole, clamping_mode="soft")
-    keep = _areas(inside) >= KEPT * _areas(whole)
-    return pixels, {"boxes": _plain(inside)[keep], "labels": target["labels"][keep]}
+    def moved(boxes: Tensor, kept: float) -> tuple[Tensor, Tensor]:
+        whole = _zoom(_boxes(boxes, size), size, zoom, shares)
+        inside = functional.clamp_bounding_boxes(whole, clamping_mode="soft")
+        keep = _areas(inside) >= kept * _areas(whole)
+        return _plain(inside)[keep], keep
+
+    boxes, keep = moved(target["boxes"], KEPT)
+    changed = {"boxes": boxes, "labels": target["labels"][keep]}
+    if "ignored" in target:
+        changed["ignored"] = moved(target["ignored"], KEPT_IGNORED)[0]
+    return pixels, changed
 
 
 def _zoom(seen: Tensor, size: int, zoom: float, shares: NDArray[np.float64]) -> Tensor:
@@ -75,9 +88,9 @@ def _zoom(seen: Tensor, size: int, zoom: float, shares: NDArray[np.float64]) -> 
     return moved
 
 
-def _boxes(target: dict[str, Tensor], size: int) -> BoundingBoxes:
+def _boxes(corners: Tensor, size: int) -> BoundingBoxes:
     return BoundingBoxes(
-        target["boxes"],
+        corners,
         format=BoundingBoxFormat.XYXY,
         canvas_size=(size, size),
         clamping_mode=None,

@@ -137,14 +137,18 @@ def generator(*key: int) -> np.random.Generator:
 
 
 def target(picture: Picture, size: int) -> dict[str, Tensor]:
-    """Boxes to train on: x1, y1, x2, y2 on the canvas, clipped to the picture; no crowds."""
+    """Boxes to train on: x1, y1, x2, y2 on the canvas, clipped to the picture; apart, as `ignored`,
+    crowds and boxes to ignore, where there are some."""
     across, down = scales(picture.width, picture.height, size)
-    boxes = picture.boxes[~picture.crowd]
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    corners = np.concatenate(
+        [picture.boxes[:, :2], picture.boxes[:, :2] + picture.boxes[:, 2:]], axis=1
+    )
     inside = corners.clip(0, [picture.width, picture.height] * 2)
     corners = (inside * np.array([across, down, across, down])).astype(np.float32)
-    keep = (corners[:, 2:] > corners[:, :2]).all(axis=1)
-    return {
-        "boxes": torch.from_numpy(corners[keep]),
-        "labels": torch.from_numpy(picture.labels[~picture.crowd][keep]),
+    sound = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+    objects, ignored = sound & ~picture.crowd, sound & picture.crowd
+    found = {
+        "boxes": torch.from_numpy(corners[objects]),
+        "labels": torch.from_numpy(picture.labels[objects]),
     }
+    return found | ({"ignored": torch.from_numpy(corners[ignored])} if ignored.any() else {})

@@ -37,6 +37,8 @@ class CudaGraphs:
         self.recorded: Recorded | None = None
         """The present one."""
         self.parts: _Parts | None = None
+        self.ignores = False
+        """Whether there was ever a box to ignore, for which a graph has more to do."""
 
     def run(
         self,
@@ -59,7 +61,8 @@ class CudaGraphs:
             return alike(pictures, truth, frozen)
         cut, kept = (frozen.cut, frozen.tensors) if frozen else (None, [])
         shapes = [tensor.shape[1:] for tensor in (pictures, *kept)]
-        state = (self.parts.state(), cut and cut.first, shapes)
+        self.ignores |= truth.ignores
+        state = (self.parts.state(), cut and cut.first, shapes, self.ignores)
         count, boxes = truth.labels.shape
         if not self.recorded or not self.recorded.fits(state, count, boxes):
             detector.zero_grad()  # gradients lie in the memory of the graph before
@@ -67,7 +70,9 @@ class CudaGraphs:
             room = truth.filled_up(count, _room(boxes))
             try:
                 self.recorded = _record(
-                    _Alike(detector, alike, cut), [pictures, *room, *kept], state
+                    _Alike(detector, alike, cut, self.ignores),
+                    [pictures, room.boxes, room.labels, *kept],
+                    state,
                 )
             except torch.OutOfMemoryError:
                 raise
@@ -107,24 +112,26 @@ class Recorded:
         """Run it, with nothing in the place of a picture and of boxes that a batch lacks."""
         if len(pictures) < self.count:
             pictures, *kept = (torch.cat([tensor, tensor[-1:]]) for tensor in (pictures, *kept))
-        return self.run(pictures, *truth.filled_up(self.count, self.boxes), *kept)
+        room = truth.filled_up(self.count, self.boxes)
+        return self.run(pictures, room.boxes, room.labels, *kept)
 
 
 class _Alike(nn.Module):
     """What is recorded, as the module that `make_graphed_callables` wants: of tensors alone."""
 
-    def __init__(self, detector: nn.Module, alike: Alike, cut: Cut | None) -> None:
+    def __init__(self, detector: nn.Module, alike: Alike, cut: Cut | None, ignores: bool) -> None:
         super().__init__()
         self.detector = detector  # for its parameters
         self.alike = alike
         self.cut = cut
+        self.ignores = ignores
         self.found: dict[str, Tensor] = {}
 
     def forward(
         self, pictures: Tensor, boxes: Tensor, labels: Tensor, *kept: Tensor
     ) -> dict[str, Tensor]:
         frozen = FrozenOutputs(self.cut, list(kept)) if self.cut else None
-        self.found = self.alike(pictures, Truth(boxes, labels), frozen)
+        self.found = self.alike(pictures, Truth(boxes, labels, self.ignores), frozen)
         return self.found
 
 

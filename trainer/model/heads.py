@@ -18,14 +18,26 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
+from torchvision.ops import box_iou
 
-from .losses import Targets, Truth, fcos_losses, retinanet_losses, ssd_losses
+from .losses import (
+    INSIDE,
+    Targets,
+    Truth,
+    fcos_losses,
+    lie_in,
+    retinanet_losses,
+    ssd_losses,
+)
 
 SCORE_THRESHOLD = 0.02
 """Detections below are dropped before NMS: low, for AP counts the whole curve."""
 DETECTIONS = 100
 """Detections a picture at most, as COCO evaluates."""
+OF_BOXES = ("loss_classifier", "loss_box_reg")
+"""Faster R-CNN's losses of its proposals' classes and boxes, as torchvision names them."""
 
 Features = OrderedDict[str, Tensor]
 Detections = list[dict[str, Tensor]]
@@ -150,7 +162,7 @@ class FasterRCNNFromPyramid(nn.Module):
 
     def __init__(self, model: FasterRCNN) -> None:
         super().__init__()
-        self.rpn = model.rpn
+        self.rpn = Proposals(model.rpn)
         self.roi_heads = model.roi_heads
         self.roi_heads.score_thresh = SCORE_THRESHOLD
         self.roi_heads.detections_per_img = DETECTIONS
@@ -169,9 +181,13 @@ class FasterRCNNFromPyramid(nn.Module):
         features = OrderedDict((name, m[: len(pictures)]) for name, m in found.items())
         images = _image_list(pictures)
         proposals, of_proposals = self.rpn(images, features, targets)
-        _, of_boxes = self.roi_heads(features, proposals, images.image_sizes, targets)
-        own: dict[str, Tensor] = of_proposals | of_boxes
-        return own
+        proposals = [_to_learn(own, t) for own, t in zip(proposals, targets, strict=True)]
+        of_boxes: dict[str, Tensor]
+        if any(len(own) + len(t["boxes"]) for own, t in zip(proposals, targets, strict=True)):
+            _, of_boxes = self.roi_heads(features, proposals, images.image_sizes, targets)
+        else:  # the mean over none would be NaN
+            of_boxes = dict.fromkeys(OF_BOXES, 0.0 * of_proposals["loss_objectness"])
+        return {**of_proposals, **of_boxes}
 
     def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
         features, images = OrderedDict(outputs.tensors), _image_list(pictures)
@@ -179,6 +195,51 @@ class FasterRCNNFromPyramid(nn.Module):
         found: Detections
         found, _ = self.roi_heads(features, proposals, images.image_sizes, None)
         return found
+
+
+class Proposals(RegionProposalNetwork):  # type: ignore[misc]
+    """torchvision's, that learns no background from anchors in ignored boxes."""
+
+    def __init__(self, of: RegionProposalNetwork) -> None:
+        super().__init__(
+            of.anchor_generator,
+            of.head,
+            of.proposal_matcher.high_threshold,
+            of.proposal_matcher.low_threshold,
+            of.fg_bg_sampler.batch_size_per_image,
+            of.fg_bg_sampler.positive_fraction,
+            of._pre_nms_top_n,
+            of._post_nms_top_n,
+            of.nms_thresh,
+            of.score_thresh,
+        )
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: Targets
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for own, each, target in zip(labels, anchors, targets, strict=True):
+            if "ignored" in target:
+                ignored = target["ignored"]
+                (found,), _ = super().assign_targets_to_anchors([each], [{"boxes": ignored}])
+                own[(own == 0) & ((found != 0) | lie_in(ignored, each))] = -1
+        return labels, boxes
+
+    def compute_loss(
+        self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], offsets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        if not any((own >= 0).any() for own in labels):  # the mean over none would be NaN
+            return 0.0 * objectness.sum(), 0.0 * deltas.sum()
+        losses: tuple[Tensor, Tensor] = super().compute_loss(objectness, deltas, labels, offsets)
+        return losses
+
+
+def _to_learn(proposals: Tensor, target: dict[str, Tensor]) -> Tensor:
+    """Without those in ignored boxes, unless an object has them; objects themselves come later."""
+    if "ignored" not in target:
+        return proposals
+    has_object = (box_iou(target["boxes"], proposals) >= INSIDE).any(dim=0)
+    return proposals[has_object | ~lie_in(target["ignored"], proposals)]
 
 
 class SSDFromPyramid(_Dense, SSD):  # type: ignore[misc]

@@ -17,21 +17,23 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import BoxLinearCoder
 
-Targets = list[dict[str, Tensor]]
-"""Of each picture `boxes` (n, 4) as x1, y1, x2, y2 and `labels` (n,)."""
+from .terms import FocalLoss, area, giou_loss
 
-ABSENT, NO_PICTURE = -1, -2
-"""Instead of a box's label, where a picture has fewer boxes than another, and where there is no
-picture."""
+Targets = list[dict[str, Tensor]]
+"""Of each picture `boxes` (n, 4) as x1, y1, x2, y2 and `labels` (n,); where there are some,
+`ignored` (k, 4), boxes in which nothing is background."""
+
+ABSENT, NO_PICTURE, IGNORED = -1, -2, -3
+"""Instead of a box's label, where a picture has fewer boxes than another, where there is no
+picture, and where the box is to be ignored."""
+INSIDE = 0.5
+"""Share of an anchor in an ignored box from which on it is no background: as much as of a detection
+that evaluation then takes for no mistake."""
 PAIRS = {"cpu": 0, "cuda": 1 << 25}
 """Boxes times anchors that are compared at once: so a GPU's host has less to tell it; into a CPU's
 cache one picture's fit."""
 BACKGROUND, UNDECIDED = -1, -2
 """Instead of a box's position, for an anchor that found none, or none clearly."""
-ALPHA = 0.25
-"""Weight of a class that is there, in the focal loss; one that is absent has the rest."""
-EPS = 1e-7
-"""Keeps GIoU's denominators from 0, as torchvision has it."""
 LARGEST = log(1000 / 16)
 """Most that the logarithm of a box's size over its anchor's may be, as torchvision has it."""
 
@@ -42,7 +44,9 @@ class Truth(NamedTuple):
     boxes: Tensor
     """(N, M, 4), M at least 1."""
     labels: Tensor
-    """(N, M), from 1; ABSENT where there is no box, NO_PICTURE all along where there is none."""
+    """(N, M), from 1; else ABSENT, NO_PICTURE all along a row, or IGNORED."""
+    ignores: bool = False
+    """Whether some may be IGNORED."""
 
     def filled_up(self, pictures: int, boxes: int) -> "Truth":
         """The same with more pictures and boxes, none of which count."""
@@ -50,14 +54,28 @@ class Truth(NamedTuple):
         labels = F.pad(
             F.pad(self.labels, more[0], value=ABSENT), (0, 0, *more[1]), value=NO_PICTURE
         )
-        return Truth(F.pad(self.boxes, (0, 0, *more[0], *more[1])), labels)
+        return Truth(F.pad(self.boxes, (0, 0, *more[0], *more[1])), labels, self.ignores)
+
+    def only(self, which: Tensor) -> "Truth":
+        """The same boxes, of which only `which` (N, M) are there, as objects of one class."""
+        boxes = torch.where(which[..., None], self.boxes, 0.0)
+        return Truth(boxes, torch.where(which, 1, ABSENT))
 
 
 def gather(targets: Targets) -> Truth:
     """The targets of a batch in one piece."""
-    boxes = pad_sequence([own["boxes"] for own in targets], True)
-    labels = pad_sequence([own["labels"] for own in targets], True, ABSENT)
-    return Truth(boxes, labels).filled_up(len(targets), max(1, labels.shape[1]))
+    boxes = [own["boxes"] for own in targets]
+    labels = [own["labels"] for own in targets]
+    ignores = any("ignored" in own for own in targets)
+    if ignores:
+        ignored = [own.get("ignored", own["boxes"][:0]) for own in targets]
+        boxes = [torch.cat(pair) for pair in zip(boxes, ignored, strict=True)]
+        labels = [
+            torch.cat([own, own.new_full(more.shape[:1], IGNORED)])
+            for own, more in zip(labels, ignored, strict=True)
+        ]
+    truth = Truth(pad_sequence(boxes, True), pad_sequence(labels, True, ABSENT), ignores)
+    return truth.filled_up(len(targets), max(1, truth.labels.shape[1]))
 
 
 def retinanet_losses(
@@ -87,7 +105,7 @@ def retinanet_losses(
     offsets, anchors = outputs["bbox_regression"][chosen], anchors[chosen[1]]
     boxes = _taken(truth.boxes, found)[chosen]
     if box_loss == "giou":
-        of_boxes = _giou_loss(_decode(offsets, anchors), boxes)
+        of_boxes = giou_loss(_decode(offsets, anchors), boxes)
     else:
         of_boxes = F.l1_loss(offsets, _encode(boxes, anchors), reduction="none").sum(dim=-1)
     of_boxes = of_boxes * weight.expand_as(found)[chosen]
@@ -123,7 +141,7 @@ def fcos_losses(
     counts, points = foreground[chosen], points[chosen[1]]
     boxes = _taken(truth.boxes, found)[chosen]
     coder = BoxLinearCoder()
-    of_boxes = _giou_loss(coder.decode(outputs["bbox_regression"][chosen], points), boxes)
+    of_boxes = giou_loss(coder.decode(outputs["bbox_regression"][chosen], points), boxes)
     left, top, right, bottom = coder.encode(points.expand_as(boxes), boxes).unbind(dim=-1)
     across = torch.minimum(left, right) / torch.maximum(left, right)
     down = torch.minimum(top, bottom) / torch.maximum(top, bottom)
@@ -162,9 +180,10 @@ def ssd_losses(
     count = foreground.sum().clamp(min=1)
     labels = torch.where(foreground, _taken(truth.labels, found), 0)
     entropy = F.cross_entropy(outputs["cls_logits"].mT, labels, reduction="none")
-    hardness = torch.where(foreground, -torch.inf, entropy.detach())
+    counts = found != UNDECIDED
+    hardness = torch.where(foreground | ~counts, -torch.inf, entropy.detach())
     rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
-    hardest = rank < negatives * foreground.sum(dim=1, keepdim=True)
+    hardest = (rank < negatives * foreground.sum(dim=1, keepdim=True)) & counts
 
     chosen = _where(foreground)
     boxes = _taken(truth.boxes, found)[chosen]
@@ -187,19 +206,37 @@ def _where(foreground: Tensor) -> tuple[Any, Any]:
 
 def _matched(truth: Truth, anchors: Tensor, match: Callable[[Truth, Tensor], Tensor]) -> Tensor:
     """For each anchor of each picture (N, A) what `match` finds of as many pictures at once as
-    PAIRS allows; UNDECIDED all along where there is no picture."""
+    PAIRS allows; UNDECIDED instead of background in ignored boxes, and all along where there is no
+    picture."""
     count, most = truth.labels.shape
     on_cpu = anchors.device.type == "cpu"
     together = max(1, PAIRS["cpu" if on_cpu else "cuda"] // (most * len(anchors)))
     found = []
     for start in range(0, count, together):
-        own = Truth(*(part[start : start + together] for part in truth))
+        boxes, labels = (part[start : start + together] for part in truth[:2])
         if on_cpu:  # which need not wait to know how many there are
-            filled = max(1, int((own.labels > 0).sum(dim=1).max()))
-            own = Truth(*(part[:, :filled] for part in own))
-        found.append(match(own, anchors))
+            filled = max(1, int(((labels > 0) | (labels == IGNORED)).sum(dim=1).max()))
+            boxes, labels = boxes[:, :filled], labels[:, :filled]
+        own = Truth(boxes, labels)
+        if truth.ignores:
+            here = match(own.only(labels > 0), anchors)
+            ignored = _is_ignored(own.only(labels == IGNORED), anchors, match)
+            found.append(torch.where((here == BACKGROUND) & ignored, UNDECIDED, here))
+        else:
+            found.append(match(own, anchors))
     is_picture = truth.labels[:, :1] != NO_PICTURE
     return torch.where(is_picture, torch.cat(found), UNDECIDED)
+
+
+def _is_ignored(truth: Truth, anchors: Tensor, match: Callable[[Truth, Tensor], Tensor]) -> Tensor:
+    """Whether each anchor (N, A) would be of one of these boxes, or lies in one."""
+    return lie_in(truth.boxes, anchors) | (match(truth, anchors) != BACKGROUND)
+
+
+def lie_in(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Whether each of the anchors (A, 4) lies in one of the boxes (..., M, 4), see INSIDE."""
+    areas = area(anchors[:, 2:] - anchors[:, :2])
+    return (_intersections(boxes, anchors) >= INSIDE * areas).any(dim=-2)
 
 
 def _match(
@@ -265,33 +302,25 @@ def _overlaps(truth: Truth, anchors: Tensor) -> tuple[Tensor, Tensor]:
 def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
     """IoU (..., A) of boxes (..., 4) to the bits of torchvision's `box_iou`, which is several times
     as slow on a CPU: it takes corners in pairs."""
+    both = _intersections(boxes, anchors)
+    own, others = (area(corners[..., 2:] - corners[..., :2]) for corners in (boxes, anchors))
+    areas: Tensor = own[..., None] + others
+    return both / (areas - both)
+
+
+def _intersections(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Areas (..., A) that boxes (..., 4) and anchors (A, 4) share."""
     left, top, right, bottom = boxes[..., None].unbind(dim=-2)
     x1, y1, x2, y2 = anchors.T.contiguous()
     width = (torch.minimum(right, x2) - torch.maximum(left, x1)).clamp_(min=0)
     height = (torch.minimum(bottom, y2) - torch.maximum(top, y1)).clamp_(min=0)
-    both = width.mul_(height)
-    areas: Tensor = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1)
-    return both / (areas - both)
+    return width.mul_(height)
 
 
 def _taken(values: Tensor, found: Tensor) -> Tensor:
     """Label (N, A) or corners (N, A, 4) of each anchor's box; anything where it has none."""
     rows = torch.arange(len(found), device=found.device)[:, None]
     return values[rows, found.clamp(min=0)]
-
-
-def _giou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
-    """torchvision's `generalized_box_iou_loss`, which picks out those that overlap."""
-    start, end = boxes[..., :2], boxes[..., 2:]
-    first, last = wanted[..., :2], wanted[..., 2:]
-    both = _area((torch.minimum(end, last) - torch.maximum(start, first)).clamp(min=0))
-    hull = _area(torch.maximum(end, last) - torch.minimum(start, first))
-    union = _area(end - start) + _area(last - first) - both
-    return 1 - both / (union + EPS) + (hull - union) / (hull + EPS)
-
-
-def _area(sides: Tensor) -> Tensor:
-    return sides[..., 0] * sides[..., 1]
 
 
 def _decode(offsets: Tensor, anchors: Tensor) -> Tensor:
@@ -312,39 +341,5 @@ def _encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 def _focal_loss(truth: Truth, found: Tensor, logits: Tensor) -> Tensor:
     """Focal loss of each anchor (N, A), with a gamma of 2; none of the undecided ones."""
     labels = torch.where(found >= 0, _taken(truth.labels, found), -1)
-    loss: Tensor = _FocalLoss.apply(logits, labels, found != UNDECIDED)
+    loss: Tensor = FocalLoss.apply(logits, labels, found != UNDECIDED)
     return loss
-
-
-class _FocalLoss(torch.autograd.Function):
-    """torchvision's `sigmoid_focal_loss` of logits (N, A, K), summed over classes, of which at most
-    one is there: with its derivative in a third of the time, and of the memory."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-        """`labels` (N, A) is the class that is there, or -1; `counts` (N, A) whether an anchor
-        does."""
-        is_there, place = (labels >= 0)[..., None], labels.clamp(min=0)[..., None]
-        loss, slope = _of_absent(logits, 1 - ALPHA)
-        of_there, slope_of_there = _of_absent(-logits.gather(2, place), ALPHA)
-        loss.scatter_(2, place, torch.where(is_there, of_there, loss.gather(2, place)))
-        slope.scatter_(2, place, torch.where(is_there, -slope_of_there, slope.gather(2, place)))
-        ctx.save_for_backward(slope, counts)
-        return loss.sum(dim=2) * counts
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        slope, counts = ctx.saved_tensors
-        return slope * (gradients[0] * counts)[..., None], None, None
-
-
-def _of_absent(logits: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """Focal loss of absent classes, and its derivative; of one that is there both follow from the
-    logit with the other sign."""
-    # softplus and sigmoid; log1p, which torch's have inside, takes a CPU 6 times as long as log
-    entropy = logits.abs().neg_().exp_().add_(1).log_().add_(logits.relu())
-    share = (logits - entropy).exp_()
-    square = share.square().mul_(weight)
-    loss = square * entropy
-    slope = entropy.mul_(1 - share).mul_(2).add_(share).mul_(square)
-    return loss, slope

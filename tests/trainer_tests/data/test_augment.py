@@ -61,6 +61,14 @@ def test_labels_stay_and_what_came_in_is_not_changed() -> None:
     assert mirrored[0]["labels"].tolist() == [1]
 
 
+def test_boxes_to_ignore_move_too() -> None:
+    pictures, targets = scene()
+    marked = [{**own, "ignored": own["boxes"].repeat(2, 1)} for own in targets]
+    _, mirrored = flip(pictures, marked, [True, False])
+    for own in mirrored:
+        assert own["ignored"].tolist() == own["boxes"].tolist() * 2
+
+
 # -- light ----------------------------------------------------------------------------------------
 
 SIZE = 96
@@ -102,6 +110,20 @@ def test_what_is_cut_to_a_small_rest_is_no_target_and_the_rest_stays_on_the_canv
             assert (x2 - x1) * (y2 - y1) >= KEPT * (ZOOM[0] * 24) ** 2
             assert (picture > 150).any()
     assert 100 < kept < 200  # some are cut off, most are not
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_left_of_a_box_to_ignore_is_still_ignored(seed: int) -> None:
+    picture, target = square(0)
+    marked = {**target, "ignored": target["boxes"]}
+    (pixels, plain), (same, found) = (
+        light(picture, own, np.random.default_rng(seed)) for own in (target, marked)
+    )
+    assert torch.equal(pixels, same) and torch.equal(plain["boxes"], found["boxes"])
+    assert len(found["ignored"]) >= len(found["boxes"])
+    if (pixels > 150).sum() > 3 * 9:  # more than a seam
+        (box,) = found["ignored"].tolist()
+        assert box == pytest.approx(bright((pixels > 150).to(torch.uint8)), abs=1.0)
 
 
 def test_size_place_and_tone_differ() -> None:

@@ -156,6 +156,14 @@ def test_crowds_are_not_trained_on(make_picture: MakePicture) -> None:
     assert target(crowd, SIZE)["boxes"].shape == (0, 4)
 
 
+def test_crowds_are_told_apart_as_what_is_to_be_ignored(make_picture: MakePicture) -> None:
+    boxes = [(1, -10, 20, 30, 40), (2, 20, 20, 30, 30), (1, 200, 0, 9, 9)]
+    found = target(make_picture(1, boxes, size=(100, 200), crowd=(0, 2)), 50)  # a quarter
+    assert found["ignored"].tolist() == [[0, 5.0, 5.0, 15.0]]  # the last is outside
+    assert found["boxes"].tolist() == [[5.0, 5.0, 12.5, 12.5]]
+    assert "ignored" not in target(make_picture(1, boxes, size=(100, 200)), 50)
+
+
 def test_boxes_are_clipped_to_the_picture_and_dropped_outside(make_picture: MakePicture) -> None:
     picture = make_picture(1, [(1, -10, -10, 20, 20), (2, 96, 0, 5, 5), (2, 90, 60, 50, 50)])
     found = target(picture, 96)

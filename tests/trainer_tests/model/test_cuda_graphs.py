@@ -75,6 +75,20 @@ def test_there_is_room_for_some_more_boxes_and_then_twice_as_many(
     assert len(recordings) == 3 and recorded and recorded.boxes == 256
 
 
+def test_the_first_box_to_ignore_is_recorded_anew_and_no_other(
+    detector: Detector, recordings: list[int]
+) -> None:
+    pictures = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8)
+    marked = {**TARGET, "ignored": torch.tensor([[60.0, 60.0, 90.0, 90.0]])}
+    batches = ([TARGET] * 4, [TARGET, marked] * 2, [TARGET] * 4, [marked] * 3)
+    found = [detector(pictures[: len(own)], own)["classification"].item() for own in batches]
+    assert recordings == [4, 4]
+    detector.cuda_graphs.off = True
+    plain = [detector(pictures[: len(own)], own)["classification"].item() for own in batches]
+    assert found == pytest.approx(plain, rel=1e-5)
+    assert plain[1] < plain[0]  # less of the background counts
+
+
 @pytest.mark.parametrize(
     "change",
     [

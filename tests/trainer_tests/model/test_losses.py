@@ -211,3 +211,136 @@ def test_a_step_asks_the_device_for_nothing(name: str, monkeypatch: pytest.Monke
     losses = detector(torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8, device="meta"), targets)
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None for p in detector.head.parameters())
+
+
+# -- boxes to ignore ------------------------------------------------------------------------------
+
+
+def with_ignored(targets: Targets) -> Targets:
+    """Beside them, in the second's empty picture too, boxes of several sizes to ignore."""
+    ignored = torch.tensor([[50.0, 50.0, 90.0, 94.0], [4.0, 60.0, 9.0, 66.0]])
+    return [{**own, "ignored": ignored} if i in {0, 1, 4} else own for i, own in enumerate(targets)]
+
+
+def inside(detector: Detector, target: dict[str, Tensor]) -> Tensor:
+    """Anchors or points that lie at least half in what is to be ignored, one by one."""
+    anchors = anchors_of(detector)[0]
+    if "ignored" not in target:
+        return torch.zeros(len(anchors), dtype=torch.bool)
+    return torch.tensor(
+        [
+            any(
+                max(0.0, min(x2, right) - max(x1, left)) * max(0.0, min(y2, bottom) - max(y1, top))
+                >= (x2 - x1) * (y2 - y1) / 2
+                for left, top, right, bottom in target["ignored"].tolist()
+            )
+            for x1, y1, x2, y2 in anchors.tolist()
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_to_be_ignored_is_no_background_and_all_else_as_before(kind: str) -> None:
+    detector, ours, _ = KINDS[kind]()
+    draw = torch.Generator().manual_seed(1)
+    targets, outputs = some_targets(draw), outputs_of(detector, draw)
+    before, slopes_before = losses_and_gradients(lambda own: ours(own, targets), outputs)
+    more = with_ignored(targets)
+    found, slopes = losses_and_gradients(lambda own: ours(own, more), outputs)
+    assert torch.equal(found["bbox_regression"], before["bbox_regression"])
+    assert torch.equal(slopes["bbox_regression"], slopes_before["bbox_regression"])
+    for i, own in enumerate(more):
+        gone = inside(detector, own)
+        of_objects = slopes["bbox_regression"][i].any(dim=1)
+        assert not slopes["cls_logits"][i][gone & ~of_objects].any()
+        kept = slopes["cls_logits"][i].any(dim=1)
+        assert kept[of_objects].all()
+        if "ignored" not in own:
+            assert torch.equal(slopes["cls_logits"][i], slopes_before["cls_logits"][i])
+        elif kind != "ssd":  # whose hardest background is another then
+            assert kept.sum() > len(kept) / 2
+            assert torch.equal(slopes["cls_logits"][i][kept], slopes_before["cls_logits"][i][kept])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_anchor_of_a_box_to_ignore_is_no_background_however_small_the_box(kind: str) -> None:
+    detector, ours, _ = KINDS[kind]()
+    outputs = outputs_of(detector, torch.Generator().manual_seed(1))
+    small = torch.tensor([[46.0, 46.0, 50.0, 50.0]])
+    far = {"boxes": torch.tensor([[0.0, 0.0, 30.0, 30.0]]), "labels": torch.tensor([1])}
+    as_object = {"boxes": torch.cat([far["boxes"], small]), "labels": torch.tensor([1, 2])}
+    slopes = [
+        losses_and_gradients(lambda own: ours(own, [one] * 5), outputs)[1]  # noqa: B023
+        for one in (far, as_object, {**far, "ignored": small})
+    ]
+    (plain, objects, ignored) = (one["bbox_regression"][0].any(dim=1) for one in slopes)
+    its_own = objects & ~plain
+    assert its_own.any() and torch.equal(plain, ignored)
+    assert not slopes[2]["cls_logits"][0][its_own].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_to_ignore_are_the_same_on_a_gpu_and_in_a_batch_filled_up(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, ours, _ = KINDS[kind]()
+    draw = torch.Generator().manual_seed(1)
+    targets, outputs = with_ignored(some_targets(draw)), outputs_of(detector, draw)
+    wanted, slopes = losses_and_gradients(lambda own: ours(own, targets), outputs)
+    monkeypatch.setitem(PAIRS, "cpu", PAIRS["cuda"])
+    monkeypatch.setattr("trainer.model.losses._where", lambda foreground: (slice(None),) * 2)
+    sizes = detector.outputs(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)).sizes
+    truth = gather(targets).filled_up(5, 32)
+    found, own_slopes = losses_and_gradients(
+        lambda own: detector.head.alike(
+            Outputs(own, sizes), torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8), truth
+        ),
+        outputs,
+    )
+    assert_same(found, wanted)
+    assert_same(own_slopes, slopes)
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "faster_rcnn", "ssd"])
+def test_a_batch_of_nothing_but_what_is_to_be_ignored_teaches_no_background(name: str) -> None:
+    detector = detector_of(name).train()
+    wide = torch.tensor([[-500.0, -500.0, 600.0, 600.0]])
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    losses = detector(
+        torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), [{**nothing, "ignored": wide}] * 2
+    )
+    assert all(loss == 0 for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    slopes = [p.grad for p in detector.head.parameters() if p.grad is not None]
+    assert slopes and not any(slope.any() for slope in slopes)
+
+
+def test_proposals_in_a_box_to_ignore_are_learned_of_an_object_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    detector = detector_of("faster_rcnn").train()
+    head: Any = detector.head
+    ignored, boxes = [[40.0, 40.0, 90.0, 90.0]], [[45.0, 45.0, 75.0, 75.0]]
+    target = {"boxes": torch.tensor(boxes), "labels": torch.tensor([1])}
+    marked = {**target, "ignored": torch.tensor(ignored)}
+    learned: list[Tensor] = []
+    select = head.roi_heads.select_training_samples
+
+    def seen(proposals: list[Tensor], targets: Targets) -> Any:
+        learned.extend(proposals)
+        return select(proposals, targets)
+
+    monkeypatch.setattr(head.roi_heads, "select_training_samples", seen)
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
+    losses = detector(pictures, [target, marked])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    x1, y1, x2, y2 = learned[1].T
+    both = (x2.clamp(max=90) - x1.clamp(min=40)).clamp(min=0)
+    both = both * (y2.clamp(max=90) - y1.clamp(min=40)).clamp(min=0)
+    within = both >= 0.5 * (x2 - x1) * (y2 - y1)
+    on_object = box_iou(learned[1], marked["boxes"])[:, 0] >= 0.5
+    assert not (within & ~on_object).any() and len(learned[1]) > 10
+    anchors = [torch.tensor([[42.0, 42.0, 60.0, 60.0], [0.0, 0.0, 20.0, 20.0], boxes[0]])] * 2
+    labels, _ = head.rpn.assign_targets_to_anchors(anchors, [target, marked])
+    assert [own.tolist() for own in labels] == [[0, 0, 1], [-1, 0, 1]]
