@@ -679,6 +679,16 @@ def test_a_config_can_be_checked_and_can_allow(
     assert main(["check", str(search_file)]) == 0
 
 
+def test_a_config_can_count_crowds_as_objects(place: Path, search_file: Path) -> None:
+    edit(lambda c: [a.update(iscrowd=a["category_id"] // 90) for a in c["annotations"]])(place)
+    assert main(["check", str(search_file)]) == 2
+    text = search_file.read_text()
+    search_file.write_text(text.replace('val.json"', 'val.json", crowds: objects'))
+    assert main(["check", str(search_file)]) == 0
+    search_file.write_text(text.replace('val.json"', 'val.json", crowds: object'))
+    assert main(["check", str(search_file)]) == 2
+
+
 def test_data_that_cannot_be_parsed_is_left_to_the_configs_own_check(place: Path) -> None:
     assert data_errors({"train": 3}, place) == []
     assert data_errors("digits", place) == []
