@@ -114,7 +114,9 @@ CODES = {
         "export boxes alone: class, x and y of the centre, width, height",
         "read as polygons",
     ),
-    "box-not-finite": _error("boxes with NaN or infinity", "redraw or delete them", LEFT_OUT),
+    "box-not-finite": _error(
+        "boxes with NaN, infinity or a number beyond any picture", "redraw or delete them", LEFT_OUT
+    ),
     "box-empty": _error("boxes of no width or height", "redraw or delete them", LEFT_OUT),
     "box-negative": _error(
         "boxes of negative width or height", "give the smaller corner first", LEFT_OUT

@@ -24,6 +24,8 @@ NEEDED = {
 """Fields without which an entry of each list means nothing."""
 CALLED = {"images": "images", "boxes": "annotations", "categories": "categories"}
 """In messages, as COCO calls them."""
+FARTHEST = 2**31
+"""Pixels that no picture has; sums and areas of larger numbers might overflow."""
 MANY, EVIDENCE = 0.2, 4
 """Share of a class's boxes, and least number of them, from which on its crowds are an error. About
 1 % of COCO's boxes are crowds; a tool that exports masks as crowds makes all of them such, or those
@@ -223,17 +225,16 @@ def _columns(records: Records, findings: Findings) -> Columns:
         sound=np.ones(len(records.boxes), dtype=np.bool_),
     )
     found = np.array([category in known for category in categories], dtype=np.bool_)
+    beyond = shaped & ~(np.abs(boxes) < FARTHEST).all(axis=1)  # NaN is nowhere
     wrong = {
         "unknown-image": (columns.image < 0, lambda i: ""),
         "unknown-category": (~found, lambda i: f"category {categories[i]}"),
         "box-malformed": (~shaped, lambda i: _shown(records.boxes[i].bbox)),
-        "box-not-finite": (
-            shaped & ~np.isfinite(boxes).all(axis=1),
-            lambda i: _shown(records.boxes[i].bbox),
-        ),
+        "box-not-finite": (beyond, lambda i: _shown(records.boxes[i].bbox)),
     }
     for code, (mask, detail) in wrong.items():
         mark(code, records, columns, findings, mask, detail)
+    boxes[beyond] = nan
     shape = columns.boxes[:, 2:]
     negative = np.any(shape < 0, axis=1)
     for code, mask in (

@@ -39,6 +39,7 @@ RIGHT: dict[str, set[str]] = {
     "annotations.image_id": set(),
     "annotations.category_id": set(),
     "annotations.bbox": set(),
+    "annotations.bbox.2": set(),
     "annotations.iscrowd": {"null"},
     "annotations.ignore": {"null"},
     "annotations.area": {"null", *NUMBERS},
@@ -102,9 +103,12 @@ def read(found: Examined) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("field", RIGHT)
 def test_an_odd_value_is_an_error_or_read_as_it_is_meant(place: Path, field: str, odd: str) -> None:
-    part, name = field.split(".")
+    part, name, *place_in_it = field.split(".")
     spoilt = content()
-    spoilt[part][1][name] = "@"
+    if place_in_it:
+        spoilt[part][1][name][int(place_in_it[0])] = "@"
+    else:
+        spoilt[part][1][name] = "@"
     found = examined(place, json.dumps(spoilt).replace('"@"', ODD[odd]))
     for finding in found.findings:
         assert len(finding.line) < 500  # however long the value is
@@ -114,6 +118,21 @@ def test_an_odd_value_is_an_error_or_read_as_it_is_meant(place: Path, field: str
         assert not found.errors and read(found) == read(examined(place, json.dumps(content())))
     else:
         assert found.errors
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
+def test_an_odd_entry_or_list_is_an_error(place: Path, part: str, odd: str) -> None:
+    for value in ("@", ["@"], [content()[part][0], "@"]):
+        text = json.dumps({**content(), part: value}).replace('"@"', ODD[odd])
+        assert examined(place, text).errors
+
+
+@pytest.mark.parametrize("box", [[1e308] * 4, [-1e308, 0, 1e308, 9], [1, 1, 1e-320, 1e308]])
+def test_a_box_beyond_all_bounds_is_an_error(place: Path, box: list[float]) -> None:
+    spoilt = content()
+    spoilt["annotations"][1]["bbox"] = box
+    assert examined(place, json.dumps(spoilt)).errors
 
 
 @pytest.mark.parametrize("field", ["iscrowd", "ignore"])

@@ -198,15 +198,19 @@ def test_iou_has_the_bits_of_torchvisions() -> None:
     assert torch.equal(_iou(boxes, others), box_iou(boxes, others))
 
 
+@pytest.mark.parametrize("ignores", [False, True])
 @pytest.mark.parametrize("name", ["retinanet", "fcos", "ssd"])
-def test_a_step_asks_the_device_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_asks_the_device_for_nothing(
+    name: str, ignores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a device without memory, where whatever depends on a value is an error: so is then what a
     GPU's host would wait for."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # that has none
     detector = detector_of(name).to("meta").train()
+    targets = some_targets(torch.Generator().manual_seed(0))
     targets = [
         {key: value.to("meta") for key, value in own.items()}
-        for own in some_targets(torch.Generator().manual_seed(0))
+        for own in (with_ignored(targets) if ignores else targets)
     ]
     losses = detector(torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8, device="meta"), targets)
     torch.stack(list(losses.values())).sum().backward()
