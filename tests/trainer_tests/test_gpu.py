@@ -125,11 +125,19 @@ def test_a_trial_that_is_stopped_goes_on(tiny: Splits, tiny_config: Make, tmp_pa
         assert one.losses == pytest.approx(other.losses, rel=0.05)
 
 
-def test_the_first_losses_are_those_of_a_cpu(tiny: Splits, tiny_config: Make) -> None:
+@pytest.mark.parametrize("ignores", [False, True])
+@pytest.mark.parametrize("detector", ["retinanet", "fcos", "ssd"])  # of which none draws samples
+def test_the_first_losses_are_those_of_a_cpu(
+    tiny: Splits, tiny_config: Make, detector: str, ignores: bool
+) -> None:
     (batch, _), found = few_batches(tiny, 0), []
+    if ignores:
+        targets = [{**own, "ignored": own["boxes"] / 2} for own in batch.targets]
+        batch = batch._replace(targets=targets)
+    config = tiny_config({"model.detector": detector})
     for where in (torch.device("cpu"), GPU):
-        detector = made(tiny_config()).to(where).train()
-        found.append({n: float(loss.detach()) for n, loss in detector(*batch.to(where)).items()})
+        own = made(config).to(where).train()
+        found.append({n: float(loss.detach()) for n, loss in own(*batch.to(where)).items()})
     assert found[1] == pytest.approx(found[0], rel=0.01)
 
 
