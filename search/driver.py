@@ -33,7 +33,6 @@ from .config import (
     Resources,
     SearchConfig,
     absolute,
-    redacted,
     tracking_uri,
     trial_folder,
 )
@@ -100,9 +99,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
         held.enter_context(_sigterm_as_sigint())
         study = None
         if (config.folder / "search.yaml").is_file():
-            held.enter_context(locked(config.folder))
-            withdraw_request(config.folder)
-            study = open_search(config, space, data)
+            study = held.enter_context(_opened(config, space, data))
             if confirm.is_complete(config, study):  # nothing to do, and no cluster to join for it
                 study.set("state", "done")
                 return conclude(config, space, data, study, progress)
@@ -115,8 +112,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
             progress.say(describe_slots(share, config.cluster))
             if study is None:
                 _require_models(config, space, data, share)
-                held.enter_context(locked(config.folder))  # makes the folder, the first thing there
-                study = open_search(config, space, data)
+                study = held.enter_context(_opened(config, space, data))
             _settle(config, data, share, study, progress)
             if (begun := len(study.searched())) > config.search.trials:
                 progress.say(f"search.trials is {config.search.trials}: the {begun} begun go on")
@@ -129,6 +125,14 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
 
 
 # -- before -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(config: SearchConfig, space: Space, data: Splits) -> Iterator[Study]:
+    """The study of a search, whose folder nobody else runs meanwhile."""
+    with locked(config.folder):  # makes the folder, the first thing there
+        withdraw_request(config.folder)
+        yield open_search(config, space, data)
 
 
 def _preflight(config: SearchConfig, data: Splits, begun: bool) -> None:
@@ -299,17 +303,8 @@ def run_trials(
                 raise cause from None  # Tune's own error is the other's text alone
             raise
     tidy()
-    if not watchers.close(study, patience(study)):
-        _warn_of_missing_rows(config)
+    watchers.close(study, patience(study))  # what is missing then is filled in at the end
     return stopping.reason
-
-
-def _warn_of_missing_rows(config: SearchConfig) -> None:
-    log.warning(
-        "MLflow lacks some rows still, %s did not take them in time; the same line again fills "
-        "them in",
-        redacted(tracking_uri(config.tracking)),
-    )
 
 
 def _trainable(config: SearchConfig, data: Splits, share: Resources) -> Any:
@@ -350,7 +345,7 @@ def _catch_up(config: SearchConfig, study: Study, scheduler: StudyScheduler) -> 
     """Take the last epochs of trials that were cut short: Tune drops what they reported while it
     ended, and their checkpoints would be ahead of the record."""
     for record in list(study.records.values()):
-        if record.end is None and record.started is not None:
+        if record.running:  # those that wait have no worker, and bring their epochs when they go on
             for raw in load_reports(trial_folder(config.folder, record.number)):
                 if scheduler.take(record.number, read_report(raw)):
                     break
@@ -411,9 +406,10 @@ def conclude(
         study.set("winner", {"trial": best.record.number, "metrics": metrics})
     result = SearchResult(config, space, rows, best, metrics, costs(config, study), state, reason)
     tracking = start_tracking(config, data, study, try_report(result, study))
-    if not tracking.close(patience(study)):
-        _warn_of_missing_rows(config)
-    elif metrics:
+    complete = tracking.close(patience(study))
+    if tracking.lacks:
+        log.warning("%s", tracking.lacks)
+    if complete and metrics:
         _register(config, data, study, metrics, progress)
     return result
 

@@ -25,6 +25,7 @@ from trainer.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW
 from .config import redacted, trial_folder
 from .description import Description, flat_metrics, run_name
 from .space import by_field
+from .store import open_store
 from .study import End, Study, TrialRecord
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ PAUSE = 1.0
 request."""
 RUNS = 1000
 """Runs a page of MLflow's answer."""
+REFUSALS = 3
+"""Files in a row that a store may refuse before the end of a search waits for it no more."""
 SEARCH_SECONDS = 10.0
 """Between two looks at the search as a whole, which reads every trial."""
 
@@ -83,6 +86,8 @@ def reason(error: Exception) -> str:
 
 class NoTracking:
     """Tracking switched off: the same face, and nothing behind it."""
+
+    lacks = ""
 
     def wake(self, number: int | None) -> None:
         """Nothing to fill in."""
@@ -126,7 +131,13 @@ class MlflowTracking:
         self._written: dict[str, str] = {}
         self._filed: set[int] = set()
         self._parent: str | None = None
-        self._complained = False
+        self._stale: dict[Item, int] = {}
+        """What is to be filled in, with the times it failed: what never goes blocks nothing."""
+        self._given_up: set[Item] = set()
+        self._refused = 0
+        """Files that were not taken, one after another."""
+        self._reasons: dict[bool, str] = {}
+        """Why MLflow did not take rows, and why files (True), the last time."""
         self._search_again = 0.0
         self._reached = uri.startswith("sqlite")  # a file is there; making its tables takes a while
         self._closing = threading.Event()
@@ -151,12 +162,31 @@ class MlflowTracking:
         self._thread.join(min(seconds, UNKNOWN_SECONDS))
         if self._reached:
             self._thread.join(max(0.0, seconds - UNKNOWN_SECONDS))
-        complete = not self._thread.is_alive()
+        complete = not self._thread.is_alive() and not self._given_up
         self._abandoned.set()  # another writer may come: two would write rows twice
         return complete
 
+    @property
+    def lacks(self) -> str:
+        """What MLflow did not take before it was closed, and what to do; empty where it has all."""
+        left = [*list(self._stale), *self._given_up]
+        files_alone = all(turn is Turn.FILES for turn, _ in left)
+        if not left:
+            return ""
+        why, place = self._reasons.get(files_alone, "too slow"), redacted(self._uri)
+        if files_alone:
+            return (
+                f"MLflow lacks files of {len(left)} runs, which its artifact store did not take "
+                f"({why}); they are in {self._folder} all the same. The same line logs them once "
+                f"it takes files"
+            )
+        return (
+            f"MLflow lacks some rows still, {place} did not take them in time ({why}); once it "
+            "does, the same line again fills them in"
+        )
+
     def _work(self) -> None:
-        stale: dict[Item, int] = {}  # with the times it failed: what never goes blocks nothing
+        stale = self._stale
         while True:
             self._collect(stale, wait=not stale and not self._closing.is_set())
             if not stale and self._closing.is_set():
@@ -168,12 +198,27 @@ class MlflowTracking:
                     self._fill(*item)
                     self._reached = True
                     del stale[item]
+                    self._refused = 0 if item[0] is Turn.FILES else self._refused
                 except Exception as error:  # whatever a server, a disk or a network can do
                     stale[item] += 1
-                    self._complain(error)
-                    time.sleep(RETRY_SECONDS)
-                    break
+                    self._complain(error, item[0] is Turn.FILES)
+                    if not self._give_up(item):
+                        time.sleep(RETRY_SECONDS)
+                        break
             self._closing.wait(PAUSE)
+
+    def _give_up(self, item: Item) -> bool:
+        """Leave a file to the next driver, where MLflow has all rows and takes no files."""
+        self._refused += item[0] is Turn.FILES
+        gone = (
+            self._closing.is_set()
+            and self._refused >= REFUSALS
+            and all(turn is Turn.FILES for turn, _ in self._stale)
+        )
+        if gone:
+            self._given_up.add(item)
+            del self._stale[item]
+        return gone
 
     def _is_due(self, item: Item) -> bool:
         return item != (Turn.SEARCH, WHOLE) or (
@@ -198,18 +243,19 @@ class MlflowTracking:
         else:
             self._file_trial(number)
 
-    def _complain(self, error: Exception) -> None:
-        if not self._complained:
-            self._complained = True
+    def _complain(self, error: Exception, files: bool) -> None:
+        if files not in self._reasons:
             log.warning(
-                "MLflow does not take our rows (%s); the search goes on, and they are filled in "
+                "MLflow does not take our %s (%s); the search goes on, and they are filled in "
                 "when it does",
+                "files" if files else "rows",
                 reason(error),
             )
+        self._reasons[files] = reason(error)
 
     @cached_property
     def _client(self) -> MlflowClient:
-        return MlflowClient(self._uri)  # in the thread: a store that cannot be opened raises here
+        return open_store(self._uri)  # in the thread: a store that cannot be opened raises here
 
     def _fill_search(self) -> None:
         self._search_again = time.monotonic() + SEARCH_SECONDS
@@ -322,10 +368,11 @@ class MlflowTracking:
         """Log a finished trial's review; others have none."""
         run, place = self._runs[number], trial_folder(self._folder, number) / REVIEW
         if place.is_dir():
-            there = {file.path for file in self._client.list_artifacts(run)}
-            for name in (PREDICTIONS, MISSES, CURVES, CLASSES):
-                if name not in there and (place / name).is_file():
-                    self._client.log_artifact(run, str(place / name))
+            sizes = {file.path: file.file_size for file in self._client.list_artifacts(run)}
+            for file in (place / name for name in (PREDICTIONS, MISSES, CURVES, CLASSES)):
+                # a driver that was killed meanwhile left half of one
+                if file.is_file() and sizes.get(file.name, -1) not in (None, file.stat().st_size):
+                    self._client.log_artifact(run, str(file))
             # MLflow shows this json as a table, and not as text
             tables = [{"path": CLASSES, "type": "table"}]
             self._client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(tables))
@@ -370,7 +417,7 @@ class MlflowTracking:
         return self._runs[number]
 
     def _trial_runs(self, parent: str) -> dict[int, Run]:
-        """The runs there are of this search's trials, by number."""
+        """The runs there are of this search's trials, by number; people may nest others in it."""
         clause = f"tags.`mlflow.parentRunId` = '{parent}'"
         found: list[Run] = []
         page: str | None = ""
@@ -380,7 +427,8 @@ class MlflowTracking:
             )
             found += runs
             page = runs.token or None
-        return {int(run.data.tags["unfreeze.trial"]): run for run in found}
+        numbers = ((run.data.tags.get("unfreeze.trial", ""), run) for run in found)
+        return {int(number): run for number, run in numbers if number.isdecimal()}
 
     def _set_status(self, run: str, record: TrialRecord, state: str) -> None:
         if state == "running":

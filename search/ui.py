@@ -37,6 +37,13 @@ def serve(tracking: str | None, port: int) -> int:
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise BadInput([f"no MLflow store {file}; run it where the search was started"])
+    if file != uri:
+        from .store import Unusable, make_ready
+
+        try:
+            make_ready(Path(file))
+        except Unusable as error:
+            raise BadInput([str(error)]) from error
     if uri.startswith("http"):
         for line in _pages_of_a_server(uri):
             print(line)

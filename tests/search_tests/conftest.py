@@ -164,12 +164,17 @@ def make_record(make_reports: Callable[..., list[EpochReport]]) -> Callable[...,
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tracking URI: an SQLite store of MLflow's, made once, for tests that name their own
-    experiments in it."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    MlflowClient(uri)
-    return uri
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store of MLflow's without a row: it takes seconds to make. Do not write to it."""
+    file = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def store(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tracking URI: an SQLite store of MLflow's, for tests that name their own experiments."""
+    return f"sqlite:///{shutil.copy(tables, tmp_path_factory.mktemp('store'))}"
 
 
 @dataclass(frozen=True)
