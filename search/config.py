@@ -16,6 +16,10 @@ DEFAULT = Path(__file__).parent / "default.yaml"
 """The embedded default search."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+KEPT, LOCK = "search.yaml", "driver.lock"
+"""In every search's folder: its resolved config, and what its driver holds."""
+BRING_BACK = "bring it back from a copy, or begin anew under another --name"
+"""What to do where one of a search's files is lost."""
 STUDY_VARIABLE = "UNFREEZE_STUDY"
 """Environment variable of the study's URL, for one with a password."""
 
@@ -222,7 +226,10 @@ def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[st
     Raises BadInput.
     """
     raw = read_yaml(file or DEFAULT)
-    if file is not None:
+    if file is not None and file.name == KEPT and (file.parent / LOCK).is_file():
+        folder = file.parent.resolve()  # which may have been renamed since, or be a copy
+        raw |= {"name": folder.name, "storage": str(folder.parent)}
+    elif file is not None:
         raw.setdefault("name", file.stem)
     for setting in sets:
         path, equals, text = setting.partition("=")

@@ -1,6 +1,7 @@
 """One driver a search: who holds a search's folder, and asking them to stop."""
 
 import contextlib
+import fcntl
 import json
 import os
 import time
@@ -11,8 +12,16 @@ from filelock import FileLock, Timeout
 
 from trainer.config import BadInput
 
+from .config import LOCK
+
 REQUEST = "stop"
 """A file of this name in a search's folder asks its driver to stop."""
+
+
+HOLDER = "driver.json"
+"""In a search's folder: who holds its lock."""
+PROBES = 1.0
+"""Seconds that the lock is tried for: who only asks whether it is held has it for a moment."""
 
 
 class Busy(Exception):
@@ -27,36 +36,47 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput([f"storage: {folder} cannot be made ({error.strerror})"]) from error
-    holder = folder / "driver.json"
-    lock = FileLock(folder / "driver.lock")
+    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PROBES, poll_interval=0.01)
     except Timeout:
-        who = json.loads(holder.read_text()) if holder.is_file() else {}
-        raise Busy(
-            f"{folder.name} is being run by process {who.get('pid', '?')} on "
-            f"{who.get('host', '?')} since {who.get('since', '?')}"
-        ) from None
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder.write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": since}))
+        raise Busy(f"{folder.name} is being run by {_holder(folder)}") from None
     try:
+        _write_holder(folder)
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
 
 
+def _write_holder(folder: Path) -> None:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    who = {"pid": os.getpid(), "host": os.uname().nodename, "since": since}
+    part = folder / f".{HOLDER}.{os.getpid()}"
+    part.write_text(json.dumps(who))
+    part.replace(folder / HOLDER)  # who reads it meanwhile reads all of it
+
+
+def _holder(folder: Path) -> str:
+    who = {}
+    with contextlib.suppress(OSError, ValueError):  # it ended just now, or something damaged it
+        who = json.loads((folder / HOLDER).read_text())
+    if not isinstance(who, dict):
+        who = {}
+    return " ".join(
+        f"{word} {who.get(key, '?')}"
+        for word, key in (("process", "pid"), ("on", "host"), ("since", "since"))
+    )
+
+
 def is_held(folder: Path) -> bool:
-    """Whether some process runs the search in this folder now."""
-    file = folder / "driver.lock"
-    if not file.is_file():
-        return False
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
+    """Whether some process runs the search in this folder now; asked without a right to write, and
+    by many at once."""
+    with contextlib.suppress(FileNotFoundError), (folder / LOCK).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 
