@@ -32,8 +32,12 @@ PACKAGES = (
     "filelock",
     "psutil",
     "matplotlib",
+    "huggingface_hub",
+    "optuna",
+    "rich",
+    "sqlalchemy",
 )
-"""What a trial imports; another version may compute something else."""
+"""What a trial imports; another version may compute something else. A test holds it to the code."""
 SECONDS = 5.0
 
 
@@ -41,6 +45,7 @@ def node_checks(storage: Path, token: str, files: Iterable[Path]) -> list[Check]
     """To be asked of every node; `token` is what `write_token` wrote into the storage."""
     return [
         Check("versions", partial(_other_versions, versions())),
+        Check("imports", _cannot_import),
         Check("storage", partial(_other_storage, storage, token)),
         Check("data", partial(_unreadable, list(files))),
         Check("token", _open_to_all),
@@ -63,6 +68,15 @@ def _other_versions(wanted: dict[str, str]) -> str:
     here = versions()
     other = [f"{n} {here[n]}, not {v}" for n, v in wanted.items() if here[n] != v]
     return f"{'; '.join(other)}: install what clusters/constraints.txt says" if other else ""
+
+
+def _cannot_import() -> str:
+    try:
+        from . import trial  # noqa: F401  # with what its packages need in their turn
+    except Exception as error:  # a package, a library of the system's
+        why = f"{type(error).__name__}: {error}"
+        return f"no trial can start here ({why}): install what clusters/constraints.txt says"
+    return ""
 
 
 def write_token(storage: Path) -> str:

@@ -1,6 +1,7 @@
 """The file of a search's study: Optuna's journal, of which the driver writes whole steps."""
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Generator, Iterator
@@ -9,6 +10,10 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX, BaseJournalFileLock
+
+from trainer.config import BadInput
+
+from .config import BRING_BACK
 
 JOURNAL = "study.journal"
 LOCK_SECONDS = 1.0
@@ -20,6 +25,28 @@ def open_journal(file: Path) -> "Journal":
     _free(file)
     cut_torn_line(file)
     return Journal(str(file))
+
+
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Name a journal, and what to do, where its content is not what was written: BadInput."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise BadInput([f"{file} is damaged{_where(file)}; {BRING_BACK}"]) from error
+
+
+def _where(file: Path) -> str:
+    """The first line that is no log, if that is what is wrong."""
+    content = file.read_bytes()
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            json.loads(line)
+        except ValueError:
+            return f" in line {number}"
+    return "" if content else " (it is empty)"
 
 
 class _Lock(BaseJournalFileLock):

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint import write_whole
@@ -10,8 +11,10 @@ from trainer.data.dataset import Splits
 from trainer.data.formats import MADE, made_split
 from trainer.model.detectors import build, count_stages
 
-from .config import SearchConfig, read_yaml, stored, study_uri, write_yaml
+from .begun import kept, study_name
+from .config import BRING_BACK, KEPT, SearchConfig, redacted, stored, study_uri, write_yaml
 from .disk import sweep
+from .journal import JOURNAL
 from .sampling import as_written
 from .space import Space, apply, contains
 from .study import Study, open_study
@@ -28,16 +31,16 @@ MAY_CHANGE = (
     "tracking",
     "register_model",
     "storage",
+    "name",  # its folder has another by now, where it was found
 )
 """What a continued search may have differently."""
 
 
 def refuse_changes(config: SearchConfig) -> None:
     """Raise BadInput with the differences when the folder holds a search of another config."""
-    file = config.folder / "search.yaml"
-    if not file.is_file():
+    if not (config.folder / KEPT).is_file():
         return
-    before, now = _flat(read_yaml(file)), _flat(stored(config))
+    before, now = _flat(kept(config.folder)), _flat(stored(config))
     errors = [
         f"{name}: {now.get(name, 'nothing')} (was {before.get(name, 'nothing')})"
         for name in sorted(before.keys() | now.keys())
@@ -79,20 +82,23 @@ def require_models(models: Iterable[Model], classes: int) -> None:
 
 
 def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
-    """The study, with the trials that an earlier driver left, or with the first points.
+    """The study, with the trials that an earlier driver left, or with the first points; to be
+    called by who holds the folder, for it is compared with what is there now.
 
-    Raises BadInput when the data set has changed since it was begun, or when a database holds
-    another search of this name.
+    Raises BadInput when the folder holds a search of another config, when the data set has changed
+    since it was begun, or when the study is another folder's.
     """
+    refuse_changes(config)
     settings = {"seed": config.search.seed, "trials": config.search.trials}
-    study = open_study(config.folder, config.name, study_uri(config), **settings)
-    if study.get("id") is not None and not (config.folder / "search.yaml").is_file():
-        raise BadInput(
-            [f"name: {config.name}: its study is there already, of a search in another folder"]
-        )
+    name, uri = study_name(config), study_uri(config)
+    study = open_study(config.folder, name, uri, **settings)
+    _refuse_another(config, study, uri)
     if study.get("data") not in (None, data.digest):
         raise BadInput([f"data: its content has changed since {config.folder} was begun"])
-    write_whole(write_yaml(stored(config)).encode(), config.folder / "search.yaml")
+    content = {k: v for k, v in stored(config).items() if k != "storage"} | {"name": name}
+    write_whole(write_yaml(content).encode(), config.folder / KEPT)
+    if uri is not None:
+        study.set("folder", str(config.folder))
     if data.made:
         write_whole(made_split(data), config.folder / MADE)
     if study.get("id") is None:
@@ -103,6 +109,28 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
     if all(record.origin != "sampled" for record in study.records.values()):
         _enqueue_first(config, space, study)
     return study
+
+
+def _refuse_another(config: SearchConfig, study: Study, uri: str | None) -> None:
+    """Raise BadInput where a study is not the one of this folder."""
+    folder, begun = config.folder, study.get("id") is not None
+    where = redacted(uri) if uri is not None else folder / JOURNAL
+    if begun and not (folder / KEPT).is_file():
+        missing = f"{folder / KEPT} is missing; {BRING_BACK}"
+        elsewhere = (
+            f"name: {config.name}: its study is there already, of a search in another folder"
+        )
+        raise BadInput([missing if uri is None else elsewhere])
+    if not begun and any((folder / "trials").glob("*")):
+        raise BadInput([f"{where} holds nothing of the trials in {folder}; {BRING_BACK}"])
+    other = Path(study.get("folder", folder))
+    if uri is not None and (other / KEPT).is_file() and not other.samefile(folder):
+        raise BadInput(
+            [
+                f"{folder} is a copy of {other}, and both have one study, in {where}: go on in "
+                "that folder, or begin anew under another --name"
+            ]
+        )
 
 
 def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from trainer.checkpoint import write_whole
+from trainer.config import BadInput
 from trainer.evaluate import FIGURES
 from trainer.export import read_metrics
 from trainer.model.detectors import is_coco
@@ -410,8 +411,11 @@ def _sheets(result: SearchResult) -> list[tuple[str, str]]:
 
 
 def _inlined(file: Path, most: int) -> str:
-    with Image.open(file) as opened:
-        picture = opened.convert("RGB")
+    try:
+        with Image.open(file) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, SyntaxError) as error:  # Pillow's word for a broken PNG
+        raise BadInput([f"{file} is damaged: delete it, and the page goes without"]) from error
     if picture.width > most:
         picture = picture.resize((most, round(picture.height * most / picture.width)))
     content = io.BytesIO()

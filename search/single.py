@@ -11,7 +11,8 @@ from trainer.precision import device
 from trainer.reports import EpochReport
 from trainer.review import review
 
-from .config import Resources, SearchConfig, read_yaml, trial_folder
+from .begun import kept
+from .config import KEPT, Resources, SearchConfig, trial_folder
 from .driver import conclude, patience
 from .lock import is_requested, locked, withdraw_request
 from .opening import open_search, refuse_changes, require_models
@@ -38,7 +39,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
     refuse_changes(config)
     if config.resources != "auto":
         torch.set_num_threads(threads_of(config.resources))
-    if not (config.folder / "search.yaml").is_file():
+    if not (config.folder / KEPT).is_file():
         require_models([config.model], len(data.categories))
     with locked(config.folder):
         withdraw_request(config.folder)
@@ -86,6 +87,5 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
 
 def _refuse_search(config: SearchConfig) -> None:
     """Raise BadInput where a search lies, as its own file names it by default."""
-    file = config.folder / "search.yaml"
-    if file.is_file() and read_yaml(file).get("space"):
+    if (config.folder / KEPT).is_file() and kept(config.folder).get("space"):
         raise BadInput([f"{config.folder} holds a search; give the one trial another --name"])

@@ -26,7 +26,7 @@ from trainer.config import BadInput, TrainConfig
 from trainer.reports import EpochReport, read_report
 
 from .config import redacted
-from .journal import JOURNAL, open_journal
+from .journal import JOURNAL, open_journal, reading
 from .space import Space, Values, apply
 
 
@@ -278,8 +278,9 @@ def open_study(folder: Path, name: str, uri: str | None = None, **settings: Any)
     folder.mkdir(parents=True, exist_ok=True)
     if uri is not None:
         return Study(_database(uri), name, **settings)
-    journal = open_journal(folder / JOURNAL)
-    return Study(JournalStorage(journal), name, together=journal.together, **settings)
+    with reading(folder / JOURNAL):
+        journal = open_journal(folder / JOURNAL)
+        return Study(JournalStorage(journal), name, together=journal.together, **settings)
 
 
 def read_study(folder: Path, name: str, uri: str | None = None) -> Study:
@@ -292,7 +293,8 @@ def read_study(folder: Path, name: str, uri: str | None = None) -> Study:
     journal = folder / JOURNAL
     if not journal.is_file():
         raise FileNotFoundError(f"no search in {folder}")
-    return Study(JournalStorage(JournalFileBackend(str(journal))), name, read_only=True)
+    with reading(journal):
+        return Study(JournalStorage(JournalFileBackend(str(journal))), name, read_only=True)
 
 
 def _database(uri: str) -> BaseStorage:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from trainer.config import BadInput
 
-from .begun import begun_study, read_search
+from .begun import begun, begun_study, read_search
 from .config import SearchConfig, redacted, tracking_uri
 from .console import lasting_console, program, text_console
 from .lock import is_held
@@ -216,7 +216,7 @@ def print_metrics(split: str, metrics: dict[str, Any]) -> None:
 def print_list(storage: Path) -> None:
     """The searches in a folder, a line each."""
     console = text_console()
-    names = sorted(file.parent.name for file in storage.glob("*/search.yaml"))
+    names = begun(storage)
     if not names:
         console.print(f"no searches in {storage.absolute()}", soft_wrap=True)
         return
@@ -224,19 +224,23 @@ def print_list(storage: Path) -> None:
     for heading in ("name", "state", "trials", "best AP"):
         table.add_column(heading)
     for name in names:
-        config = read_search(name, storage)
         try:
-            study = begun_study(config)
-        except BadInput as error:  # a database that is away, or wants its password
+            table.add_row(name, *_listed(read_search(name, storage)))
+        except BadInput as error:  # a damaged file; a database that is away, or wants its password
             table.add_row(name, error.errors[0], "-", "-")
-            continue
-        best = winner(rank(config, study.records.values()))
-        ended = f"{len(study.ended())} of {wanted(config, study)}"
-        shown = (show_mean(best) or _figure(best.map)) if best else "-"
-        state = _state(config, study.get("state"))
-        state += ", no result" if best is None and state == "done" else ""
-        table.add_row(name, state, ended, shown)
+        except OSError as error:
+            table.add_row(name, f"{error.filename or storage / name}: {error.strerror}", "-", "-")
     console.print(table)
+
+
+def _listed(config: SearchConfig) -> tuple[str, str, str]:
+    """State, trials and best AP of a search."""
+    study = begun_study(config)
+    best = winner(rank(config, study.records.values()))
+    ended = f"{len(study.ended())} of {wanted(config, study)}"
+    shown = (show_mean(best) or _figure(best.map)) if best else "-"
+    state = _state(config, study.get("state"))
+    return state + (", no result" if best is None and state == "done" else ""), ended, shown
 
 
 def _state(config: SearchConfig, state: Any) -> str:

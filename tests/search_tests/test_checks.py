@@ -1,16 +1,22 @@
 """What must hold on a cluster: each failure names what is wrong and the mend."""
 
+import ast
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from packaging.utils import canonicalize_name
 from ray._private.authentication import authentication_utils
 
+import search
 from search import checks
 from search.checks import PACKAGES, node_checks, tracking_failure, versions, write_token
+
+ROOT = Path(__file__).parents[2]
 
 
 def asked(storage: Path, token: str, *files: Path) -> dict[str, str]:
@@ -37,6 +43,59 @@ def test_all_that_computes_is_compared() -> None:
     found = versions()
     assert set(found) == {"python", *PACKAGES}
     assert "none" not in found.values()
+
+
+ASKED = ("search.trial", "search.settled", "search.opening", "trainer.timing", "search.checks")
+"""Modules of what a driver has workers do."""
+NAMES = {"PIL": "pillow", "ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
+"""Packages that are imported under another name."""
+
+
+def imported(module: str, *, at_once: bool) -> set[str]:
+    """Full names of what a module of ours imports; `at_once` leaves out what its functions do."""
+    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    found: set[str] = set()
+    for node in tree.body if at_once else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            found |= {base, *(f"{base}.{name.name}" for name in node.names)}
+    return found
+
+
+def needed(*, at_once: bool) -> set[str]:
+    """Distributions that the code which workers run imports, and all of ours that it imports."""
+    ours, others, ahead = set(), set(), [*ASKED]
+    while ahead:
+        module = ahead.pop()
+        if module in ours or not (ROOT / f"{module.replace('.', '/')}.py").is_file():
+            continue
+        ours.add(module)
+        for name in imported(module, at_once=at_once):
+            top = name.partition(".")[0]
+            if top in ("trainer", "search", "clusters"):
+                ahead.append(name)
+            elif top not in sys.stdlib_module_names:
+                others.add(top)
+    return {canonicalize_name(NAMES.get(top, top)) for top in others}
+
+
+def test_all_that_a_trial_imports_is_compared_and_nothing_else() -> None:
+    listed = {canonicalize_name(package) for package in PACKAGES}
+    assert needed(at_once=True) <= listed <= needed(at_once=False)
+
+
+def test_a_node_where_no_trial_can_be_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = node_checks(tmp_path, write_token(tmp_path), [])
+    monkeypatch.delattr(search, "trial", raising=False)
+    monkeypatch.setitem(sys.modules, "search.trial", None)  # as a package that is not there
+    told = {check.name: check.ask() for check in wanted}["imports"]
+    assert told.startswith("no trial can start here (ModuleNotFoundError: ")
+    assert told.endswith(": install what clusters/constraints.txt says")
 
 
 def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from search.cli import main, parser
+from search.config import write_yaml
 from search.lock import locked
 from trainer.config import Data
 
@@ -38,6 +39,14 @@ COMMANDS = (
 QUICK = ["--set", "train.precision=fp32", "--set", "train.trunk_cache=off"]
 """What is measured at a search's start unless it is given."""
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna", "numpy", "pydantic", "rich")
+READERS = (
+    "status once",
+    "report once",
+    "clean once",
+    "export once --trial 0 --out model",
+    "train once.yaml",
+)
+"""Commands that read a search's folder."""
 BAD = {
     "no such file": "search no.yaml",
     "a folder for a file": "search .",
@@ -258,6 +267,45 @@ def test_export_by_name(trained: Trained, capsys: Captured) -> None:
     assert main(["export", "once", "--trial", "0", "--storage", storage, "--out", "model"]) == 0
     assert capsys.readouterr().out == "wrote model\n"
     assert main(["export", "once", "--storage", storage, "--out", "model"]) == 2
+
+
+DAMAGE = {
+    "search.yaml": lambda content: b"",
+    "study.journal": lambda content: content.replace(b"{", b"", 1),
+    "winner/metrics.json": lambda content: content[: len(content) // 2],
+    "trials/0/review/precision_recall.png": lambda content: content[: len(content) // 2],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        *((file, line) for file in ("search.yaml", "study.journal") for line in READERS),
+        ("winner/metrics.json", "report once"),
+        ("trials/0/review/precision_recall.png", "report once"),
+    ],
+)
+def test_a_damaged_file_of_a_search_is_2_and_named(
+    trained: Trained, capsys: Captured, file: str, line: str
+) -> None:
+    shutil.copytree(trained.config.storage, "searches")
+    raw = {**trained.raw, "storage": "searches", "tracking": "off"}
+    Path("once.yaml").write_text(write_yaml(raw))
+    damaged = Path("searches/once", file)
+    damaged.write_bytes(DAMAGE[file](damaged.read_bytes()))
+    assert main(line.split()) == 2
+    err = capsys.readouterr().err
+    assert f"{damaged} is damaged" in err
+    assert "copy" in err or "delete it" in err
+
+
+def test_half_a_last_line_of_a_journal_is_none(trained: Trained, capsys: Captured) -> None:
+    shutil.copytree(trained.config.storage, "searches")
+    with Path("searches/once/study.journal").open("a") as journal:
+        journal.write('{"op_code": 8, "wor')
+    for line in ("list", "status once", "report once", "clean once"):
+        assert main(line.split()) == 0
+    assert "once" in capsys.readouterr().out
 
 
 def test_a_cluster_that_does_not_answer_is_1_and_nothing_is_written(

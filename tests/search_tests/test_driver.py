@@ -1,7 +1,8 @@
 """A search from start to end, as far as no Ray is needed; see test_end_to_end for the rest."""
 
+import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from math import inf
 from typing import Any, cast
@@ -87,6 +88,28 @@ def test_a_death_that_tune_does_not_know_is_told_as_one_that_it_knows(
     assert told[1] is one
 
 
+def test_who_joins_the_cluster_while_another_begins_does_not_take_its_search_over(
+    make_search: Make, tiny: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_search({"space": SPACE}), make_search({"space": SPACE, LR: 5e-3})
+    before: list[bytes] = []
+
+    @contextlib.contextmanager
+    def connected(*_: Any) -> Iterator[None]:
+        with driver._opened(first, read_space(SPACE), tiny):
+            before.append((first.folder / "search.yaml").read_bytes())
+        yield
+
+    monkeypatch.setattr(driver, "configure_tune", lambda: None)
+    monkeypatch.setattr(driver, "_require_models", lambda *_: None)
+    monkeypatch.setattr(driver, "describe_slots", lambda *_: "")
+    monkeypatch.setattr(driver, "share_of_a_trial", lambda _: Resources())
+    monkeypatch.setattr(driver.connect, "connected", connected)
+    with pytest.raises(BadInput, match=f"{LR}: 0.005"):
+        driver.run(second)
+    assert (first.folder / "search.yaml").read_bytes() == before[0]
+
+
 # -- leaving Tune ---------------------------------------------------------------------------------
 
 
@@ -144,6 +167,31 @@ def test_an_epoch_that_tune_dropped_is_taken_from_its_checkpoint(
     }
     assert study.get("state") == "interrupted"
     assert study.waiting == [0, 1]
+
+
+def test_a_trial_that_waits_is_not_told_of(
+    make_search: Make, make_reports: Make, tiny: Splits
+) -> None:
+    config = make_search({"space": SPACE})
+    study = open_search(config, read_space(SPACE), tiny)
+    for _ in range(2):
+        study.ask(read_space(SPACE), config)
+    study.release_running()  # both were begun by an earlier driver; this one has one of them
+    study.ask(read_space(SPACE), config)
+    for number in (0, 1):
+        reports = [asdict(report) for report in make_reports([0.1, 0.2])]
+        save_last({"reports": reports}, trial_folder(config.folder, number))
+    taken: list[tuple[int, int]] = []
+
+    class Scheduler:
+        def take(self, number: int, report: Any) -> bool:
+            taken.append((number, report.epoch))
+            study.end(number, End.PRUNED)  # raises for one that waits
+            return True
+
+    driver._catch_up(config, study, cast("Any", Scheduler()))
+    assert taken == [(0, 1)]
+    assert study.waiting == [1]
 
 
 @pytest.mark.parametrize(("deadline", "state"), [(0.0, "out of time"), (inf, "interrupted")])

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from clusters.connect import use_token
 from search.config import trial_folder
+from search.store import make_ready
 from search.study import End
 from search.trial import STACKS
 from trainer.checkpoint import LAST
@@ -29,6 +30,7 @@ from trainer.data.dataset import Splits
 
 from .faulty import (
     CHECKPOINT_ENDS,
+    ROOT,
     Faulty,
     Make,
     Server,
@@ -65,6 +67,87 @@ def faulty(make_raw: Make, tmp_path: Path, server: Server) -> Iterator[Callable[
     for one in made:
         if one.process is not None:
             end_tree(one.process.pid)
+
+
+# -- the first minute -----------------------------------------------------------------------------
+
+MAKE_TABLES = """
+import os, sys, time
+from pathlib import Path
+from search.store import make_ready
+for after in range(1, 1000):
+    file = Path(sys.argv[1]) / str(after) / "mlflow.db"
+    child = os.fork()
+    if not child:
+        make_ready(file)
+        os._exit(0)
+    time.sleep(after * float(sys.argv[2]))
+    os.kill(child, 9)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+def test_mlflows_tables_are_made_whole_whenever_it_is_killed(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", MAKE_TABLES, str(tmp_path), "0.25"]
+    subprocess.run(line, cwd=ROOT, check=True, timeout=580)
+    places = sorted(tmp_path.iterdir(), key=lambda place: int(place.name))
+    made = [place for place in places if (place / "mlflow.db").exists()]
+    left = [place for place in places if list(place.glob(".*.part"))]
+    assert made and len(left) > 3, "it was hit while it made them"
+    for place in made:
+        assert [
+            e.name for e in MlflowClient(f"sqlite:///{place / 'mlflow.db'}").search_experiments()
+        ]
+    make_ready(left[-1] / "mlflow.db")
+    assert MlflowClient(f"sqlite:///{left[-1] / 'mlflow.db'}").search_experiments()
+    assert not list(left[-1].glob(".*.part*"))
+
+
+BEGINNING = {
+    "before anything": "code",
+    "the canvases": "cache/unfreeze/canvases/*",
+    "its folder": "searches/*/driver.lock",
+    "its holder": "searches/*/driver.json",
+    "its study": "searches/*/study.journal",
+    "its config": "searches/*/search.yaml",
+    "the data's picture": "searches/*/data.png",
+    "MLflow's tables": ".mlflow.db.*.part",
+    "MLflow's store": "mlflow.db",
+    "its first trial": "searches/*/trials/*",
+    "its first epoch": "searches/*/trials/*/last.pt",
+}
+"""What a first search makes, in about this order, and where."""
+
+
+@pytest.mark.parametrize("moment", BEGINNING)
+def test_a_first_search_is_killed_when_something_appears(
+    faulty: Make, tiny_data: Data, moment: str
+) -> None:
+    check_beginning(faulty, tiny_data, lambda place: any(place.glob(BEGINNING[moment])))
+
+
+@pytest.mark.parametrize("seconds", range(2, 60, 6))
+def test_a_first_search_is_killed_in_its_first_minute(
+    faulty: Make, tiny_data: Data, seconds: int
+) -> None:
+    late = time.monotonic() + seconds
+    check_beginning(faulty, tiny_data, lambda _: time.monotonic() >= late)
+
+
+def check_beginning(faulty: Make, tiny_data: Data, now: Callable[[Path], bool]) -> None:
+    """Kill a first search, whose MLflow store and cache are its own, and continue it."""
+    search = faulty(search__trials=2, tracking=None)
+    search.environment["XDG_CACHE_HOME"] = str(search.place / "cache")
+    search.start()
+    assert search.process is not None
+    while search.process.poll() is None and not now(search.place):
+        time.sleep(0.005)
+    if search.process.poll() is None:
+        search.kill()
+    search.run()
+    search.raw["tracking"] = f"sqlite:///{search.place / 'mlflow.db'}"
+    check(search, tiny_data, repeats=2, trials=2)
 
 
 # -- processes ------------------------------------------------------------------------------------

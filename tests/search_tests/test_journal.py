@@ -13,9 +13,11 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
+from search.config import BRING_BACK
 from search.journal import JOURNAL
 from search.space import read_space
 from search.study import End, Study, open_study, read_study
+from trainer.config import BadInput
 
 from .conftest import SPACE
 
@@ -112,6 +114,33 @@ def test_no_other_program_writes_within_a_step(file: Path, run: Make) -> None:
 
 
 # -- faults ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda logs: [*logs[:2], logs[2][:9] + b"\n", *logs[3:]], " in line 3"),
+        (lambda logs: [*logs[:1], b"\xff\xfe\n", *logs[1:]], " in line 2"),
+        (lambda logs: [b'{"op_code": 4}\n', *logs[1:]], ""),
+        (lambda logs: [*logs[:4], b"7\n", *logs[4:]], ""),
+    ],
+)
+def test_a_damaged_one_is_named_with_what_to_do(
+    file: Path, run: Make, damage: Any, told: str
+) -> None:
+    run(opened(file))
+    file.write_bytes(b"".join(damage(file.read_bytes().splitlines(keepends=True))))
+    for read in (lambda: read_study(file.parent, "tiny"), lambda: opened(file)):
+        with pytest.raises(BadInput) as raised:
+            read()
+        assert raised.value.errors == [f"{file} is damaged{told}; {BRING_BACK}"]
+
+
+def test_an_empty_one_cannot_be_read(file: Path) -> None:
+    file.parent.mkdir()
+    file.touch()
+    with pytest.raises(BadInput, match=r"study\.journal is damaged \(it is empty\); bring it back"):
+        read_study(file.parent, "tiny")
 
 
 @pytest.mark.parametrize("torn", [b'{"op_code": 8, "wor', b"{", b'{"op_code": 1}'])

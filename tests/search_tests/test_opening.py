@@ -1,6 +1,7 @@
 """A search's folder and study: begun, and opened again."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from search.begun import begun_study, read_search
 from search.config import read_yaml, stored, study_uri, trial_folder, write_yaml
 from search.opening import open_search, refuse_changes
 from search.space import read_space
@@ -181,6 +183,53 @@ def test_a_study_of_this_name_in_a_database_is_not_taken_over(
     elsewhere = make_search({"space": SPACE, "study": uri, "storage": "elsewhere"})
     with pytest.raises(BadInput, match="name: tiny: its study is there already"):
         opened(elsewhere, tiny)
+
+
+def test_a_copy_of_a_search_in_a_database_is_not_two_drivers_on_one_study(
+    make_search: Make, tiny: Splits, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'studies.db'}"
+    config = make_search({"space": SPACE, "study": uri})
+    study = opened(config, tiny)
+    shutil.copytree(config.folder, config.storage / "copy")
+    copy = config.model_copy(update={"name": "copy"})
+    with pytest.raises(
+        BadInput, match="copy is a copy of .*tiny, and both have one study, in sqli"
+    ):
+        opened(copy, tiny)
+    shutil.rmtree(config.folder)  # now it was moved
+    assert opened(copy, tiny).get("id") == study.get("id")
+    assert opened(copy, tiny).get("id") == study.get("id")
+    assert begun_study(read_search("copy", config.storage)).get("id") == study.get("id")
+
+
+def test_a_config_is_compared_with_what_is_there_when_it_is_opened(
+    make_search: Make, tiny: Splits
+) -> None:
+    config = make_search({"space": SPACE})
+    opened(config, tiny)
+    before = (config.folder / "search.yaml").read_bytes()
+    with pytest.raises(BadInput, match=f"{LR}: 0.005"):
+        opened(make_search({"space": SPACE, LR: 5e-3}), tiny)
+    assert (config.folder / "search.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [("study.journal", "study.journal holds nothing of the trials in "), ("search.yaml", "search")],
+)
+def test_what_is_lost_is_named_with_what_to_do(
+    make_search: Make, tiny: Splits, lost: str, told: str
+) -> None:
+    config = make_search({"space": SPACE})
+    opened(config, tiny)
+    trial_folder(config.folder, 0).mkdir(parents=True)
+    (config.folder / lost).unlink()
+    with pytest.raises(BadInput) as raised:
+        opened(config, tiny)
+    (line,) = raised.value.errors
+    assert line.startswith(str(config.folder / lost)) and told in line
+    assert line.endswith("; bring it back from a copy, or begin anew under another --name")
 
 
 def test_a_password_is_not_kept(

@@ -1,6 +1,7 @@
 """What the commands print."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,27 @@ def test_a_list_has_a_line_a_search(trained: Trained, capsys: Captured) -> None:
     heads, line = capsys.readouterr().out.splitlines()
     assert heads.split() == ["name", "state", "trials", "best", "AP"]
     assert line.split()[:5] == ["once", "done", "1", "of", "1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("search.yaml", ""),
+        ("search.yaml", "name: ["),
+        ("study.journal", ""),
+        ("study.journal", "7\n"),
+    ],
+)
+def test_a_damaged_search_hides_no_other_from_the_list(
+    begun: Study, capsys: Captured, monkeypatch: pytest.MonkeyPatch, file: str, content: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    shutil.copytree("searches/tiny", "searches/bad")
+    Path("searches/bad", file).write_text(content)
+    summary.print_list(Path("searches"))
+    out = capsys.readouterr().out
+    assert re.search(r"^tiny +interrupted +1 of 6 +0\.250", out, re.MULTILINE)
+    assert re.search(rf"^bad +\S*searches/bad/{file} is damaged", out, re.MULTILINE)
 
 
 def test_a_list_gives_the_mean_of_a_confirmed_winner(
