@@ -120,32 +120,41 @@ BEGINNING = {
 """What a first search makes, in about this order, and where."""
 
 
+@pytest.fixture
+def first(make_raw: Make, tmp_path: Path) -> Iterator[Faulty]:
+    """A first search in its folder: MLflow's store and the cache are its own."""
+    search = prepare(make_raw, tmp_path, "", search__trials=2)
+    search.environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    yield search
+    if search.process is not None:
+        end_tree(search.process.pid)
+
+
 @pytest.mark.parametrize("moment", BEGINNING)
 def test_a_first_search_is_killed_when_something_appears(
-    faulty: Make, tiny_data: Data, moment: str
+    first: Faulty, tiny_data: Data, moment: str
 ) -> None:
-    check_beginning(faulty, tiny_data, lambda place: any(place.glob(BEGINNING[moment])))
+    kill_when(first, tiny_data, lambda: any(first.place.glob(BEGINNING[moment])))
 
 
 @pytest.mark.parametrize("seconds", range(2, 60, 6))
 def test_a_first_search_is_killed_in_its_first_minute(
-    faulty: Make, tiny_data: Data, seconds: int
+    first: Faulty, tiny_data: Data, seconds: int
 ) -> None:
     late = time.monotonic() + seconds
-    check_beginning(faulty, tiny_data, lambda _: time.monotonic() >= late)
+    kill_when(first, tiny_data, lambda: time.monotonic() >= late)
 
 
-def check_beginning(faulty: Make, tiny_data: Data, now: Callable[[Path], bool]) -> None:
-    """Kill a first search, whose MLflow store and cache are its own, and continue it."""
-    search = faulty(search__trials=2, tracking=None)
-    search.environment["XDG_CACHE_HOME"] = str(search.place / "cache")
+def kill_when(search: Faulty, tiny_data: Data, now: Callable[[], bool]) -> None:
+    """Kill a first search at a moment, unless it ends before, and continue it."""
     search.start()
     assert search.process is not None
-    while search.process.poll() is None and not now(search.place):
+    while search.process.poll() is None and not now():
         time.sleep(0.005)
     if search.process.poll() is None:
         search.kill()
-    search.run()
+    search.start()
+    assert search.wait(300) == 0, search.out  # canvases and MLflow's tables are made first
     search.raw["tracking"] = f"sqlite:///{search.place / 'mlflow.db'}"
     check(search, tiny_data, repeats=2, trials=2)
 
