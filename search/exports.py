@@ -104,12 +104,14 @@ def make_portable(source: Path, format: str, folder: Path, pictures: tuple[Pictu
 @contextlib.contextmanager
 def _new_folder(out: Path, force: bool) -> Iterator[Path]:
     """A place to make `out` in, as its `made`. Raises BadInput where `out` may not be written."""
+    part = out.absolute().with_name(f".{out.absolute().name}.part")
+    if (part / "before").exists() and not out.exists():  # killed between taking away and putting
+        (part / "before").rename(out)
     if out.exists():
         if not force:
             raise BadInput([f"{out} is there already; choose another folder, or --force"])
         if not (out / SPEC).is_file() and not (out.is_dir() and not any(out.iterdir())):
             raise BadInput([f"{out} is no export: --force does not replace it"])
-    part = out.absolute().with_name(f".{out.absolute().name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -191,7 +193,7 @@ def evaluate_model(
         )
     metrics, results = measure(found_in, split, spec.config.model.image_size)
     if detections is not None:
-        detections.write_text(json.dumps(results))
+        write_whole(json.dumps(results).encode(), detections)
     try:
         record_evaluation(folder, split, metrics)
         if name == "val" and _is_its_own(place, spec.data, allow):

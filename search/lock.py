@@ -20,7 +20,7 @@ REQUEST = "stop"
 
 HOLDER = "driver.json"
 """In a search's folder: who holds its lock."""
-PROBES = 1.0
+PROBES = 0.3
 """Seconds that the lock is tried for: who only asks whether it is held has it for a moment."""
 
 

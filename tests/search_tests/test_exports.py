@@ -89,6 +89,14 @@ def test_export_refuses_what_is_not_there_and_what_is(trained: Trained) -> None:
     assert list(OUT.iterdir()) == []
 
 
+def test_who_is_killed_while_it_replaces_an_export_loses_none(trained: Trained) -> None:
+    part = OUT.absolute().with_name(f".{OUT.name}.part")
+    shutil.copytree(trained.winner, part / "before")  # taken away, and nothing put there
+    with pytest.raises(BadInput, match="is there already; choose another folder, or --force"):
+        export_model("once", None, "safetensors", trained.config.storage, OUT)
+    assert (OUT / "spec.json").read_bytes() == (trained.winner / "spec.json").read_bytes()
+
+
 def test_force_replaces_an_export_and_nothing_else(trained: Trained) -> None:
     storage = trained.config.storage
     export_model("once", None, "safetensors", storage, OUT)
