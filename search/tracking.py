@@ -187,7 +187,7 @@ class MlflowTracking:
         self._mirror.fill(item)
 
     def _complain(self, error: Exception, files: bool) -> None:
-        if files not in self._reasons:
+        if files not in self._reasons and not (files and self._reasons):  # told once of an outage
             log.warning(
                 "MLflow does not take our %s (%s); the search goes on, and they are filled in "
                 "when it does",
