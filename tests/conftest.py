@@ -128,12 +128,13 @@ def make_picture() -> Callable[..., Picture]:
         file: Path = Path("nowhere.png"),
     ) -> Picture:
         rows = np.array(boxes or [], dtype=np.float64).reshape(-1, 5)
+        content = file.read_bytes() if file.is_file() else str(id).encode()
         return Picture(
             id=id,
             file=file,
             width=size[0],
             height=size[1],
-            sha256=hashlib.sha256(str(id).encode()).hexdigest(),
+            sha256=hashlib.sha256(content).hexdigest(),
             boxes=rows[:, 1:],
             areas=rows[:, 3:].prod(axis=1),
             labels=rows[:, 0].astype(np.int64),

@@ -190,7 +190,7 @@ def write_pictures(folder: Path, split: Split, count: int = 6) -> None:
     place.mkdir(exist_ok=True)
     every = max(1, len(split.pictures) // count)
     for picture in split.pictures[::every][:count]:
-        opened = open_picture(picture.file)
+        opened = open_picture(picture.file, picture.sha256)
         size = spec.config.model.image_size
         found = predict(detector, spec.categories, opened, size, spec.thresholds)
         truth = [

@@ -211,7 +211,7 @@ def _write_sheet(
 
 
 def _pair(split: Split, picture: Picture, boxes: dict[int, list[Box]], caption: str) -> Image.Image:
-    opened = open_picture(picture.file)
+    opened = open_picture(picture.file, picture.sha256)
     scale = TILE / max(opened.size)
     size = max(1, round(opened.width * scale)), max(1, round(opened.height * scale))
     small = opened.resize(size, Image.Resampling.BILINEAR)

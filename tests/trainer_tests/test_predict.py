@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.Image import Transpose
 from torch import Tensor
 
 from trainer.config import BadInput
+from trainer.data.canvas import open_picture
 from trainer.data.dataset import Category
 from trainer.model.heads import Detections
 from trainer.predict import SMALL, Box, draw, find_pictures, predict
@@ -61,6 +63,29 @@ def test_a_threshold_is_one_or_one_a_class() -> None:
     assert [box.category for box in both] == [BLUE]
     assert both[0].xywh == (20, 20, 172, 76)  # clipped to the picture
     assert [box.category for box in predict(two_boxes, (RED, BLUE), picture, 96, 0.5)] == [RED]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_lies_on_the_picture_as_seen(tmp_path: Path, orientation: int) -> None:
+    def red(pictures: Tensor) -> Detections:
+        down, across = (pictures[0, 0] > 200).nonzero().T
+        corners = [across.min(), down.min(), across.max() + 1, down.max() + 1]
+        scores, labels = torch.ones(1), torch.ones(1, dtype=torch.int64)
+        boxes = torch.tensor([[float(corner) for corner in corners]])
+        return [{"boxes": boxes, "labels": labels, "scores": scores}]
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    seen = Image.new("RGB", (40, 20))
+    seen.paste("red", (4, 6, 12, 16))
+    plain = [Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM]
+    turned = [Transpose.TRANSPOSE, Transpose.ROTATE_90, Transpose.TRANSVERSE, Transpose.ROTATE_270]
+    stored = seen if orientation == 1 else seen.transpose([*plain, *turned][orientation - 2])
+    for name, mode in (("a.tiff", "RGB"), ("b.tiff", "RGBA"), ("c.png", "RGB")):
+        stored.convert(mode).save(tmp_path / name, exif=exif)
+        picture = open_picture(tmp_path / name)
+        (box,) = predict(red, (RED,), picture, 40, 0.5)
+        assert (box.xywh, draw(picture, [], enlarge=False).size) == ((4, 6, 8, 10), (40, 20))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ fixed, what a detector sees of one picture never depends on its batch mates.
 
 import contextlib
 import hashlib
+import io
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,12 @@ from .pixels import FORMATS, GREY, to_rgb
 
 UNUSED = 30 * 24 * 3600.0
 """Seconds after which canvases that nobody opened go, when others are made."""
+AHEAD = min(32, (os.cpu_count() or 1) + 4)
+"""Canvases that are being made or wait for the disk, however slow it is: one a thread."""
+CHANGED = (
+    "was changed after the data set was checked, so that its boxes may be of another picture; put "
+    "it back, or run `unfreeze check` and begin anew"
+)
 
 
 @dataclass(frozen=True)
@@ -60,16 +68,20 @@ def scales(width: int, height: int, size: int) -> tuple[float, float]:
 
 
 def letterbox(picture: Picture, size: int) -> NDArray[np.uint8]:
-    """Decode one picture of a data set onto its canvas. Raises BadInput like `open_picture`."""
-    return to_canvas(open_picture(picture.file), size).pixels
+    """One picture of a data set on its canvas. Raises BadInput like `open_picture`."""
+    return to_canvas(open_picture(picture.file, picture.sha256), size).pixels
 
 
-def open_picture(file: Path) -> Image.Image:
-    """A picture as seen: upright, RGB. Raises BadInput naming the file when it cannot be read."""
+def open_picture(file: Path, sha256: str | None = None) -> Image.Image:
+    """A picture as seen: upright, RGB. Raises BadInput naming the file where it cannot be read, or
+    where its bytes have another digest than the one given."""
     try:
-        with Image.open(file, formats=FORMATS) as opened:
+        content = file.read_bytes()
+        if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise BadInput([f"{file}: {CHANGED}"])
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             return to_rgb(opened)
-    except MemoryError:  # says nothing of the picture
+    except (BadInput, MemoryError):  # the latter says nothing of the picture
         raise
     except Exception as error:  # decoders raise whatever they like for broken files
         raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
@@ -122,10 +134,27 @@ def _make_store(
             if time.time() - file.stat().st_mtime > UNUSED:
                 file.unlink()
     # PIL decodes and scales without the interpreter's lock
-    with writing(folder, key, len(split.pictures)) as add, ThreadPoolExecutor() as pool:
-        for canvas in pool.map(lambda p: letterbox(p, size), split.pictures):
+    with writing(folder, key, len(split.pictures)) as add, ThreadPoolExecutor(AHEAD) as pool:
+        for canvas in _in_order(pool, partial(letterbox, size=size), split.pictures):
             on_step()
             add(canvas)
+
+
+def _in_order(
+    pool: Executor, make: Callable[[Picture], NDArray[np.uint8]], pictures: Sequence[Picture]
+) -> Iterator[NDArray[np.uint8]]:
+    """What each picture is made into, in order, at most AHEAD of them waiting to be used."""
+    waiting: deque[Future[NDArray[np.uint8]]] = deque()
+    try:
+        for picture in pictures:
+            waiting.append(pool.submit(make, picture))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def cache_folder() -> Path:

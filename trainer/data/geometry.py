@@ -233,10 +233,11 @@ def turned(boxes: NDArray[np.float64], seen: Seen) -> NDArray[np.float64]:
     """Boxes (m, 4) on a picture's stored pixels as they lie on it upright."""
     x1, y1 = boxes[:, 0], boxes[:, 1]
     x2, y2 = x1 + boxes[:, 2], y1 + boxes[:, 3]
+    width, height = seen.stored
     if seen.orientation in (2, 3, 7, 8):  # mirrored left to right, as stored
-        x1, x2 = seen.width - x2, seen.width - x1
+        x1, x2 = width - x2, width - x1
     if seen.orientation in (3, 4, 6, 7):  # and top to bottom
-        y1, y2 = seen.height - y2, seen.height - y1
+        y1, y2 = height - y2, height - y1
     if seen.orientation >= 5:  # then x and y change places
         x1, y1, x2, y2 = y1, x1, y2, x2
     return np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
@@ -264,8 +265,8 @@ def _missized(image: ImageRecord, seen: Seen) -> str:
 
 
 def _is_unturned(image: ImageRecord, seen: Seen) -> bool:
-    declared, stored = (image.width, image.height), (seen.width, seen.height)
-    return seen.orientation >= 5 and declared == stored != seen.upright
+    declared = (image.width, image.height)
+    return seen.orientation >= 5 and declared == seen.stored != seen.upright
 
 
 def _declared(image: ImageRecord) -> str:

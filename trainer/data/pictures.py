@@ -17,10 +17,10 @@ from typing import Any
 import PIL
 from PIL import Image
 
-from .pixels import DEEP, FORMATS, NotFinite, is_transparent, orientation, to_rgb
+from .pixels import DEEP, FORMATS, NotFinite, is_transparent, orientation, to_rgb, turn_upright
 
 MEMORY = "pictures.sqlite"
-VERSION = f"1 {PIL.__version__}"
+VERSION = f"2 {PIL.__version__}"
 """What another version saw is not remembered."""
 AT_ONCE = 400
 """Rows in one question to SQLite, which takes 999 values at least."""
@@ -32,9 +32,10 @@ class Seen:
 
     sha256: str
     width: int = 0
-    """As stored, before EXIF turns it."""
+    """As seen, upright."""
     height: int = 0
     orientation: int = 1
+    """EXIF's, by which it is turned upright."""
     format: str = ""
     """Pillow's name of what the content is."""
     pixels: tuple[str, ...] = ()
@@ -46,6 +47,11 @@ class Seen:
     @property
     def upright(self) -> tuple[int, int]:
         """Width and height as seen."""
+        return self.width, self.height
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height before EXIF turns it."""
         turned = self.orientation >= 5  # orientations 5 to 8 lie on their side
         return (self.height, self.width) if turned else (self.width, self.height)
 
@@ -107,17 +113,13 @@ def _decode(picture: Image.Image, sha256: str) -> Seen:
         size = f"{picture.width} x {picture.height} pixels, at most {limit} in all"
         return Seen(sha256, problem="picture-huge", detail=size)
     facts = {
-        "width": picture.width,
-        "height": picture.height,
-        "orientation": orientation(picture),
+        "orientation": orientation(picture),  # which is gone from some once they are decoded
         "format": picture.format or "",
         "pixels": _pixels(picture),
     }
-    if picture.mode in {"RGB", "L", "YCbCr"}:
-        picture.load()
-    else:
-        to_rgb(picture)
-    return Seen(sha256, **facts)  # type: ignore[arg-type]
+    is_plain = picture.mode in {"RGB", "L", "YCbCr"}
+    upright = turn_upright(picture) if is_plain else to_rgb(picture)
+    return Seen(sha256, upright.width, upright.height, **facts)  # type: ignore[arg-type]
 
 
 def _pixels(picture: Image.Image) -> tuple[str, ...]:

@@ -3,14 +3,15 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from trainer.config import BadInput, Data
 from trainer.data import canvas, mapped, pixels
@@ -24,7 +25,8 @@ from trainer.data.canvas import (
     to_canvas,
 )
 from trainer.data.dataset import Picture, Split, Splits
-from trainer.data.formats import load
+from trainer.data.formats import load, load_split
+from trainer.data.pictures import decode
 from trainer.data.pixels import GREY
 
 MakePicture = Callable[..., Picture]
@@ -41,6 +43,12 @@ MakeSplit = Callable[..., Split]
         ((1000, 1), (64, 1)),
         ((1, 1000), (1, 64)),
         ((101, 67), (64, 42)),
+        ((100, 67), (64, 43)),  # of 42.88
+        ((128, 97), (64, 48)),  # of 48.5, a half to the even one, as Python rounds
+        ((128, 99), (64, 50)),  # of 49.5
+        ((67, 100), (43, 64)),
+        ((97, 128), (48, 64)),
+        ((99, 128), (50, 64)),
     ],
 )
 def test_a_picture_is_scaled_to_fit(size: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -80,18 +88,78 @@ TURNS = {
 }
 
 
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {},
+    "tiff": {},  # Pillow maps some of these
+    "lzw.tiff": {"compression": "tiff_lzw"},
+    "jpg": {"quality": 100, "subsampling": 0},
+    "webp": {"lossless": True},
+}
+MODES = {
+    "png": "1 L LA P RGB RGBA I;16",
+    "tiff": "1 L LA P RGB RGBA CMYK YCbCr I;16 I F",
+    "lzw.tiff": "1 L LA P RGB RGBA CMYK YCbCr I;16 I F",
+    "jpg": "L RGB CMYK",
+    "webp": "RGB RGBA",
+}
+
+
+def in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    grey = np.asarray(picture.convert("L"))
+    if mode == "I;16":
+        return Image.fromarray(grey.astype(np.uint16) * 257)
+    if mode == "I":
+        return Image.fromarray(grey.astype(np.int32) * 257)
+    if mode == "F":
+        return Image.fromarray(grey.astype(np.float32) / 255)
+    return picture.convert(mode)
+
+
 @pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize(("format", "mode"), [(f, m) for f in MODES for m in MODES[f].split()])
 def test_a_picture_lies_as_it_is_seen(
-    tmp_path: Path, make_picture: MakePicture, orientation: int
+    tmp_path: Path, make_picture: MakePicture, format: str, mode: str, orientation: int
 ) -> None:
-    turn = TURNS[orientation]
-    stored = upright() if turn is None else upright().transpose(turn)
+    turn, seen = TURNS[orientation], in_mode(upright(), mode)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "a.png", exif=exif)
-    pixels = letterbox(make_picture(file=tmp_path / "a.png", size=(40, 20)), 40)
-    assert (pixels[:20] == np.asarray(upright())).all()
+    file = tmp_path / f"a.{format}"
+    (seen if turn is None else seen.transpose(turn)).save(file, exif=exif, **FORMATS[format])
+    pixels = letterbox(make_picture(file=file, size=(40, 20)), 40)
+    wanted = seen if mode in {"1", "P", "CMYK", "YCbCr"} else upright()
+    if mode in {"L", "LA", "I;16", "I", "F"}:
+        wanted = wanted.convert("L")
+    difference = pixels[:20].astype(int) - np.asarray(wanted.convert("RGB"))
+    assert np.abs(difference).max() <= (0 if format != "jpg" else 120)  # at the edges of colours
+    assert np.abs(difference).mean() <= (0 if format != "jpg" else 3)
     assert (pixels[20:] == GREY).all()
+    found = decode(file.read_bytes(), "")
+    assert (found.upright, found.orientation, found.problem) == ((40, 20), orientation, "")
+
+
+def test_boxes_lie_on_what_they_bound_in_a_tiff_that_is_turned(tmp_path: Path) -> None:
+    boxes = {"red": (2, 3, 20, 12), "blue": (40, 30, 48, 62)}  # as seen
+    seen = Image.new("RGB", (60, 70))
+    for name, corners in boxes.items():
+        seen.paste(name, corners)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    seen.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "images" / "a.tiff", exif=exif)
+    rows = [
+        f"{label} {(x1 + x2) / 120} {(y1 + y2) / 140} {(x2 - x1) / 60} {(y2 - y1) / 70}"
+        for label, (x1, y1, x2, y2) in enumerate(boxes.values())
+    ]
+    (tmp_path / "labels" / "a.txt").write_text("\n".join(rows))
+    (tmp_path / "data.yaml").write_text("path: .\ntrain: images\nnames: [red, blue]\n")
+    (picture,) = load_split(Data(train=tmp_path / "data.yaml"), "train", tmp_path).pictures
+    assert (picture.width, picture.height) == seen.size
+    pixels = Image.fromarray(letterbox(picture, 140))  # twice as large
+    for name, (x, y, width, height) in zip(boxes, 2 * picture.boxes.round(3), strict=True):
+        inside = pixels.crop((int(x) + 2, int(y) + 2, int(x + width) - 2, int(y + height) - 2))
+        assert inside.getcolors() == [(inside.width * inside.height, ImageColor.getrgb(name))]
+        assert (2 * np.array(boxes[name])).tolist() == [x, y, x + width, y + height]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
@@ -235,6 +303,51 @@ def test_a_store_that_fails_leaves_no_part_behind(
     with pytest.raises(BadInput, match=r"broken\.png: cannot be read as a picture"):
         open_store(make_split(tiny.val.pictures[0], broken), 64, stores)
     assert not [file.name for file in stores.iterdir() if file.suffix != ".lock"]
+
+
+def test_a_picture_that_changed_since_it_was_checked_is_not_filed(
+    tiny_data: Data, tmp_path: Path
+) -> None:
+    folder = copytree(tiny_data.train.parent, tmp_path / "data")
+    split = load_split(Data(train=folder / "val.json"), "val", tmp_path)
+    file = split.pictures[2].file
+    before = file.read_bytes()
+    file.write_bytes(split.pictures[3].file.read_bytes())
+    stores = tmp_path / "stores"
+    with pytest.raises(BadInput, match=rf"{file.name}: was changed after .* `unfreeze check`"):
+        open_store(split, 64, stores)
+    assert not list(stores.glob("*.npy"))
+    file.write_bytes(before)
+    assert (open_store(split, 64, stores)[2] == letterbox(split.pictures[2], 64)).all()
+
+
+def test_few_canvases_wait_for_a_slow_disk(
+    tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[int] = []
+    made: list[int] = []
+
+    def counted(picture: Picture, size: int) -> Any:
+        made.append(picture.id)
+        return letterbox(picture, size)
+
+    @contextmanager
+    def slow(*own: Any) -> Iterator[Callable[..., None]]:
+        with mapped.writing(*own) as add:
+
+            def add_slowly(row: Any) -> None:
+                time.sleep(0.005)  # in which all others could be made
+                add(row)
+                ahead.append(len(made) - len(ahead))
+
+            yield add_slowly
+
+    monkeypatch.setattr(canvas, "letterbox", counted)
+    monkeypatch.setattr(canvas, "writing", slow)
+    monkeypatch.setattr(canvas, "AHEAD", 2)
+    store = open_store(tiny.train, 64, tmp_path)
+    assert len(made) == len(store) == 12
+    assert max(ahead) <= 3
 
 
 def test_the_cache_lies_where_the_environment_says(

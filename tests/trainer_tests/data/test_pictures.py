@@ -38,7 +38,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_what_is_seen(file: Path, tmp_path: Path) -> None:
     (seen,) = see([file], tmp_path / "cache")
-    assert (seen.width, seen.height, seen.upright) == (20, 10, (10, 20))
+    assert (seen.stored, seen.upright) == ((20, 10), (10, 20))
     assert (seen.format, seen.orientation, seen.pixels) == ("PNG", 8, ("pixels-grey",))
 
 
@@ -72,9 +72,9 @@ def test_progress_counts_every_picture(file: Path, tmp_path: Path) -> None:
 
 def test_a_memory_that_fails_is_done_without(file: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("no folder")
-    assert see([file], tmp_path / "cache")[0].width == 20
+    assert see([file], tmp_path / "cache")[0].width == 10
     (tmp_path / "other" / MEMORY).mkdir(parents=True)
-    assert see([file], tmp_path / "other")[0].width == 20
+    assert see([file], tmp_path / "other")[0].width == 10
 
 
 def no_database(memory: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_memory_that_another_holds_is_left_to_it(
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **k | {"timeout": 0}))
     with closing(connect(tmp_path / "cache" / MEMORY, isolation_level=None)) as other:
         other.execute("begin exclusive")
-        assert see([file], tmp_path / "cache")[0].width == 20
+        assert see([file], tmp_path / "cache")[0].width == 10
     assert (tmp_path / "cache" / MEMORY).read_bytes() == before
 
 

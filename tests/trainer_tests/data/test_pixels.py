@@ -1,6 +1,8 @@
 """Any pixel format becomes 8-bit RGB, and nothing is clipped on the way."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from trainer.data import pixels
 from trainer.data.canvas import open_picture
 from trainer.data.pixels import GREY, NotFinite, to_rgb
 
@@ -80,3 +83,50 @@ def test_the_first_frame_counts() -> None:
 def test_broken_exif_is_left_aside(tmp_path: Path) -> None:
     Image.new("RGB", (4, 2)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert open_picture(tmp_path / "a.jpg").size == (4, 2)
+
+
+def test_deep_pixels_are_rounded_to_the_nearest() -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = through(Image.fromarray(levels), "PNG")
+    assert (pixels[..., 0] == (levels.astype(int) * 2 + 257) // 514).all()  # of 65535, 257 a level
+
+
+def test_strips_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    deep = Image.fromarray(draw.integers(0, 65536, (31, 7), dtype=np.uint16))
+    clear = Image.fromarray(draw.integers(0, 256, (31, 7, 4), dtype=np.uint8), "RGBA")
+    whole = [through(deep, "PNG"), through(clear, "PNG"), through(clear.convert("LA"), "PNG")]
+    for strip in (1, 7, 20, 216):
+        monkeypatch.setattr(pixels, "STRIP", strip)
+        parts = [through(deep, "PNG"), through(clear, "PNG"), through(clear.convert("LA"), "PNG")]
+        assert all((a == b).all() for a, b in zip(whole, parts, strict=True))
+
+
+PEAK = """
+import io, re, sys
+from pathlib import Path
+from PIL import Image
+from trainer.data.pixels import to_rgb
+def peak():  # not getrusage, which counts what the process was forked from
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+before = peak()
+for file in sys.argv[1:]:
+    to_rgb(Image.open(io.BytesIO(Path(file).read_bytes())))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says it so")
+def test_a_deep_or_transparent_picture_takes_little_more_room_than_a_plain_one(
+    tmp_path: Path,
+) -> None:
+    shape = (2000, 2000)
+    deep = {"PNG": np.uint16, "TIFF": np.float32}
+    for format, kind in deep.items():
+        own = {"compression": "tiff_lzw"} if format == "TIFF" else {}
+        Image.fromarray(np.zeros(shape, kind)).save(tmp_path / f"deep.{format}", format, **own)
+    Image.new("RGBA", shape).save(tmp_path / "clear.png")
+    Image.new("P", shape).save(tmp_path / "palette.png", transparency=0)
+    line = [sys.executable, "-c", PEAK, *map(str, tmp_path.iterdir())]
+    peak = 1024 * int(subprocess.run(line, capture_output=True, check=True).stdout)
+    assert peak < 16 * shape[0] * shape[1]  # plain RGB: 8 bytes a pixel
