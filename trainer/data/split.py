@@ -12,14 +12,24 @@ def split_off(whole: Split, name: str, fraction: float) -> tuple[Split, Split]:
 
     A picture's side follows from the digest of its file and from what the others hold, not from
     names or order; equal files stay on one side. A class on two different pictures or more comes to
-    be on both sides, where others do not forbid it. Raises BadInput where one side would be empty.
+    be on both sides, where others do not forbid it, and boxes that count (no crowds) always are.
+    Raises BadInput where one side would be empty, or without such a box.
     """
     groups: dict[str, list[Picture]] = defaultdict(list)
     for picture in whole.pictures:
         groups[picture.sha256].append(picture)
     if len(groups) < 2:
         raise BadInput([f"data.{name}: train has too few pictures to split some off; give {name}"])
-    gone = _chosen({sha: _labels(own) for sha, own in groups.items()}, fraction)
+    counting = {sha for sha, own in groups.items() if any((~p.crowd).any() for p in own)}
+    if len(counting) < 2:
+        where = "one picture of train alone has" if counting else "no picture of train has"
+        raise BadInput(
+            [
+                f"data.{name}: {where} boxes that count (no crowds), and a part that is split off "
+                f"needs some as train does; annotate a second picture, or give {name}"
+            ]
+        )
+    gone = _chosen({sha: _labels(own) for sha, own in groups.items()}, counting, fraction)
     return (
         replace(whole, pictures=tuple(p for p in whole.pictures if p.sha256 not in gone)),
         replace(whole, name=name, pictures=tuple(p for p in whole.pictures if p.sha256 in gone)),
@@ -41,8 +51,11 @@ def _labels(pictures: list[Picture]) -> set[int]:
     return {int(label) for picture in pictures for label in picture.labels} or {0}
 
 
-def _chosen(groups: dict[str, set[int]], fraction: float) -> set[str]:
-    """Class by class, rarest first, as iterative stratification does (Sechidis et al., 2011)."""
+def _chosen(groups: dict[str, set[int]], counting: set[str], fraction: float) -> set[str]:
+    """The files that are split off, some of `counting` and not all of them.
+
+    Class by class, rarest first, as iterative stratification does (Sechidis et al., 2011).
+    """
     gone: set[str] = set()
     kept: set[str] = set()
     pictures = Counter(label for labels in groups.values() for label in labels)
@@ -57,7 +70,21 @@ def _chosen(groups: dict[str, set[int]], fraction: float) -> set[str]:
     if not gone or not kept:  # each class on one picture alone
         first = min(groups)
         (gone, kept) = ({first}, set(groups) - {first})
+    for lacking, full in ((gone, kept), (kept, gone)):
+        if not counting & lacking:
+            moved = _moved(groups, counting & full, full)
+            full ^= moved
+            lacking ^= moved
     return gone
+
+
+def _moved(groups: dict[str, set[int]], having: set[str], full: set[str]) -> set[str]:
+    """Of pictures with boxes that count, the one whose side loses fewest classes without it."""
+
+    def lost(sha: str) -> int:
+        return sum(not any(label in groups[o] for o in full - {sha}) for label in groups[sha])
+
+    return {min(having, key=lambda sha: (lost(sha), sha))}
 
 
 def _swap(groups: dict[str, set[int]], gone: set[str], kept: set[str]) -> None:

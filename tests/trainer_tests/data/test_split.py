@@ -69,10 +69,64 @@ def test_a_few_pictures_leave_at_least_one_a_side(
     make_picture: MakePicture, make_split: MakeSplit, count: int, fraction: float
 ) -> None:
     for first in range(0, 100, count):
-        boxes = [[(1 + i % 2, 0, 0, 5, 5)] * (first % 3 > 0) for i in range(count)]
+        boxes = [[(1 + i % 2, 0, 0, 5, 5)] for i in range(count)]
         pictures = (make_picture(first + i, own) for i, own in enumerate(boxes))
         train, val = split_off(make_split(*pictures), "val", fraction)
         assert train.pictures and val.pictures
+
+
+def counting(split: Split) -> set[str]:
+    return {p.sha256 for p in split.pictures if (~p.crowd).any()}
+
+
+def test_both_sides_of_any_tiny_set_have_a_box_that_counts(
+    make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(500):
+        empty, crowds = draw.choice([0, 0.3, 0.8]), draw.choice([0, 0.3, 0.8])
+        pictures = []
+        for i in range(draw.randint(2, 8)):
+            labels = [draw.randint(1, 2) for _ in range(draw.randint(1, 3))]
+            boxes = [(label, 0, 0, 5, 5) for label in labels if draw.random() >= empty]
+            crowd = tuple(place for place in range(len(boxes)) if draw.random() < crowds)
+            picture = make_picture(draw.randrange(10**9), boxes, crowd=crowd)
+            pictures.append(replace(picture, id=i, sha256=draw.choice([picture, *pictures]).sha256))
+        whole = make_split(*pictures)
+        try:
+            halves = split_off(whole, "val", draw.choice([0.05, 0.2, 0.5, 0.9]))
+        except BadInput:
+            assert len(counting(whole)) < 2
+            refused += 1
+            continue
+        assert all(counting(half) for half in halves)
+        assert ids(halves[0]) | ids(halves[1]) == ids(whole) and not ids(halves[0]) & ids(halves[1])
+    assert 0 < refused < 300
+
+
+def test_the_picture_that_moves_is_the_one_whose_classes_others_have(
+    make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    boxes: list[list[tuple[float, ...]]] = [[], [(1, 0, 0, 5, 5)], [(1, 0, 0, 5, 5)]]
+    boxes += [[(1, 0, 0, 5, 5), (2, 0, 0, 5, 5)]]
+    pictures = [
+        replace(make_picture(i, own, crowd=(0,) if i == 1 else ()), sha256=sha)
+        for i, (own, sha) in enumerate(zip(boxes, "abdc", strict=True))
+    ]
+    train, val = split_off(make_split(*pictures), "val", 0.2)
+    assert counting(val) == {"d"} and counting(train) == {"c"}
+
+
+def test_boxes_on_one_picture_alone_cannot_be_split(
+    make_picture: MakePicture, make_split: MakeSplit
+) -> None:
+    crowd = make_picture(1, [(1, 0, 0, 5, 5)], crowd=(0,))
+    alone = [make_picture(2, [(1, 0, 0, 5, 5)]), crowd, make_picture(3)]
+    with pytest.raises(BadInput, match=r"data\.val: one picture .* annotate .*, or give val"):
+        split_off(make_split(*alone), "val", 0.5)
+    with pytest.raises(BadInput, match=r"data\.val: no picture .* annotate .*, or give val"):
+        split_off(make_split(*alone[1:]), "val", 0.5)
 
 
 def test_one_file_cannot_be_split(make_picture: MakePicture, make_split: MakeSplit) -> None:
