@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,9 @@ def evaluate_model(
         raise BadInput(
             [f"{place}: its classes ({_names(theirs)}) are not the model's ({_names(ours)})"]
         )
-    metrics, results = measure(found_in, split, spec.config.model.image_size)
+    metrics, results = measure(
+        found_in, split, spec.config.model.image_size, spec.config.model.detections
+    )
     if detections is not None:
         write_whole(json.dumps(results).encode(), detections)
     try:
@@ -202,7 +204,7 @@ def evaluate_model(
         if error.errno not in UNWRITABLE:
             raise
         log.warning("%s does not keep these figures (%s)", folder, error.strerror)
-    return {"figures": metrics.figures, "per_class": metrics.per_class}
+    return asdict(metrics)
 
 
 def _split(place: Path, name: str, allow: Sequence[str]) -> Split:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint import write_whole
-from trainer.config import BadInput, Depth, Model
+from trainer.config import BadInput, Depth, Model, parse
 from trainer.data.dataset import Splits
 from trainer.data.formats import MADE, made_split
 from trainer.model.detectors import build, count_stages
@@ -40,7 +40,7 @@ def refuse_changes(config: SearchConfig) -> None:
     """Raise BadInput with the differences when the folder holds a search of another config."""
     if not (config.folder / KEPT).is_file():
         return
-    before, now = _flat(kept(config.folder)), _flat(stored(config))
+    before, now = _flat(_completed(kept(config.folder))), _flat(stored(config))
     errors = [
         f"{name}: {now.get(name, 'nothing')} (was {before.get(name, 'nothing')})"
         for name in sorted(before.keys() | now.keys())
@@ -58,6 +58,14 @@ def refuse_changes(config: SearchConfig) -> None:
             *errors,
         ]
     )
+
+
+def _completed(raw: dict[str, Any]) -> dict[str, Any]:
+    """A stored config with the defaults of fields that there were none of when it was written."""
+    try:
+        return parse(SearchConfig, raw).model_dump(mode="json")
+    except BadInput:  # of a field that is gone
+        return raw
 
 
 def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:

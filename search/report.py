@@ -273,12 +273,14 @@ def _last_line(record: TrialRecord) -> str:
 
 
 def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The 12 COCO figures by split."""
-    rows = [
-        [split, *(_figure(metrics[split]["figures"].get(name)) for name in FIGURES)]
-        for split in ("val", "test")
-        if split in metrics
-    ]
+    """The 12 COCO figures by split, and those of all detections where these are more than 100."""
+    rows = []
+    for split in filter(metrics.get, ("val", "test")):
+        own = metrics[split]
+        rows.append([split, *(_figure(own["figures"].get(name)) for name in FIGURES)])
+        if more := own.get("at_detections"):
+            heading = f"{split}, {own['detections']} boxes a picture"
+            rows.append([heading, *(_figure(more.get(name)) for name in FIGURES)])
     return {"heads": [_heading(name) for name in FIGURES], "rows": rows}
 
 

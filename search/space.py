@@ -14,6 +14,7 @@ FIXED = {
     "train.unfreeze.epochs": "it is ASHA's budget",
     "train.precision": "phases are shared between trials of one precision only",
     "train.trunk_cache": "it makes no model better or worse",
+    "model.detections": "trials would be measured by different numbers of boxes",
     "train.seed": "it would be searched for luck",
 }
 LEARNING_RATES = ("train.head.lr", "train.unfreeze.lr")

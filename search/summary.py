@@ -130,6 +130,9 @@ def _figures(metrics: dict[str, Any]) -> Table:
     for name in ("map", "map_50", "map_75"):
         cells = (_figure(metrics[split]["figures"][name]) for split in splits)
         table.add_row(HEADINGS[name], *cells)
+    if splits and metrics[splits[0]].get("at_detections"):
+        cells = (_figure(metrics[split].get("at_detections", {}).get("map")) for split in splits)
+        table.add_row(f"AP, {metrics[splits[0]]['detections']} a picture", *cells)
     for name in metrics[splits[0]]["per_class"] if splits else ():
         cells = (_figure(metrics[split]["per_class"].get(name)) for split in splits)
         table.add_row(f"AP {name}", *cells)
@@ -207,6 +210,9 @@ def print_metrics(split: str, metrics: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in metrics["figures"].items():
         table.add_row(HEADINGS[name], "-" if value is None else f"{value:.4f}")
+    for name, value in metrics.get("at_detections", {}).items():
+        heading = HEADINGS.get(name, "AR") + f", {metrics['detections']} a picture"
+        table.add_row(heading, "-" if value is None else f"{value:.4f}")
     for name, value in metrics["per_class"].items():
         table.add_row(f"AP {name}", "-" if value is None else f"{value:.4f}")
     console.print(f"On {split}:")

@@ -160,6 +160,8 @@ def _describe(config: SearchConfig, data: Splits, study: Study, report: Path | N
         metrics["best_map"] = best.map or 0.0
     for split in ("val", "test"):
         figures = result.metrics.get(split, {}).get("figures", {})
+        more = result.metrics.get(split, {}).get("at_detections", {})
+        figures = figures | {f"{name}_at_detections": value for name, value in more.items()}
         metrics |= {f"winner/{split}_{k}": v for k, v in figures.items() if v is not None}
     return Description(
         status=STATUS.get(result.state, "KILLED"),

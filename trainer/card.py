@@ -8,7 +8,6 @@ from .config import Model
 from .export import Spec, read_metrics, read_spec
 from .model.backbones import licence
 from .model.detectors import is_coco
-from .model.heads import DETECTIONS
 from .operating_point import DEFAULT
 from .portable import FILES
 
@@ -69,8 +68,8 @@ def write_card(folder: Path, name: str) -> None:
         "## Limits",
         f"It knows the classes above and no others. A picture is scaled to fit the "
         f"{model.image_size} px, so what is small in a large picture may be lost; at most "
-        f"{DETECTIONS} boxes a picture are found. The figures are for pictures like those it was "
-        "trained on.",
+        f"{model.detections} boxes a picture are found. The figures are for pictures like those it "
+        "was trained on.",
     ]
     (folder / CARD).write_text("\n\n".join(parts) + "\n")
 
@@ -86,6 +85,11 @@ def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
             values = [figures["map"], figures["map_50"], figures["map_75"], *classes.values()]
             cells = ["-" if value is None else f"{value:.3f}" for value in values]
             lines.append(f"| {split} | " + " | ".join(cells) + " |")
+        if more := metrics.get(split, {}).get("at_detections"):
+            values = [more["map"], more["map_50"], more["map_75"]]
+            cells = ["-" if value is None else f"{value:.3f}" for value in values]
+            most = metrics[split]["detections"]
+            lines.append(f"| {split}, {most} boxes a picture | " + " | ".join(cells) + " |")
     if len(lines) == 2:
         return []
     points = [f"{spec.thresholds[name]:.3f}" for name in names]

@@ -74,6 +74,9 @@ class Model(Config):
     `none`, a local .pth or .safetensors file of the model, or the folder of one of our exports."""
     image_size: Annotated[int, Field(ge=64, le=2048, multiple_of=32), Number] = 320
     """Side of the square canvas that each picture is letterboxed onto, in pixels."""
+    detections: Annotated[int, Field(ge=1, le=2000), Number] = 100
+    """Boxes that are found on a picture at most, of all classes together; COCO measures 100 of a
+    class. Trials are measured with as many."""
 
 
 class HeadPhase(Config):

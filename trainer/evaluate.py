@@ -7,7 +7,7 @@ Each epoch is scored by hotcoco, which gives the bits of pycocotools in a hundre
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import hotcoco
@@ -22,7 +22,7 @@ from .data.batches import Outputs
 from .data.canvas import letterbox, scales
 from .data.dataset import Picture, Split
 from .model.detectors import Detector
-from .model.heads import Detect
+from .model.heads import DETECTIONS, Detect
 from .precision import autocast
 
 FIGURES = (
@@ -40,6 +40,8 @@ FIGURES = (
     "mar_large",
 )
 """The 12 COCO figures in the order of pycocotools."""
+LIMITS = [1, 10, DETECTIONS]
+"""How many detections of a class on a picture COCO counts."""
 BATCH_SIZE = {"cpu": 2, "cuda": 8}
 """Pictures at once on val during a trial; an export is measured one by one. Few on a CPU, so that
 the first feature maps stay in its cache: lite0 at 320 px took up to 1.7 times as long with 8."""
@@ -59,9 +61,15 @@ class Metrics:
     """By name, see FIGURES."""
     per_class: dict[str, float | None]
     """AP (IoU .50 to .95) a class name."""
+    detections: int = DETECTIONS
+    """How many the detector finds on a picture at most."""
+    at_detections: dict[str, float | None] = field(default_factory=dict)
+    """The figures where all of these count, with `mar_300` for 300, if they are more than COCO
+    counts; else empty."""
 
     def __getitem__(self, name: str) -> float:
-        return self.figures[name] or 0.0
+        """A figure where all detections count."""
+        return (self.figures | self.at_detections)[name] or 0.0
 
 
 class Truth:
@@ -131,15 +139,17 @@ def detect(
 
 
 @torch.no_grad()
-def measure(found_in: Detect, split: Split, size: int) -> tuple[Metrics, list[dict[str, Any]]]:
-    """Final figures of what an export of any format detects, with its detections: fp32, one picture
-    at a time."""
+def measure(
+    found_in: Detect, split: Split, size: int, detections: int = DETECTIONS
+) -> tuple[Metrics, list[dict[str, Any]]]:
+    """Final figures of what an export of any format detects, `detections` of a picture at most, and
+    all that it detects: fp32, one picture at a time."""
     results: list[dict[str, Any]] = []
     for picture in split.pictures:
         pixels = torch.from_numpy(letterbox(picture, size))[None].permute(0, 3, 1, 2)
         (own,) = found_in(pixels)
         results += _in_coco(own, picture, split, size)
-    return score_finally(split, results), results
+    return score_finally(split, results, detections), results
 
 
 def _in_coco(
@@ -168,17 +178,21 @@ def to_xywh(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np
     return np.concatenate([inside[:, :2], inside[:, 2:] - inside[:, :2]], axis=1)
 
 
-def score(truth: Truth, results: list[dict[str, Any]]) -> Metrics:
-    """The COCO figures of detections in COCO's result format, by hotcoco."""
-    return _metrics(match(truth, results), truth.split)
+def score(truth: Truth, results: list[dict[str, Any]], detections: int = DETECTIONS) -> Metrics:
+    """The COCO figures of detections in COCO's result format, of which a picture has `detections`
+    at most, by hotcoco."""
+    return _metrics(match(truth, results, detections), truth.split, detections)
 
 
-def match(truth: Truth, results: list[dict[str, Any]]) -> Any:
-    """hotcoco's `COCOeval` of detections, accumulated."""
-    return _evaluated(hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox"))
+def match(truth: Truth, results: list[dict[str, Any]], detections: int = DETECTIONS) -> Any:
+    """hotcoco's `COCOeval` of detections, accumulated; in the last column all of them count."""
+    run = hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox")
+    return _evaluated(run, detections)
 
 
-def score_finally(split: Split, results: list[dict[str, Any]]) -> Metrics:
+def score_finally(
+    split: Split, results: list[dict[str, Any]], detections: int = DETECTIONS
+) -> Metrics:
     """The same by pycocotools, whose figures are what others compare with."""
     coco = COCO()
     coco.dataset = as_coco(split)
@@ -186,7 +200,7 @@ def score_finally(split: Split, results: list[dict[str, Any]]) -> Metrics:
         coco.createIndex()
         # its loadRes fails on an empty list
         found = coco.loadRes([dict(result) for result in results]) if results else COCO()
-    return _metrics(_evaluated(COCOeval(coco, found, "bbox")), split)
+    return _metrics(_evaluated(COCOeval(coco, found, "bbox"), detections), split, detections)
 
 
 def pack(results: list[dict[str, Any]]) -> NDArray[np.void]:
@@ -203,25 +217,50 @@ def unpack(rows: NDArray[np.void]) -> list[dict[str, Any]]:
     ]
 
 
-def _evaluated(run: Any) -> Any:
+def _evaluated(run: Any, detections: int) -> Any:
     """A `COCOeval` of either library, both of which have the same face."""
+    params = run.params
+    params.maxDets = [*LIMITS, detections] if detections > DETECTIONS else LIMITS
+    run.params = params
     with contextlib.redirect_stdout(io.StringIO()):
         run.evaluate()
         run.accumulate()
     return run
 
 
-def _metrics(run: Any, split: Split) -> Metrics:
-    with contextlib.redirect_stdout(io.StringIO()):
-        run.summarize()
-    figures = {name: _or_none(value) for name, value in zip(FIGURES, run.stats, strict=True)}
-    # precision: IoU thresholds x recalls x classes x areas (all first) x detections (100 last)
-    precision = run.eval["precision"][:, :, :, 0, -1]
+def _metrics(run: Any, split: Split, detections: int) -> Metrics:
+    # precision: IoU thresholds x recalls x classes x areas (all first) x LIMITS
+    precision = run.eval["precision"][:, :, :, 0, LIMITS.index(DETECTIONS)]
     per_class = {
         category.name: _or_none(_mean(precision[:, :, k]))
         for k, category in enumerate(split.categories)
     }
-    return Metrics(figures, per_class)
+    figures = _figures(run, LIMITS.index(DETECTIONS))
+    return Metrics(figures, per_class, detections, _at_detections(_figures(run, -1), detections))
+
+
+def _at_detections(figures: dict[str, float | None], detections: int) -> dict[str, float | None]:
+    """What depends on the number of detections, under its name; empty where COCO counts all."""
+    if detections <= DETECTIONS:
+        return {}
+    fixed = {f"mar_{limit}" for limit in LIMITS}
+    most = {f"mar_{detections}": figures[f"mar_{DETECTIONS}"]}
+    return {name: value for name, value in figures.items() if name not in fixed} | most
+
+
+def _figures(run: Any, most: int) -> dict[str, float | None]:
+    """The 12 figures as COCO summarizes them, those without a number of detections of the limit at
+    this place: either library's own summary knows three limits alone."""
+    precision, recall = run.eval["precision"], run.eval["recall"]  # recall: without recalls
+    values = [
+        precision[..., 0, most],
+        precision[0, ..., 0, most],  # at an IoU of .50
+        precision[5, ..., 0, most],  # of .75
+        *(precision[..., area, most] for area in (1, 2, 3)),
+        *(recall[..., 0, limit] for limit in (0, 1, most)),
+        *(recall[..., area, most] for area in (1, 2, 3)),
+    ]
+    return {n: _or_none(_mean(value)) for n, value in zip(FIGURES, values, strict=True)}
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -159,7 +159,7 @@ def fit(
                     outputs=kept.get("val"),
                     on_step=on_step,
                 )
-                metrics = score(scene.truth, found)
+                metrics = score(scene.truth, found, config.model.detections)
                 ended = time.monotonic()
                 run.reports.append(
                     EpochReport(

@@ -18,7 +18,7 @@ from torchvision.ops import nms, roi_align
 
 from .config import BadInput
 from .model.detectors import Detector
-from .model.heads import DETECTIONS, SCORE_THRESHOLD, FasterRCNNFromPyramid, Features
+from .model.heads import SCORE_THRESHOLD, FasterRCNNFromPyramid, Features
 
 Candidates = tuple[Tensor, Tensor, Tensor]
 """Boxes (N, M, 4) as x1, y1, x2, y2 in canvas pixels, scores (N, M), labels (N, M) from 1."""
@@ -28,20 +28,22 @@ ABSENT = -1.0
 
 class Graph(nn.Module):
     """Canvases (N, S, S, 3) uint8 RGB in; out come boxes (N, D, 4) as x1, y1, x2, y2 in canvas
-    pixels, labels (N, D) from 1 and scores (N, D), best first, filled up with zeros."""
+    pixels, labels (N, D) from 1 and scores (N, D), best first, filled up with zeros. D is the
+    `model.detections` of the detector, or all of its candidates, where these are fewer."""
 
     def __init__(self, detector: Detector, candidates: nn.Module, iou: float) -> None:
         super().__init__()
         self.detector = detector
         self.candidates = candidates
         self.iou = iou
+        self.most: int = detector.head.detections_per_img
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.detector.features(pictures.permute(0, 3, 1, 2))
         boxes, scores, labels = self.candidates(features)
         size = pictures.shape[1]
         scores = torch.where(scores > SCORE_THRESHOLD, scores, ABSENT)
-        scores, best = keep_best(boxes, scores, labels, size, self.iou, DETECTIONS)
+        scores, best = keep_best(boxes, scores, labels, size, self.iou, self.most)
         there = scores > 0
         return (
             torch.where(there[..., None], _rows(boxes, best), 0.0),

@@ -44,6 +44,7 @@ def _matched(
         run = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "bbox")
         run.params.catIds = [category]
         run.params.iouThrs = np.array([IOU])
+        run.params.maxDets = [len(results)]  # all count, not the 100 best of COCO
         run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
         run.evaluate()
     pictures = [picture for picture in run.evalImgs if picture is not None]

@@ -16,6 +16,7 @@ import torch
 
 from .checkpoint import BEST, LAST, Checkpoint, Damaged, load, save
 from .config import TrainConfig
+from .model.heads import DETECTIONS
 from .phases import Phase
 
 
@@ -23,9 +24,12 @@ def phase_key(config: TrainConfig, phases: list[Phase]) -> str:
     """What a run of phases depends on as far as the config says: equal for trials that can share
     it. Settings that act only in later phases are not in it."""
     train = config.train
+    model = config.model.model_dump(mode="json")
+    if model["detections"] == DETECTIONS:  # as in phases from before there was a choice
+        del model["detections"]
     return json.dumps(
         {
-            "model": config.model.model_dump(mode="json"),
+            "model": model,
             "optimizer": [train.optimizer, train.momentum, train.warmup_epochs, train.clip_norm],
             "augment": train.augment,
             "seed": train.seed,

@@ -44,7 +44,7 @@ def write_portable(
         with _quiet(), torch.no_grad():
             graph = as_graph(detector, size).requires_grad_(False)  # a pt2 file would keep it
             WRITERS[format](graph, size, file)
-        differences = compare(detector, OPENERS[format](file), size, pictures)
+        differences = compare(detector, OPENERS[format](file), size, pictures, graph.most)
     except BadInput:
         raise
     except Exception as error:  # exporters have an own type for each of their many limits
@@ -160,15 +160,22 @@ def _quiet() -> Iterator[None]:
 
 
 @torch.no_grad()
-def compare(detector: Detect, other: Detect, size: int, pictures: tuple[Picture, ...]) -> list[str]:
-    """What another form of a detector finds differently, a line a picture, in fp32."""
+def compare(
+    detector: Detect,
+    other: Detect,
+    size: int,
+    pictures: tuple[Picture, ...],
+    detections: int = DETECTIONS,
+) -> list[str]:
+    """What another form of a detector, which finds so many boxes of a picture at most, finds
+    differently, a line a picture, in fp32."""
     differences = []
     every = max(1, len(pictures) // COMPARED)
     for picture in pictures[::every][:COMPARED]:
         canvas = torch.from_numpy(letterbox(picture, size))[None].permute(0, 3, 1, 2)
         (ours,), (theirs,) = detector(canvas), other(canvas)
         for found, against, of in ((ours, theirs, "the original"), (theirs, ours, "the file")):
-            missed = unmatched(found, against)
+            missed = unmatched(found, against, detections)
             if len(missed):
                 score = found["scores"][missed[0]].item()
                 differences.append(
@@ -178,14 +185,16 @@ def compare(detector: Detect, other: Detect, size: int, pictures: tuple[Picture,
     return differences
 
 
-def unmatched(found: dict[str, Tensor], against: dict[str, Tensor]) -> Tensor:
+def unmatched(
+    found: dict[str, Tensor], against: dict[str, Tensor], detections: int = DETECTIONS
+) -> Tensor:
     """Which boxes have none of their class in the other list at the same place, equally certain.
 
     A box at the edge of what is kept may be lost by rounding alone, so it is not missed.
     """
     if len(found["scores"]) == 0:
         return torch.zeros(0, dtype=torch.int64)
-    full = len(against["scores"]) == DETECTIONS
+    full = len(against["scores"]) == detections
     edge = against["scores"].min().item() if full else SCORE_THRESHOLD
     apart = (found["boxes"][:, None] - against["boxes"]).abs().amax(dim=-1)
     equal = (

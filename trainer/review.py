@@ -22,6 +22,7 @@ from .data.canvas import cache_folder, open_picture, open_store
 from .data.dataset import Picture, Split
 from .evaluate import BATCH_SIZE, Truth, detect, match, unpack
 from .model.detectors import build
+from .model.heads import DETECTIONS
 from .precision import device, resolve
 from .predict import Box, draw
 
@@ -62,21 +63,21 @@ def review(
     try:
         (folder / REVIEW).mkdir()
         results = _detections(config, val, folder, on_step) if found is None else unpack(found)
-        _review(val, results, folder / REVIEW)
+        _review(val, results, folder / REVIEW, config.model.detections)
     except FileExistsError:
         return
     except Exception:
         log.warning("%s: its review could not be written", folder, exc_info=True)
 
 
-def _review(split: Split, found: list[dict[str, Any]], place: Path) -> None:
+def _review(split: Split, found: list[dict[str, Any]], place: Path, detections: int) -> None:
     truth = Truth(split)
-    _write_classes(truth, found, place)
+    _write_classes(truth, found, place, detections)
     certain = [result for result in found if result["score"] >= THRESHOLD]
     boxes = _boxes(split, certain)
     every = max(1, len(split.pictures) // PICTURES)
     _write_sheet(split, split.pictures[::every][:PICTURES], boxes, {}, place / PREDICTIONS)
-    wrong = mistakes(truth, certain)
+    wrong = mistakes(truth, certain, detections)
     worst = sorted(split.pictures, key=lambda p: -sum(wrong[p.id]))[:WORST]
     captions = {
         picture.id: f"{missed} missed, {false} wrong"
@@ -104,10 +105,14 @@ def _detections(
     )
 
 
-def mistakes(truth: Truth, certain: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
-    """Boxes missed and detections wrong, by picture id, at IoU .50."""
+def mistakes(
+    truth: Truth, certain: list[dict[str, Any]], detections: int = DETECTIONS
+) -> dict[int, tuple[int, int]]:
+    """Boxes missed and detections wrong, of which a picture has `detections` at most, by picture
+    id, at IoU .50."""
     found = {picture.id: (0, 0) for picture in truth.split.pictures}
-    for one in match(truth, certain).evalImgs:  # a class, a range of areas and a picture each
+    # a class, a range of areas and a picture each
+    for one in match(truth, certain, detections).evalImgs:
         if one is None or one["aRng"][0] > 0 or one["aRng"][1] < 1e9:
             continue
         missed, false = (
@@ -135,14 +140,16 @@ def _boxes(split: Split, results: list[dict[str, Any]]) -> dict[int, list[Box]]:
 # -- figures a class ----------------------------------------------------------------------------
 
 
-def _write_classes(truth: Truth, results: list[dict[str, Any]], place: Path) -> None:
+def _write_classes(
+    truth: Truth, results: list[dict[str, Any]], place: Path, detections: int
+) -> None:
     split = truth.split
     names = [category.name for category in split.categories]
     boxes = np.zeros(len(names), dtype=int)
     for picture in split.pictures:
         np.add.at(boxes, picture.labels[~picture.crowd] - 1, 1)
     # IoU thresholds x recalls x classes; -1 where a class has no boxes
-    precision = match(truth, results).eval["precision"][:, :, :, 0, -1]
+    precision = match(truth, results, detections).eval["precision"][:, :, :, 0, -1]
     rows = [
         [name, int(count), _rounded(own), _rounded(own[0])]
         for name, count, own in zip(names, boxes, np.moveaxis(precision, 2, 0), strict=True)

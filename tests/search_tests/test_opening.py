@@ -77,6 +77,18 @@ def test_what_may_not_is_refused_with_the_difference(
     assert any(error.startswith(line) for error in raised.value.errors[1:])
 
 
+def test_a_field_of_later_versions_had_its_default(make_search: Make) -> None:
+    config = make_search({"space": SPACE})
+    kept(config)
+    raw = config.model_dump(mode="json")
+    del raw["model"]["detections"]
+    (config.folder / "search.yaml").write_text(write_yaml(raw))
+    refuse_changes(config)
+    with pytest.raises(BadInput) as raised:
+        refuse_changes(make_search({"space": SPACE, "model.detections": 300}))
+    assert raised.value.errors[1:] == ["model.detections: 300 (was 100)"]
+
+
 def test_a_search_that_has_begun_no_trial_may_be_deleted(make_search: Make) -> None:
     kept(make_search({"space": SPACE}))
     with pytest.raises(BadInput, match=r"undo \(or delete it: no trial of it has begun\):"):

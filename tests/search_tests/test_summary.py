@@ -151,6 +151,18 @@ def test_the_status_of_an_unknown_search_is_refused() -> None:
         summary.print_status(Path("searches"), "nope")
 
 
+def test_figures_with_all_detections_stand_beside_cocos(capsys: Captured) -> None:
+    more = {"map": 0.7, "mar_300": 0.8}
+    figures = {"figures": {"map": 0.5}, "per_class": {"red": 0.5}, "detections": 300}
+    summary.print_metrics("val", {**figures, "at_detections": more})
+    assert capsys.readouterr().out.split("\n")[1:-1] == [
+        "AP                 0.5000",
+        "AP, 300 a picture  0.7000",
+        "AR, 300 a picture  0.8000",
+        "AP red             0.5000",
+    ]
+
+
 def test_figures_that_cannot_be_measured_are_dashes(capsys: Captured) -> None:
     figures = {"map": 0.12345, "map_large": None}
     summary.print_metrics("val", {"figures": figures, "per_class": {"red": 0.5, "blue": None}})

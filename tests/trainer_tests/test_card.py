@@ -68,6 +68,19 @@ def test_it_shows_what_was_measured_and_the_operating_point(folder: Path) -> Non
     assert "| score from which a box counts | | | | 0.250 | 0.625 |" in text
 
 
+def test_it_says_how_many_boxes_are_found_and_the_figures_with_all_of_them(folder: Path) -> None:
+    assert "at most 100 boxes a picture" in card(folder)  # of an export without the field
+    spec = json.loads((folder / "spec.json").read_text())
+    spec["model"]["detections"] = 300
+    (folder / "spec.json").write_text(json.dumps(spec))
+    more = {"map": 0.7, "map_50": 0.9, "map_75": None}
+    val = {"figures": FIGURES, "per_class": {"red": 0.4, "blue": None}, "detections": 300}
+    text = card(folder, {"val": {**val, "at_detections": more}})
+    assert "at most 300 boxes a picture" in text
+    assert "| val | 0.500 | 0.800 |" in text
+    assert "| val, 300 boxes a picture | 0.700 | 0.900 | - |" in text
+
+
 @pytest.mark.parametrize(
     ("file", "shown"),
     [

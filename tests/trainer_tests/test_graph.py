@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainer.config import BadInput, CocoDetector, Model
 from trainer.graph import ABSENT, Graph, as_graph, keep_best
 from trainer.model.detectors import HEADS, Detector, build
-from trainer.model.heads import DETECTIONS
+from trainer.model.heads import DETECTIONS, find_at_most
 from trainer.portable import unmatched
 
 SIZE = 64
@@ -61,6 +61,21 @@ def test_it_finds_the_same(name: str, count: int) -> None:
         found = {"boxes": boxes[i][there], "labels": labels[i][there], "scores": scores[i][there]}
         assert len(expected["scores"]) == len(found["scores"]) > 0
         assert len(unmatched(expected, found)) == len(unmatched(found, expected)) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", HEADS)
+def test_it_finds_as_many_as_the_detector(name: Any) -> None:
+    detector = new(name)
+    before = detector.head.detections_per_img
+    for most in (7, 130):
+        find_at_most(detector.head, most)
+        batch = pictures(1)
+        (expected,) = detector(batch.permute(0, 3, 1, 2))
+        scores = as_graph(detector, SIZE)(batch)[2]
+        assert scores.shape == (1, most)
+        assert int((scores > 0).sum()) == len(expected["scores"]) == most
+    find_at_most(detector.head, before)
 
 
 @torch.no_grad()

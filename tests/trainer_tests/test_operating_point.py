@@ -27,6 +27,12 @@ def test_it_lies_between_the_last_useful_score_and_the_next(
     assert best_thresholds(split, found)["red"] == 0.5
 
 
+def test_more_boxes_than_coco_counts_have_a_say(make_split: Make, make_picture: Make) -> None:
+    split = make_split(make_picture(boxes=[(1, 20 * i, 0, 10, 10) for i in range(150)]))
+    found = [result(3, 20 * i, 0.9 - 0.002 * i) for i in range(150)]
+    assert best_thresholds(split, found)["red"] == pytest.approx((0.9 - 0.002 * 149) / 2, abs=1e-4)
+
+
 def test_a_false_box_is_worth_a_later_right_one(make_split: Make, make_picture: Make) -> None:
     boxes = [(1, x, 0, 10, 10) for x in (0, 30, 60)]
     split = make_split(make_picture(boxes=boxes))

@@ -65,6 +65,11 @@ def test_trials_that_differ_only_later_share_a_head(
     assert head_digest(tiny_config(later)) == head_digest(tiny_config())
 
 
+def test_the_default_of_a_later_field_leaves_phases_as_they_were(tiny_config: MakeConfig) -> None:
+    assert "detections" not in head_key(tiny_config())
+    assert head_key(tiny_config({"model.detections": 100})) == head_key(tiny_config())
+
+
 @pytest.mark.parametrize(
     "earlier",
     [
@@ -72,6 +77,7 @@ def test_trials_that_differ_only_later_share_a_head(
         {"model.backbone": "resnet18"},
         {"model.weights": "imagenet"},
         {"model.image_size": 128},
+        {"model.detections": 300},  # by which the best epoch is told
         {"train.seed": 1},
         {"train.trunk_cache": 0},
         {"train.precision": "bf16"},

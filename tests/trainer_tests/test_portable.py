@@ -61,6 +61,7 @@ def test_what_rounding_may_lose_is_not_missed() -> None:
     assert len(unmatched(full, other)) == 0
     other["boxes"][3] += 100
     assert unmatched(full, other).tolist() == [3]
+    assert unmatched(full, other, 300).tolist() == [3, 99]  # the list could have more
 
 
 def test_a_file_that_finds_something_else_is_not_kept(

@@ -146,9 +146,18 @@ def test_a_class_without_boxes_has_no_figures_whatever_is_found(
     make_picture: Make, make_split: Make, tmp_path: Path, results: list[Any]
 ) -> None:
     truth = Truth(make_split(make_picture(1, [(1, 10, 10, 20, 20)])))
-    module._write_classes(truth, results, tmp_path)
+    module._write_classes(truth, results, tmp_path, 100)
     table = json.loads((tmp_path / CLASSES).read_text())
     assert table["data"] == [["red", 1, 0.0, 0.0], ["blue", 0, None, None]]
+
+
+def test_no_box_is_missed_for_being_one_of_many(make_picture: Make, make_split: Make) -> None:
+    truth = Truth(make_split(make_picture(1, [(1, 20 * i, 0, 10, 10) for i in range(150)])))
+    found = [
+        {"image_id": 1, "category_id": 3, "bbox": [20.0 * i, 0, 10, 10], "score": 0.9}
+        for i in range(150)
+    ]
+    assert mistakes(truth, found, 300) == {1: (0, 0)}
 
 
 def test_a_detector_that_finds_nothing_has_a_review_too(

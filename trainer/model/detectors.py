@@ -38,6 +38,7 @@ from .heads import (
     Outputs,
     RetinaNetFromPyramid,
     SSDFromPyramid,
+    find_at_most,
 )
 from .losses import Targets, Truth, gather
 
@@ -159,6 +160,14 @@ def rebuild(model: Model, classes: int, pixels: Pixels) -> Detector:
 
 def _parts(
     model: Model, classes: int, pixels: Pixels | None = None
+) -> tuple[Backbone, nn.Module, Head]:
+    backbone, neck, head = _whole_parts(model, classes, pixels)
+    find_at_most(head, model.detections)
+    return backbone, neck, head
+
+
+def _whole_parts(
+    model: Model, classes: int, pixels: Pixels | None
 ) -> tuple[Backbone, nn.Module, Head]:
     if is_coco(model):
         return coco.build(model.detector, model.weights, classes)

@@ -35,7 +35,7 @@ from .losses import (
 SCORE_THRESHOLD = 0.02
 """Detections below are dropped before NMS: low, for AP counts the whole curve."""
 DETECTIONS = 100
-"""Detections a picture at most, as COCO evaluates."""
+"""Detections a picture at most where nothing else is said, as COCO evaluates."""
 OF_BOXES = ("loss_classifier", "loss_box_reg")
 """Faster R-CNN's losses of its proposals' classes and boxes, as torchvision names them."""
 
@@ -111,7 +111,6 @@ class RetinaNetFromPyramid(_Dense, RetinaNet):  # type: ignore[misc]
             head=head,
             score_thresh=SCORE_THRESHOLD,
             nms_thresh=nms,
-            detections_per_img=DETECTIONS,
         )
         self.box_weight = box_weight
 
@@ -141,7 +140,6 @@ class FCOSFromPyramid(_Dense, FCOS):  # type: ignore[misc]
             anchor_generator=points,
             head=head,
             score_thresh=SCORE_THRESHOLD,
-            detections_per_img=DETECTIONS,
         )
 
     def alike(self, outputs: Outputs, pictures: Tensor, truth: Truth) -> dict[str, Tensor]:
@@ -165,7 +163,11 @@ class FasterRCNNFromPyramid(nn.Module):
         self.rpn = Proposals(model.rpn)
         self.roi_heads = model.roi_heads
         self.roi_heads.score_thresh = SCORE_THRESHOLD
-        self.roi_heads.detections_per_img = DETECTIONS
+
+    @property
+    def detections_per_img(self) -> int:
+        most: int = self.roi_heads.detections_per_img
+        return most
 
     def outputs(self, features: Features) -> Outputs:
         """The pyramid itself: all further is of proposals, of which nobody knows how many."""
@@ -254,7 +256,6 @@ class SSDFromPyramid(_Dense, SSD):  # type: ignore[misc]
             head=head,
             score_thresh=SCORE_THRESHOLD,
             nms_thresh=nms,
-            detections_per_img=DETECTIONS,
         )
 
     def alike(self, outputs: Outputs, pictures: Tensor, truth: Truth) -> dict[str, Tensor]:
@@ -275,6 +276,19 @@ class SSDFromPyramid(_Dense, SSD):  # type: ignore[misc]
 
 
 Head = RetinaNetFromPyramid | FCOSFromPyramid | FasterRCNNFromPyramid | SSDFromPyramid
+
+
+def find_at_most(head: Head, detections: int) -> None:
+    """Set how many boxes of a picture a head finds, and how many it looks at before NMS: as many
+    for each as torchvision does where it finds 100, and never fewer in all."""
+    share = max(1.0, detections / DETECTIONS)
+    if isinstance(head, FasterRCNNFromPyramid):
+        head.roi_heads.detections_per_img = detections
+        for most in (head.rpn._pre_nms_top_n, head.rpn._post_nms_top_n):
+            most["testing"] = round(share * most["testing"])
+    else:
+        head.detections_per_img = detections
+        head.topk_candidates = round(share * head.topk_candidates)
 
 
 def _detect_by_level(

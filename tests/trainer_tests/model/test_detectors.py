@@ -13,13 +13,20 @@ from torchvision.models.detection.image_list import ImageList
 
 from trainer.config import BadInput, Model, NewDetector, TrainConfig
 from trainer.data.dataset import Category
-from trainer.model.detectors import HEADS, Detector, Shape, build, outline, unused
+from trainer.model.backbones import Pixels
+from trainer.model.detectors import HEADS, Detector, Shape, build, outline, rebuild, unused
 from trainer.model.freezing import set_depth
-from trainer.model.heads import DETECTIONS, SCORE_THRESHOLD, SSDFromPyramid
+from trainer.model.heads import (
+    DETECTIONS,
+    SCORE_THRESHOLD,
+    FasterRCNNFromPyramid,
+    SSDFromPyramid,
+)
 from trainer.predict import predict
 
 SIZE = 64
 DETECTORS = get_args(NewDetector)
+COCO = "retinanet_resnet50_fpn_v2"
 
 
 def new(name: Any, classes: int = 2, size: int = SIZE, unsure: bool = False) -> Detector:
@@ -108,6 +115,29 @@ def test_detections_are_boxes_labels_and_scores_best_first(name: str, classes: i
         assert (scores[:-1] >= scores[1:]).all()
         assert ((boxes >= 0) & (boxes <= SIZE)).all()
         assert (boxes[:, :2] <= boxes[:, 2:]).all()
+
+
+def candidates(head: Any) -> list[int]:
+    """How many boxes a head looks at before NMS."""
+    if isinstance(head, FasterRCNNFromPyramid):
+        head.rpn.eval()
+        return [head.rpn.pre_nms_top_n(), head.rpn.post_nms_top_n()]
+    return [head.topk_candidates]
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [*zip(DETECTORS, (1000, 1000, 1000, 400), strict=True), (COCO, 1000)]
+)
+def test_a_detector_finds_as_many_as_its_configuration_says(name: Any, most: int) -> None:
+    few, many = (
+        Model(detector=name, weights="none", image_size=SIZE, detections=detections)
+        for detections in (20, 250)
+    )
+    with torch.device("meta"):
+        heads = [rebuild(few, 2, Pixels((0, 0, 0), (1, 1, 1))).head, build(many, 2).head]
+    assert [head.detections_per_img for head in heads] == [20, 250]
+    assert set(candidates(heads[0])) == {most}
+    assert set(candidates(heads[1])) == {2.5 * most}
 
 
 def test_the_background_is_never_detected(detector: Detector) -> None:
