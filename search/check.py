@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from trainer.config import BadInput, Data, parse
+from trainer.config import BadInput, Data, Model, parse, parse_what_can_be
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Picture
 from trainer.data.examine import Examined, examine
@@ -37,14 +37,15 @@ def check_data(
     if out is not None and out.exists() and not out.is_dir():
         raise BadInput([f"--out {out}: is no folder"])
     data = allowing(given(find_data(place), cache_folder()), allow)
+    model = find_model(place)
     with progress_bar() as step:
-        examined = examine(data, cache_folder(), pictures=pictures, step=step)
+        examined = examine(data, cache_folder(), pictures=pictures, step=step, model=model)
     if as_json:
         print(json.dumps(_as_json(examined), indent=1))
     else:
         _print(examined, text_console())
     if out is not None:
-        _draw(examined, out)
+        _draw(examined, model, out)
     return not examined.errors
 
 
@@ -65,6 +66,17 @@ def find_data(place: Path) -> Data | str:
         if "names" not in raw:
             raise BadInput([f"{place}: has no data: part, and no names as YOLO's have"])
     return find(place)
+
+
+def find_model(place: Path) -> Model:
+    """The model of a YAML with a `model:` part, as far as it is sound, else the default: of which
+    what it would not see is found."""
+    if place.suffix not in {".yaml", ".yml"}:
+        return Model()
+    from .config import read_yaml
+
+    model, _ = parse_what_can_be(Model, read_yaml(place).get("model") or {})
+    return model or Model()
 
 
 def allowing(data: AnyData, codes: Sequence[str]) -> AnyData:
@@ -181,16 +193,15 @@ def _plural(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
-def _draw(examined: Examined, out: Path) -> None:
+def _draw(examined: Examined, model: Model, out: Path) -> None:
     splits = [split for split in examined.splits.values() if split.pictures]
     if not splits:
         print("there is no picture to draw", file=sys.stderr)
         return
-    from trainer.config import Model
     from trainer.data.overview import OVERVIEW, draw_overview
 
     out.mkdir(parents=True, exist_ok=True)
-    draw_overview(splits, Model(), out / OVERVIEW, _wrong_pictures(examined))
+    draw_overview(splits, model, out / OVERVIEW, _wrong_pictures(examined))
     print(f"wrote {out / OVERVIEW}", file=sys.stderr)
 
 
@@ -206,6 +217,5 @@ def _wrong_pictures(examined: Examined) -> list[tuple[str, Picture]]:
         for finding in _ordered(examined)
         if finding.severity != "note"
     ]
-    return [
-        (found[0], pictures[found[1]]) for turn in zip_longest(*queues) for found in turn if found
-    ]
+    every = dict.fromkeys(found for turn in zip_longest(*queues) for found in turn if found)
+    return [(code, pictures[key]) for code, key in every]

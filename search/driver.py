@@ -87,7 +87,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     space = read_space(config.space)
     # what is made here, the nodes of a cluster must find too
     pictures = given(config.data, cache_folder() if config.cluster == "local" else config.storage)
-    data = load(pictures, cache_folder(), config.folder)
+    data = load(pictures, cache_folder(), config.folder, model=config.model)
     for note in data.notes:
         progress.say(note)
     refuse_changes(config)

@@ -29,7 +29,7 @@ HEAD_DEPENDS_ON = (
 
 def print_plan(config: SearchConfig) -> None:
     """Print it. Raises BadInput like the search itself."""
-    data = load(config.data, cache_folder())
+    data = load(config.data, cache_folder(), model=config.model)
     console = text_console()
     console.print(write_yaml(stored(config)), end="", soft_wrap=True)
     train, search = config.train, config.search

@@ -32,7 +32,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         update={"trials": 1, "asha": "off", "first": [], "confirm": "off"}
     )
     config = config.model_copy(update={"space": {}, "search": search})
-    data = load(config.data, cache_folder(), config.folder)
+    data = load(config.data, cache_folder(), config.folder, model=config.model)
     for note in data.notes:
         progress.say(note)
     _refuse_search(config)

@@ -26,6 +26,8 @@ CocoDetector = Literal[
 """Detectors that torchvision trained whole, on COCO, by the names of their builders."""
 NAMED_WEIGHTS = ("imagenet", "coco", "none")
 """Values of `model.weights` that are no file."""
+MOST_DETECTIONS = 2000
+"""Boxes of a picture that may be found at most, a tenth of those that are then looked at."""
 LR_RANGES = {"adamw": (1e-4, 1e-2), "sgd": (1e-3, 3e-2)}
 """Where each optimizer's learning rate is searched when a dimension says `{log: auto}`."""
 
@@ -74,7 +76,7 @@ class Model(Config):
     `none`, a local .pth or .safetensors file of the model, or the folder of one of our exports."""
     image_size: Annotated[int, Field(ge=64, le=2048, multiple_of=32), Number] = 320
     """Side of the square canvas that each picture is letterboxed onto, in pixels."""
-    detections: Annotated[int, Field(ge=1, le=2000), Number] = 100
+    detections: Annotated[int, Field(ge=1, le=MOST_DETECTIONS), Number] = 100
     """Boxes that are found on a picture at most, of all classes together; COCO measures 100 of a
     class. Trials are measured with as many."""
 

@@ -540,6 +540,18 @@ def test_a_picture_of_the_data_is_drawn(place: Path, tmp_path: Path) -> None:
         assert drawn.convert("L").getextrema() == (0, 255)
 
 
+def test_boxes_are_measured_on_the_canvas_of_a_yaml(
+    place: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    with_box(30, 2, 15, 1)(place)
+    whole = tmp_path / "search.yaml"
+    for model, is_told in ((None, False), ("{image_size: 64}", True), ("{image_size: 65}", False)):
+        part = f"model: {model}\n" if model else ""
+        whole.write_text(f"data: {{train: {json.dumps(str(place / 'train.json'))}}}\n{part}")
+        _, report = checked(whole, capsys)
+        assert ("box-vanishing" in codes(report, "warning")) == is_told
+
+
 def test_what_is_wrong_is_drawn_below(place: Path, tmp_path: Path) -> None:
     heights = []
     for spoil in (lambda place: None, with_box(30, 2, 15, 10)):

@@ -1,12 +1,14 @@
 """`unfreeze init`: a search.yaml that can be run as it is."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from search.config import SearchConfig, read
 from search.errors import resolve
@@ -115,3 +117,72 @@ def test_where_there_is_a_gpu_it_starts_from_coco(
     assert low < config.train.unfreeze.lr < high < 2e-3
     config, _ = written(place, Path("cpu.yaml"))
     assert (config.model.backbone, config.model.weights) == ("tf_efficientnet_lite0", "imagenet")
+
+
+def resized(place: Path, size: tuple[int, int], side: int, count: int = 1) -> None:
+    """Make the pictures of train as large, with so many square objects of this side on each."""
+    content: dict[str, Any] = json.loads((place / "train.json").read_text())
+    for image in content["images"]:
+        image["width"], image["height"] = size
+        picture = Image.new("L", size)
+        picture.putpixel((image["id"] % 50, 0), 255)
+        picture.save(place / "images" / image["file_name"])
+    content["annotations"] = [
+        {
+            "id": 1000 * image["id"] + i,
+            "image_id": image["id"],
+            "category_id": (3, 7)[image["id"] % 2],
+            "bbox": [(side + 1) * (i % 20), (side + 1) * (i // 20), side, side],
+        }
+        for image in content["images"]
+        for i in range(count)
+    ]
+    (place / "train.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "told"),
+    [
+        (12, 352, "image_size is 352: on 320 px 12 of 21 objects would have a side under 2 pixels"),
+        (5, 800, "a step takes about 6.2 times as long"),
+        (3, 320, "on a canvas of 320 px 12 of 21 objects .* 1334 px, .* too slow .* into tiles"),
+        (13, 320, ""),
+    ],
+)
+def test_the_canvas_shows_the_objects_or_it_is_said_why_not(
+    dataset: Callable[[str], Path], side: int, size: int, told: str
+) -> None:
+    place = dataset("cells")
+    resized(place, (2000, 30), side)
+    config, said = written(place)
+    assert config.model.image_size == size
+    about = [line for line in said if "pixels" in line]
+    assert len(about) == bool(told)
+    assert all(re.search(told, line) for line in about)
+    assert not any("box-vanishing" in line for line in said)
+
+
+def test_a_few_that_vanish_are_told_and_change_nothing(dataset: Callable[[str], Path]) -> None:
+    place = dataset("cells")
+    resized(place, (700, 400), 9, count=20)
+    content = json.loads((place / "train.json").read_text())
+    content["annotations"][0]["bbox"] = [0, 0, 9, 4]
+    (place / "train.json").write_text(json.dumps(content))
+    config, said = written(place)
+    assert config.model.image_size == 320
+    assert [line for line in said if "pixels" in line] == [
+        "on a canvas of 320 px 1 of 249 objects have a side under 2 pixels: too few to pay for a "
+        "larger one"
+    ]
+
+
+@pytest.mark.parametrize(("count", "detections"), [(100, 100), (101, 200), (204, 300)])
+def test_as_many_boxes_are_found_as_a_picture_has(
+    dataset: Callable[[str], Path], count: int, detections: int
+) -> None:
+    place = dataset("cells")
+    resized(place, (300, 300), 12, count)
+    config, _ = written(place)
+    assert config.model.detections == detections
+    line = f"  detections: {detections}            # boxes found of a picture; one here has {count}"
+    assert (line in Path("search.yaml").read_text()) == (count > 100)

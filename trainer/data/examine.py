@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Data
+from ..config import Data, Model
 from .coco import read_coco
 from .dataset import Category, Picture, Split
 from .findings import CODES, Finding, Findings, Place, check_allowed
 from .geometry import check_boxes, check_pictures, declared_sizes, locate
 from .pictures import Seen, see
 from .records import Records
+from .unseen import check_unseen
 from .validate import Columns, read_columns
 from .voc import annotations_of, read_voc, voc_classes
 from .yolo import read_yolo
@@ -62,8 +63,10 @@ def examine(
     *,
     pictures: bool = True,
     step: Callable[[int, int], None] = lambda done, of: None,
+    model: Model | None = None,
 ) -> Examined:
-    """Read a data set and check it; with `pictures`, every one is decoded.
+    """Read a data set and check it, also for what a `model` would not see of it; with `pictures`,
+    every one is decoded.
 
     `step` is told how many more pictures are done, and how many there are. Raises BadInput only
     where `data.allow` names what cannot be allowed.
@@ -80,6 +83,8 @@ def examine(
         else:
             sizes = declared_sizes(part.records)
         check_boxes(part.records, part.columns, sizes, findings)
+        if model is not None:
+            check_unseen(part.records, part.columns, sizes, model, findings)
         _check_repeats(part, findings)
     _check_twice(parts, findings)
     _check_leaks(parts, findings)

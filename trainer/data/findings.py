@@ -146,6 +146,14 @@ CODES = {
         "boxes given twice, of one class on one picture: each counts in training and in AP",
         "delete the second",
     ),
+    "box-vanishing": _warning(
+        "objects with a side under 2 pixels on the canvas: hardly any model finds them",
+        "raise model.image_size, or cut the pictures into tiles",
+    ),
+    "many-objects": _warning(
+        "pictures with more objects than a model finds, so that AP cannot come to 1",
+        "set model.detections to more than the most objects of a picture",
+    ),
     "crowds": _note("crowds: neither objects nor mistakes, in training and in evaluation"),
     "crowds-many": _error(
         "classes with so many crowds that they would hardly be learned",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import BadInput, Data
+from ..config import BadInput, Data, Model
 from .dataset import Split, Splits
 from .digits import make_digits
 from .examine import SPLIT_NAMES, examine
@@ -31,14 +31,16 @@ def load(
     cache: Path,
     folder: Path | None = None,
     step: Callable[[int, int], None] = lambda done, of: None,
+    model: Model | None = None,
 ) -> Splits:
     """Read a data set: the `data:` part of a config, or `digits` for the embedded one.
 
     Where no val is given, the split that a search's `folder` keeps is taken, else one is made.
-    Raises BadInput with every error of every file; `step` is as for `examine`.
+    Raises BadInput with every error of every file; `step` and `model` are as for
+    `examine`.
     """
     data = given(data, cache)
-    examined = examine(data, cache, step=step)
+    examined = examine(data, cache, step=step, model=model)
     if examined.errors:
         raise BadInput([finding.line for finding in examined.errors])
     splits, notes = examined.splits, list(examined.notes)

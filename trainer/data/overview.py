@@ -102,7 +102,7 @@ def _draw_sizes(axes: Axes, splits: list[Split], model: Model) -> None:
     every = every[every > 0]
     if not every.size:
         return
-    bins = np.geomspace(max(1.0, every.min()), max(2.0, every.max() * 1.01), 40)
+    bins = np.geomspace(every.min(), every.max() * 1.01, 40)
     weights = [np.full(len(own), 1 / max(1, len(own))) for own in sides]
     names = [split.name for split in splits]
     axes.hist(sides, bins.tolist(), weights=weights, histtype="step", label=names, linewidth=1.5)
