@@ -252,6 +252,23 @@ def test_evaluate_gives_the_kept_figures_again(
     assert all(d.keys() == {"image_id", "category_id", "bbox", "score"} for d in detections)
 
 
+@pytest.mark.parametrize("detections", [None, 300])
+def test_all_that_an_export_may_find_is_measured_beside_cocos_hundred(
+    model: Path, tiny_data: Data, detections: int | None
+) -> None:
+    spec = json.loads((model / "spec.json").read_text())
+    del spec["model"]["detections"]  # an export of an earlier version does not say it
+    spec["model"] |= {"detections": detections} if detections else {}
+    (model / "spec.json").write_text(json.dumps(spec))
+    found = evaluate_model(str(model), tiny_data.train.parent, "val", Path(), None)
+    limit = detections or 100
+    assert found["detections"] == load_export(model)[0].head.detections_per_img == limit
+    assert len(found["figures"]) == 12
+    assert ("mar_300" in found["at_detections"]) == (detections == 300)
+    kept = json.loads((model / "metrics.json").read_text())["val"]
+    assert kept["at_detections"] == found["at_detections"]
+
+
 def test_one_json_is_the_split_that_was_asked_for(
     model: Path, trained: Trained, tiny_data: Data
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -19,7 +20,7 @@ from trainer.checkpoint import BEST, LAST, PREVIOUS, load, save
 from trainer.config import BadInput, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.engine import Diverged, OutOfMemory
-from trainer.evaluate import BATCH_SIZE
+from trainer.evaluate import BATCH_SIZE, Metrics, Truth, score
 from trainer.fit import Result, fit
 from trainer.phase_cache import PhaseCache
 from trainer.reports import EpochReport
@@ -427,6 +428,23 @@ def test_without_a_head_phase_unfreezing_starts_at_once(
     run(config, few, tmp_path / "trial", 1, reports)
     (only,) = reports
     assert (only.phase, only.depth, only.unfreeze_epoch) == ("unfreeze", 2, 1)
+
+
+def test_an_epoch_is_measured_with_as_many_boxes_as_are_found(
+    tiny_config: Callable[..., TrainConfig],
+    few: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def counted(truth: Truth, found: list[dict[str, Any]], detections: int) -> Metrics:
+        most = Counter(result["image_id"] for result in found).most_common(1)[0][1]
+        assert 100 < most <= detections == 120
+        return score(truth, found, detections)
+
+    monkeypatch.setattr("trainer.fit.score", counted)
+    wide = {"model.image_size": 96, "model.detections": 120, "train.head.epochs": 0}
+    config = tiny_config({**wide, "model.detector": "ssd"})
+    assert run(config, few, tmp_path / "trial", 1).epochs == 1
 
 
 ALL_ON = {
