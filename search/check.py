@@ -37,7 +37,7 @@ def check_data(
     if out is not None and out.exists() and not out.is_dir():
         raise BadInput([f"--out {out}: is no folder"])
     data = allowing(given(find_data(place), cache_folder()), allow)
-    model = find_model(place)
+    model = model_of(place)
     with progress_bar() as step:
         examined = examine(data, cache_folder(), pictures=pictures, step=step, model=model)
     if as_json:
@@ -68,7 +68,7 @@ def find_data(place: Path) -> Data | str:
     return find(place)
 
 
-def find_model(place: Path) -> Model:
+def model_of(place: Path) -> Model:
     """The model of a YAML with a `model:` part, as far as it is sound, else the default: of which
     what it would not see is found."""
     if place.suffix not in {".yaml", ".yml"}:

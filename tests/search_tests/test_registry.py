@@ -209,6 +209,17 @@ def test_broken_exif_is_served_as_it_was_trained() -> None:
     assert served._opened(stream.getvalue(), 0).size == (8, 4)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_is_served_as_it_was_trained(orientation: int) -> None:
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    picture = Image.new("RGB", (8, 4))
+    picture.paste("red", (0, 0, 3, 2))
+    picture.save(stream, "TIFF", exif=exif)
+    ours, theirs = served._opened(stream.getvalue(), 0), to_rgb(Image.open(stream))
+    assert (ours.size, ours.tobytes()) == (theirs.size, theirs.tobytes())
+
+
 @pytest.mark.parametrize("profile", ["sRGB", "LAB", None])
 def test_cmyk_is_served_as_it_was_trained(profile: str | None) -> None:
     made = ImageCms.ImageCmsProfile(ImageCms.createProfile(profile)) if profile else None
