@@ -161,21 +161,17 @@ def rebuild(model: Model, classes: int, pixels: Pixels) -> Detector:
 def _parts(
     model: Model, classes: int, pixels: Pixels | None = None
 ) -> tuple[Backbone, nn.Module, Head]:
-    backbone, neck, head = _whole_parts(model, classes, pixels)
+    neck: nn.Module
+    if is_coco(model):
+        backbone, neck, head = coco.build(model.detector, model.weights, classes)
+    else:
+        backbone = backbones.build(model.backbone, model.weights, pixels)
+        neck = FeaturePyramidNetwork(
+            list(backbone.channels), CHANNELS, extra_blocks=LastLevelP6P7(CHANNELS, CHANNELS)
+        )
+        head = HEADS[model.detector](Shape(classes, model.image_size))
     find_at_most(head, model.detections)
     return backbone, neck, head
-
-
-def _whole_parts(
-    model: Model, classes: int, pixels: Pixels | None
-) -> tuple[Backbone, nn.Module, Head]:
-    if is_coco(model):
-        return coco.build(model.detector, model.weights, classes)
-    backbone = backbones.build(model.backbone, model.weights, pixels)
-    neck = FeaturePyramidNetwork(
-        list(backbone.channels), CHANNELS, extra_blocks=LastLevelP6P7(CHANNELS, CHANNELS)
-    )
-    return backbone, neck, HEADS[model.detector](Shape(classes, model.image_size))
 
 
 def is_coco(model: Model) -> bool:
