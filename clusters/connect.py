@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
+import stat
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from ray._private.services import find_node_ids
 from ray.exceptions import AuthenticationError
 
 from .definitions import CannotConnect, Node, find, growth, head_address
+from .local import private_folder, secluded
 
 WORKER_ENVIRONMENT = {
     # keep freed memory in the process: training frees and takes the same large tensors each step,
@@ -36,6 +37,8 @@ WORKER_ENVIRONMENT = {
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray of our own: only annotations and reports pass through it."""
 PROBE_SECONDS = 5.0
+TOKEN = Path("~/.ray/auth_token")
+"""Of the clusters that this account joins; Ray's own place for it."""
 REFUSED = (
     "it refuses our token, or we have none; put the cluster's into ~/.ray/auth_token, or name its "
     "file in RAY_AUTH_TOKEN_PATH"
@@ -56,9 +59,11 @@ def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
     _probe(cluster, address)
     if cluster != "local":
         use_token()
-    with staged(packages) as code:
+    with contextlib.ExitStack() as held:
+        code = held.enter_context(staged(packages))
+        files = held.enter_context(secluded()) if address == "local" else None
         try:
-            _connect(address, code)
+            _connect(address, code, files)
         except (
             AuthenticationError,
             ConnectionError,
@@ -100,7 +105,16 @@ def _probe(cluster: str, address: str) -> None:
 def use_token() -> None:
     """Show clusters the token of this machine, if it has one: to an address, Ray itself does not
     unless RAY_AUTH_MODE says so."""
+    _protect_token()
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _protect_token() -> None:
+    """Have no other account read it: `ray get-auth-token` leaves that to the umask."""
+    for place in (TOKEN.expanduser(), TOKEN.expanduser().parent):
+        with contextlib.suppress(OSError):  # not there, or not ours
+            if not place.is_symlink() and place.stat().st_mode & 0o077:
+                place.chmod(stat.S_IMODE(place.stat().st_mode) & 0o700)
 
 
 def _reason(error: Exception) -> str:
@@ -113,7 +127,7 @@ def _reason(error: Exception) -> str:
     return f"no Ray cluster answers ({(str(error).splitlines() or [type(error).__name__])[0]})"
 
 
-def _connect(address: str, code: Path) -> None:
+def _connect(address: str, code: Path, files: Path | None) -> None:
     environment = {
         "working_dir": str(code),
         "env_vars": {**WORKER_ENVIRONMENT, "PYTHONPATH": ""},
@@ -121,11 +135,16 @@ def _connect(address: str, code: Path) -> None:
     init = partial(
         ray.init, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR
     )
-    if address == "local":
-        with _groups_of_their_own():
-            init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
-    else:
+    if files is None:
         init(address=address)
+        return
+    with _groups_of_their_own():
+        init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(files),
+        )
 
 
 _starting_ray = False
@@ -154,12 +173,12 @@ os.register_at_fork(after_in_child=_lead_a_group)  # Ray has no setting for it
 @contextlib.contextmanager
 def staged(packages: list[Path]) -> Iterator[Path]:
     """A folder with copies of exactly these packages: what a worker imports."""
-    with tempfile.TemporaryDirectory(prefix="unfreeze-code-") as folder:
+    with private_folder() as folder:
         for package in packages:
             shutil.copytree(
-                package, Path(folder) / package.name, ignore=shutil.ignore_patterns("__pycache__")
+                package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__")
             )
-        yield Path(folder)
+        yield folder
 
 
 def nodes() -> list[Node]:
