@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from .definitions import CannotConnect
 
@@ -55,8 +55,9 @@ def _is_kept(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def secluded() -> Iterator[Path]:
-    """A folder for the files of a Ray that is started meanwhile. It listens on loopback alone, where
-    other accounts come too: it answers who shows its token, which lies in that folder."""
+    """A folder for the files of a Ray that is started meanwhile. It listens on loopback alone, and
+    answers those alone who show its token, which lies in that folder: other accounts reach loopback
+    too."""
     with private_folder() as folder, _token(folder / "token"), _on_loopback():
         yield folder / "ray"
 

@@ -9,6 +9,8 @@ from optuna import visualization
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 
+from trainer.escaping import html
+
 from .asha import rungs
 from .results import Costs, Row, SearchResult, columns, show
 from .space import Space
@@ -223,7 +225,7 @@ def classes(metrics: dict[str, Any]) -> Chart:
         if split in splits:
             values = metrics[split]["per_class"]
             figure.add_bar(
-                y=list(values),
+                y=[html(name) for name in values],
                 x=list(values.values()),
                 orientation="h",
                 name=split,
@@ -344,7 +346,8 @@ def timeline(study: Study) -> Chart:
 
 def _settings(row: Row, space: Space) -> str:
     pairs = columns(space).items()
-    return ", ".join(f"{head} {show(row.values[n])}" for n, head in pairs if n in row.values)
+    text = ", ".join(f"{head} {show(row.values[n])}" for n, head in pairs if n in row.values)
+    return html(text).replace("%{", "%&#123;")  # with which plotly's own values begin
 
 
 def _laid_out(

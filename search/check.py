@@ -17,8 +17,9 @@ from trainer.config import BadInput, Data, Model, parse, parse_what_can_be
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Picture
 from trainer.data.examine import Examined, examine
-from trainer.data.findings import CODES, Finding, allowable, printable
+from trainer.data.findings import CODES, Finding, allowable
 from trainer.data.formats import find, given
+from trainer.escaping import printable
 
 from .console import text_console
 

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import io
 import json
-import logging
 import os
 import sys
 from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
@@ -25,10 +24,12 @@ DATA = "a COCO json, YOLO's data.yaml, or a folder in the layout of COCO, Robofl
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input."""
     options = parser().parse_args(arguments)
+    from .console import log_plainly, tell
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal lacks letters for
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_plainly()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     if strange := _strangers():
         print(strange, file=sys.stderr)
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(options.run(options))
     except BadInput as error:
         for line in error.errors:
-            print(line, file=sys.stderr)
+            tell(line, error=True)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in {EACCES, EPERM, EROFS, ENOSPC, EDQUOT}:
             raise
-        print(f"{error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
+        tell(f"{error.filename or 'disk'}: {error.strerror}", error=True)
         return 1 if error.errno in {ENOSPC, EDQUOT} else 2
     except (Busy, CannotConnect) as error:
-        print(error, file=sys.stderr)
+        tell(error, error=True)
         return 1
     except KeyboardInterrupt:
         goes_on = "; the same line continues" if options.run in (_search, _train) else ""
@@ -228,9 +229,10 @@ def _config(
 
 
 def _init(options: argparse.Namespace) -> int:
+    from .console import tell
     from .init import write_search
 
-    write_search(options.data, options.out, print, options.allow)
+    write_search(options.data, options.out, tell, options.allow)
     return 0
 
 
@@ -264,6 +266,7 @@ def _search(options: argparse.Namespace) -> int:
         return send(config, print)
 
     from . import summary
+    from .console import tell
     from .disk import is_full
     from .driver import run
 
@@ -272,7 +275,7 @@ def _search(options: argparse.Namespace) -> int:
     except OSError as error:
         if not is_full(error):
             raise
-        print(f"{error}; free some space, and the same line continues", file=sys.stderr)
+        tell(f"{error}; free some space, and the same line continues", error=True)
         return 1
     summary.print_result(result)
     good = result.state in {"done", "out of time", "stopped"}
@@ -406,6 +409,7 @@ def _score(text: str) -> float:
 
 def _predict(options: argparse.Namespace) -> int:
     from . import summary
+    from .console import tell
     from .exports import predict_pictures
 
     done = predict_pictures(
@@ -418,7 +422,7 @@ def _predict(options: argparse.Namespace) -> int:
         watch=summary.bar,
     )
     for line in done.unreadable:
-        print(line, file=sys.stderr)
+        tell(line, error=True)
     pictures = f"{done.pictures} picture{'' if done.pictures == 1 else 's'}"
     print(f"wrote {pictures} with {done.boxes} boxes to {options.out}")
     if not done.boxes:

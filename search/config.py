@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from ruamel.yaml import YAML
 
 from trainer.config import NAMED_WEIGHTS, BadInput, Config, Data, Number, TrainConfig, override
+from trainer.redaction import HIDDEN, redacted
 from trainer.yaml_text import NoYaml, load_yaml
 
 DEFAULT = Path(__file__).parent / "default.yaml"
@@ -192,21 +193,6 @@ def _absolute_uri(uri: str) -> str:
     prefix = "sqlite:///"
     if uri.startswith(prefix):
         return prefix + str(Path(uri.removeprefix(prefix)).resolve())
-    return uri
-
-
-HIDDEN = "***"
-SECRETS = (
-    (r"(?<=//)([^/:@\s]*:)[^\s'\"]*(?=@)", r"\1"),  # a password may hold / and even @
-    (r"(https?://)[^/:@\s]+(?=@)", r"\1"),  # a token alone; a database's user is no secret
-    (r"([?&](?:password|passwd|pwd|token|api_key)=)[^&\s'\"]+", r"\1"),
-)
-
-
-def redacted(uri: str) -> str:
-    """A URL without password and token, or a text without those of its URLs."""
-    for pattern, kept in SECRETS:
-        uri = re.sub(pattern, kept + HIDDEN, uri)
     return uri
 
 

@@ -9,8 +9,9 @@ from ray.job_submission import JobDetails
 from clusters import jobs
 from clusters.definitions import find
 from trainer.config import BadInput
+from trainer.redaction import HIDDEN
 
-from .config import HIDDEN, SearchConfig, stored, write_yaml
+from .config import SearchConfig, stored, write_yaml
 from .console import program
 from .driver import PACKAGES
 from .resources import AT_ONCE

@@ -17,6 +17,7 @@ from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.error import TuneError
+from ray.tune.execution import class_cache
 
 from clusters import connect, preflight
 from trainer.checkpoint import load_reports
@@ -25,6 +26,7 @@ from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
 from trainer.data.formats import given, load
 from trainer.model.detectors import count_stages
+from trainer.redaction import redacted
 from trainer.reports import read_report
 from trainer.timing import memory_share
 
@@ -220,6 +222,10 @@ def configure_tune() -> None:
     # it lists each Tune trial whose worker died, though its trial of the study went on in another
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     RayActorManager._actor_task_failed = _actor_task_failed  # type: ignore[method-assign]
+    # Tune would copy AWS's keys into the runtime environment, which Ray writes into its logs;
+    # workers have them from the environment that their Ray was started in
+    passed = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if n.startswith(("RAY_", "TUNE_"))}
+    class_cache.ENV_VARS_TO_PROPAGATE = passed
 
 
 _tell_failure = RayActorManager._actor_task_failed

@@ -25,8 +25,9 @@ from trainer.config import (
 from trainer.model.detectors import count_stages, is_coco, unused
 from trainer.model.detectors import errors as model_errors
 from trainer.phases import resolve_depth
+from trainer.redaction import HIDDEN, redacted
 
-from .config import HIDDEN, STUDY_VARIABLE, SearchConfig, absolute, redacted, tracking_uri
+from .config import STUDY_VARIABLE, SearchConfig, absolute, tracking_uri
 from .sampling import walk
 from .space import DECIDING, Dimension, Space, Values, apply, contains, flat, read_space, turn
 

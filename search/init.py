@@ -16,6 +16,7 @@ from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Picture, Splits
 from trainer.data.formats import find, load
 from trainer.data.unseen import most_objects, needed_canvases
+from trainer.escaping import printable, quoted
 
 from .check import allowing
 from .console import program
@@ -106,7 +107,7 @@ def write_search(
     batch = 4 if len(splits.train.pictures) < SMALL else 8
     text = TEMPLATE.format(
         classes=len(splits.categories),
-        names=" ".join(", ".join(c.name for c in splits.categories).split())[:200],
+        names=printable(", ".join(c.name for c in splits.categories))[:200],
         counts=_counts(splits),
         name=_name(out, place),
         data=_data_lines(data, Path(os.path.abspath(out)).parent),
@@ -152,7 +153,7 @@ def _data_lines(data: Data, beside: Path) -> str:
         if isinstance(value, list):
             return "[" + ", ".join(value) + "]"
         path = Path(os.path.abspath(value))  # a link by its own name, as it is read
-        return f'"{path.relative_to(beside) if path.is_relative_to(beside) else path}"'
+        return quoted(str(path.relative_to(beside) if path.is_relative_to(beside) else path))
 
     keys = ("train", "val", "test", "images", "allow")
     values = {key: value for key in keys if (value := getattr(data, key))}

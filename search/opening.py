@@ -10,9 +10,10 @@ from trainer.config import BadInput, Depth, Model, parse
 from trainer.data.dataset import Splits
 from trainer.data.formats import MADE, made_split
 from trainer.model.detectors import build, count_stages
+from trainer.redaction import redacted
 
 from .begun import kept, study_name
-from .config import BRING_BACK, KEPT, SearchConfig, redacted, stored, study_uri, write_yaml
+from .config import BRING_BACK, KEPT, SearchConfig, stored, study_uri, write_yaml
 from .disk import sweep
 from .journal import JOURNAL
 from .sampling import as_written

@@ -16,6 +16,7 @@ from PIL import Image
 
 from trainer.checkpoint import write_whole
 from trainer.config import BadInput
+from trainer.escaping import printable
 from trainer.evaluate import FIGURES
 from trainer.export import read_metrics
 from trainer.model.detectors import is_coco
@@ -396,7 +397,7 @@ def _section(number: int, title: str, note: str, draw: Any) -> Section:
 
 def _pictures(folder: Path) -> list[tuple[str, str]]:
     """Name and data URL of each of the winner's pictures."""
-    return [(file.stem, _inlined(file, SIDE)) for file in sorted(folder.glob("*.jpg"))]
+    return [(printable(file.stem), _inlined(file, SIDE)) for file in sorted(folder.glob("*.jpg"))]
 
 
 def _sheets(result: SearchResult) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
+from trainer import escaping
 from trainer.config import TrainConfig
 from trainer.reports import EpochReport
 
@@ -338,7 +339,7 @@ def markdown(space: Space, rows: list[Row]) -> str:
         best = row.record.best
         figures = [f"{best.map:.4f}", f"{best.map_50:.4f}", str(best.epoch)] if best else ["-"] * 3
         cells = [str(row.rank), trial_name(row), *figures, str(row.rung), show_mean(row)]
-        cells += [show(row.values.get(name)) for name in heads]
+        cells += [escaping.markdown(show(row.values.get(name))) for name in heads]
         lines.append("| " + " | ".join([*cells, row.state]) + " |")
     return "\n".join(lines) + "\n"
 

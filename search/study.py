@@ -23,9 +23,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from trainer.config import BadInput, TrainConfig
+from trainer.escaping import printable_lines
+from trainer.redaction import redacted
 from trainer.reports import EpochReport, read_report
 
-from .config import redacted
 from .journal import JOURNAL, open_journal, reading
 from .space import Space, Values, apply
 
@@ -238,7 +239,7 @@ class Study:
         record = self.records[number]
         if record.end is not None:
             return
-        text = redacted(text)  # an error may name a URL
+        text = printable_lines(redacted(text))  # an error may name a URL, or a file
         best = record.best
         value = None
         if best and end is End.FINISHED:  # as was told of its epochs: what unfreezing came to

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.config import BadInput
+from trainer.escaping import printable
+from trainer.redaction import redacted
 
 from .begun import begun, begun_study, read_search
-from .config import SearchConfig, redacted, tracking_uri
+from .config import SearchConfig, tracking_uri
 from .console import lasting_console, program, text_console
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress, wanted
@@ -135,7 +137,7 @@ def _figures(metrics: dict[str, Any]) -> Table:
         table.add_row(f"AP, {metrics[splits[0]]['detections']} a picture", *cells)
     for name in metrics[splits[0]]["per_class"] if splits else ():
         cells = (_figure(metrics[split]["per_class"].get(name)) for split in splits)
-        table.add_row(f"AP {name}", *cells)
+        table.add_row(f"AP {printable(name)}", *cells)
     return table
 
 
@@ -214,7 +216,7 @@ def print_metrics(split: str, metrics: dict[str, Any]) -> None:
         heading = HEADINGS.get(name, "AR") + f", {metrics['detections']} a picture"
         table.add_row(heading, "-" if value is None else f"{value:.4f}")
     for name, value in metrics["per_class"].items():
-        table.add_row(f"AP {name}", "-" if value is None else f"{value:.4f}")
+        table.add_row(f"AP {printable(name)}", "-" if value is None else f"{value:.4f}")
     console.print(f"On {split}:")
     console.print(table)
 

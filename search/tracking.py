@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
 
-from .config import redacted
+from trainer.escaping import printable
+from trainer.redaction import redacted
+
 from .description import Description
 from .mirror import WHOLE, Item, Mirror, Turn
 from .study import Study
@@ -42,7 +44,7 @@ def reason(error: Exception) -> str:
     several tries, what it met with."""
     text = (str(error).splitlines() or [""])[0]
     text = text.rpartition("Caused by ")[2].removesuffix("))") or text
-    return f"{type(error).__name__}: {shorten(redacted(text), 200)}"
+    return f"{type(error).__name__}: {shorten(printable(redacted(text)), 200)}"
 
 
 class NoTracking:

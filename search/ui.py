@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 from trainer.config import BadInput
+from trainer.redaction import redacted
 
-from .config import redacted, tracking_uri
+from .config import tracking_uri
+from .console import tell
 from .errors import uri_errors
 
 HOST = "127.0.0.1"
@@ -46,7 +48,7 @@ def serve(tracking: str | None, port: int) -> int:
             raise BadInput([str(error)]) from error
     if uri.startswith("http"):
         for line in _pages_of_a_server(uri):
-            print(line)
+            tell(line)
         return 0
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -55,7 +57,7 @@ def serve(tracking: str | None, port: int) -> int:
         except OSError as error:
             raise BadInput([f"--port {port}: {error.strerror}; choose another"]) from error
     for line in told(uri, port):
-        print(line, flush=True)
+        tell(line)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = subprocess.Popen(command(port), env=environment(uri), start_new_session=True)
     try:

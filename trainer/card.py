@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Model
+from .escaping import markdown, printable
 from .export import Spec, read_metrics, read_spec
 from .model.backbones import licence
 from .model.detectors import is_coco
@@ -52,10 +53,10 @@ def write_card(folder: Path, name: str) -> None:
     metrics = read_metrics(folder)
     model = spec.config.model
     parts = [
-        f"# {name}",
+        f"# {markdown(name)}",
         f"A {_architecture(model)}, for pictures of "
         f"{model.image_size} x {model.image_size} px. Boxes and classes: "
-        + ", ".join(f"{category.name} ({category.id})" for category in spec.categories)
+        + ", ".join(f"{markdown(category.name)} ({category.id})" for category in spec.categories)
         + ".",
         *_figures(spec, metrics),
         "## Running it",
@@ -77,7 +78,8 @@ def write_card(folder: Path, name: str) -> None:
 def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
     """The table of AP and the operating point."""
     names = [category.name for category in spec.categories]
-    lines = ["| | AP | AP50 | AP75 | " + " | ".join(f"AP {name}" for name in names) + " |"]
+    heads = ["", "AP", "AP50", "AP75", *(f"AP {markdown(name)}" for name in names)]
+    lines = ["| " + " | ".join(heads) + " |"]
     lines.append("|" + " --- |" * (4 + len(names)))
     for split in ("val", "test"):
         if "figures" in metrics.get(split, {}):
@@ -136,4 +138,10 @@ def _weights(model: Model) -> str:
             f"Pretrained weights: timm's `{model.backbone}`, trained on ImageNet, under the "
             f"licence that timm states for them ({licence(model.backbone)})."
         )
-    return f"Pretrained weights: the file `{Path(model.weights).name}`, whose licence is yours."
+    file = _code(Path(model.weights).name)
+    return f"Pretrained weights: the file {file}, whose licence is yours."
+
+
+def _code(text: str) -> str:
+    """In a span of code, where a text without a backtick stands as it is."""
+    return markdown(text) if "`" in text else f"`{printable(text)}`"

@@ -14,6 +14,7 @@ from .data.canvas import to_canvas
 from .data.dataset import Category
 from .data.folders import is_hidden
 from .data.pixels import SUFFIXES
+from .escaping import printable
 from .evaluate import to_xywh
 from .model.heads import Detect
 
@@ -108,7 +109,8 @@ def draw(
         pen.rectangle(_corners(box, factor), outline=_colour(box), width=thick)
     for box in reversed(boxes):  # no box crosses a name
         score = "" if box.score is None else f" {box.score:.2f}"
-        _label(pen, _corners(box, factor), f"{box.category.name}{score}", _colour(box), font)
+        name = printable(box.category.name)
+        _label(pen, _corners(box, factor), f"{name}{score}", _colour(box), font)
     return drawn
 
 

@@ -20,6 +20,7 @@ from .checkpoint import BEST, load, load_trained_state, write_whole
 from .config import TrainConfig
 from .data.canvas import cache_folder, open_picture, open_store
 from .data.dataset import Picture, Split
+from .escaping import matplotlib, printable
 from .evaluate import BATCH_SIZE, Truth, detect, match, unpack
 from .model.detectors import build
 from .model.heads import DETECTIONS
@@ -178,7 +179,12 @@ def _draw_curves(names: list[str], precision: NDArray[np.float64]) -> bytes:
     for number, (name, own) in enumerate(zip(names, precision.T, strict=True)):
         if (own > -1).all():
             style = ("-", "--", ":")[number // 10 % 3]  # matplotlib has ten colours
-            axes.plot(np.linspace(0, 1, len(own)), own, style, label=f"{name} {own.mean():.2f}")
+            axes.plot(
+                np.linspace(0, 1, len(own)),
+                own,
+                style,
+                label=f"{matplotlib(name)} {own.mean():.2f}",
+            )
     axes.grid(alpha=0.3)
     if len(names) <= 30:  # more are in the table
         axes.legend(loc="lower left", fontsize="small", ncols=1 + len(names) // 11, title="AP50")
@@ -232,7 +238,7 @@ def _pair(split: Split, picture: Picture, boxes: dict[int, list[Box]], caption: 
         drawn = draw(small, [_scaled(box, scale) for box in own], enlarge=False)
         pair.paste(drawn, (left, TITLE))
     pen, font = ImageDraw.Draw(pair), ImageFont.load_default(size=15)
-    pen.text((2, 4), f"{picture.file.name}: truth", fill="black", font=font)
+    pen.text((2, 4), f"{printable(picture.file.name)}: truth", fill="black", font=font)
     heading = f"found, score {THRESHOLD} or more" if not caption else f"found: {caption}"
     pen.text((small.width + 4, 4), heading, fill="black", font=font)
     return pair

@@ -59,9 +59,7 @@ def test_where_nothing_is_safe_the_next_step_is_told(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("bits", "safe"), [(0o700, True), (0o755, True), (0o1777, True), (0o777, False), (0o770, False)]
 )
-def test_a_folder_is_safe_where_others_cannot_rename(
-    tmp_path: Path, bits: int, safe: bool
-) -> None:
+def test_a_folder_is_safe_where_others_cannot_rename(tmp_path: Path, bits: int, safe: bool) -> None:
     place = tmp_path / "above" / "below"
     place.mkdir(parents=True)
     place.parent.chmod(bits)

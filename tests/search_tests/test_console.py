@@ -1,9 +1,12 @@
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
-from search.console import program, text_console
+from search.console import lasting_console, program, tell, text_console
 
 
 def test_texts_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,3 +31,33 @@ def test_the_next_command_is_one_that_the_shell_finds(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [called])
     assert program() == typed
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31mred\u202e"
+SHOWN = r"\x1b]0;owned\x07\x1b[31mred\u202e"
+
+
+def test_a_name_gives_the_terminal_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(HOSTILE)
+    table.add_row(Text(HOSTILE, style="bold"))
+    for console in (text_console(), lasting_console()):
+        console.print(f"{HOSTILE}\n{HOSTILE}", table)
+    tell(f"{HOSTILE}\nhttps://canary:x@host")
+    tell(HOSTILE, error=True)
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err and "\u202e" not in out + err and "\x07" not in out + err
+    assert out.endswith(f"{SHOWN}\nhttps://***@host\n") and err == f"{SHOWN}\n"
+
+
+def test_warnings_and_tracebacks_are_plain_and_without_secrets() -> None:
+    code = (
+        "import logging, search.console as c; c.log_plainly();"
+        f"logging.getLogger('a').warning('password=canary %s', {HOSTILE!a});"
+        f"raise RuntimeError('https://canary:x@host ' + {HOSTILE!a})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    first, *_, last = done.stderr.splitlines()
+    assert first.startswith("password=*** ") and "\x1b" not in done.stderr
+    assert last == f"RuntimeError: https://***@host {SHOWN}"
+    assert "canary:x" not in last

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from ..config import BadInput, nearest
+from ..escaping import printable
 
 SHOWN = 10
 """Places of a finding that are listed; the rest is counted."""
@@ -251,11 +252,6 @@ class Place:
         where = " of ".join(f"{kind} {value}" for kind, value in ids if value is not None)
         where = f"{where} ({self.file})" if where and self.file else where or self.file
         return printable(": ".join(filter(None, [where, self.detail])))
-
-
-def printable(text: str) -> str:
-    """A text for a terminal: escape sequences and broken bytes become Python's escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:

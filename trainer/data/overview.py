@@ -17,6 +17,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from ..checkpoint import write_whole
 from ..config import Model
+from ..escaping import matplotlib, printable
 from ..model.detectors import build
 from .canvas import letterbox, scales
 from .dataset import Category, Picture, Split
@@ -86,8 +87,8 @@ def _draw_classes(axes: Axes, splits: list[Split]) -> None:
     for i, (split, own) in enumerate(zip(splits, counts, strict=True)):
         places = np.arange(len(shown)) + i * height
         axes.barh(places, [own[label] for label in shown], height, label=split.name)
-    names = [categories[label - 1].name for label in shown]
-    axes.set_yticks(np.arange(len(shown)) + 0.4 - height / 2, [name[:24] for name in names])
+    names = [matplotlib(categories[label - 1].name[:24]) for label in shown]
+    axes.set_yticks(np.arange(len(shown)) + 0.4 - height / 2, names)
     axes.invert_yaxis()
     more = len(order) - len(shown)
     axes.set_title("boxes a class" + (f" (and {more} classes more)" if more else ""), color=TEXT)
@@ -172,10 +173,10 @@ def _sample(
         left, top = x * across, y * down
         pen.rectangle((left, top, left + width * across, top + height * down), outline=colour)
         if sqrt(max(0.0, width * across * height * down)) > 24:  # else the name hides it
-            pen.text((left + 2, top), categories[label - 1].name[:20], colour, font)
+            pen.text((left + 2, top), printable(categories[label - 1].name)[:20], colour, font)
     if text:
         line = (0, side - 18, side, side)
         pen.rectangle(line, fill="white")
-        pen.text((4, side - 17), f"{text}: {picture.file.name}"[:52], "#c00000", font)
+        pen.text((4, side - 17), f"{text}: {printable(picture.file.name)}"[:52], "#c00000", font)
     pen.rectangle((0, 0, side - 1, side - 1), outline="white", width=2)
     return drawn
