@@ -128,7 +128,9 @@ def parser() -> argparse.ArgumentParser:
     clean = _command(commands, "clean", _clean, "delete checkpoints; record and winner stay")
     clean.add_argument("name", metavar="NAME")
     export = _command(commands, "export", _export, "write a trial's best checkpoint as files")
-    export.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
+    export.add_argument(
+        "model", metavar="MODEL", help="a search's name, an exported folder, or a file of one"
+    )
     export.add_argument("--trial", type=int, metavar="N", help="default: the winner")
     export.add_argument("--format", choices=["safetensors", "onnx", "pt2"], default="safetensors")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -139,7 +141,9 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--force", action="store_true", help="replace an export that is there")
 
     evaluate = _command(commands, "evaluate", _evaluate, "the 12 COCO figures of a model")
-    evaluate.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
+    evaluate.add_argument(
+        "model", metavar="MODEL", help="a search's name, an exported folder, or a file of one"
+    )
     evaluate.add_argument(
         "data", type=Path, metavar="DATA", help=f"{DATA}, or a search.yaml; a json is the split"
     )
@@ -154,7 +158,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--detections", type=Path, metavar="FILE", help="write COCO results")
 
     predict = _command(commands, "predict", _predict, "draw boxes on pictures")
-    predict.add_argument("model", metavar="MODEL", help="a search's name, or an exported folder")
+    predict.add_argument(
+        "model", metavar="MODEL", help="a search's name, an exported folder, or a file of one"
+    )
     predict.add_argument(
         "pictures", type=Path, nargs="+", metavar="PICTURES", help="files, folders or patterns"
     )

@@ -20,16 +20,17 @@ from trainer.evaluate import measure
 from trainer.export import (
     METRICS,
     export,
+    folder_of,
     load_export,
     open_export,
     record_evaluation,
     write_digest,
     write_thresholds,
 )
-from trainer.model.weights import SPEC
+from trainer.model.weights import SPEC, WEIGHTS
 from trainer.operating_point import best_thresholds
 from trainer.portable import FILES, write_portable
-from trainer.predict import draw, find_pictures, predict, to_coco
+from trainer.predict import draw, find_pictures, free_name, predict, to_coco
 
 from .begun import begun_study, read_search
 from .check import allowing, find_data
@@ -43,10 +44,15 @@ UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def find_model(model: str, storage: Path) -> Path:
-    """The exported folder that MODEL names. Raises BadInput saying where was looked."""
+    """The exported folder, or the one file of one, that MODEL names.
+
+    Raises BadInput saying where was looked.
+    """
     folder = Path(model)
     if not model:
         raise BadInput(["MODEL is empty: give a search's name or an exported folder"])
+    if folder.is_file() and folder.name in {WEIGHTS, *FILES.values()}:
+        return folder
     if (folder / SPEC).is_file():
         return folder
     winner = storage / model / "winner"
@@ -74,7 +80,7 @@ def export_model(
     Raises BadInput.
     """
     with _new_folder(out, force) as part:
-        source = find_model(model, storage) if trial is None else part / "trial"
+        source = folder_of(find_model(model, storage)) if trial is None else part / "trial"
         if source.resolve() == out.resolve():
             raise BadInput([f"--out {out} is the model itself; choose another folder"])
         if trial is not None:
@@ -162,7 +168,7 @@ def _compared_on(
 
 
 def _name_of(model: str) -> str:
-    folder = Path(model).resolve()
+    folder = folder_of(Path(model).resolve())
     return folder.parent.name if folder.name == "winner" else folder.name
 
 
@@ -181,10 +187,11 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """The COCO figures of a model on a split, in fp32, picture by picture; kept beside it, where
     its folder can be written."""
-    folder = find_model(model, storage)
+    chosen = find_model(model, storage)
+    folder = folder_of(chosen)
     if detections is not None and not detections.resolve().parent.is_dir():
         raise BadInput([f"--detections {detections}: there is no folder {detections.parent}"])
-    found_in, spec = open_export(folder)
+    found_in, spec = open_export(chosen)
     split = _split(place, name, allow)
     ours, theirs = spec.categories, split.categories
     if [(c.id, c.name) for c in ours] != [(c.id, c.name) for c in theirs]:
@@ -265,7 +272,7 @@ def predict_pictures(
                 unreadable += error.errors
                 continue
             found = predict(detect, spec.categories, picture, spec.config.model.image_size, least)
-            draw(picture, found).save(part / _free_name(file, taken), quality=92)
+            draw(picture, found).save(part / free_name(file, taken), quality=92)
             size = {"width": picture.width, "height": picture.height}
             images.append({"id": number, "file_name": str(file), **size})
             annotations += list(to_coco(number, found))
@@ -301,13 +308,3 @@ def _filled(out: Path, force: bool) -> Iterator[Path]:
             part.rename(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _free_name(file: Path, taken: set[str]) -> str:
-    """A name for a drawn picture that no other has, though folders may hold equal names."""
-    name, n = f"{file.stem}.jpg", 1
-    while name in taken:
-        n += 1
-        name = f"{file.stem}-{n}.jpg"
-    taken.add(name)
-    return name

@@ -27,6 +27,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000
 GREY = 114
 ORIENTATION = 0x0112
 """EXIF's tag."""
+MOST_ROWS, MOST_PIXELS, MOST_BYTES = 64, 50_000_000, 100_000_000
+"""Of a request, of a picture, and of its file: who asks must not fill the memory."""
 
 
 class Served(PythonModel):
@@ -47,6 +49,11 @@ class Served(PythonModel):
     ) -> list[list[dict[str, Any]]]:
         """For each row a list of boxes, best first: name, category_id, score, and bbox as x, y,
         width, height in the picture's pixels."""
+        if len(model_input) > MOST_ROWS:
+            raise MlflowException.invalid_parameter_value(
+                f"{len(model_input)} rows (legal: 1 to {MOST_ROWS}); send the rest in another "
+                "request"
+            )
         return [self._boxes(content, row) for row, content in enumerate(model_input["picture"])]
 
     def _boxes(self, content: bytes, row: int) -> list[dict[str, Any]]:
@@ -75,7 +82,11 @@ class Served(PythonModel):
 
 def _opened(content: bytes, row: int) -> Image.Image:
     try:
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"{len(content)} bytes (legal: at most {MOST_BYTES})")
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            if (pixels := opened.width * opened.height) > MOST_PIXELS:  # nothing is decoded yet
+                raise ValueError(f"{pixels} pixels (legal: at most {MOST_PIXELS}); send it smaller")
             return _to_rgb(ImageOps.exif_transpose(opened) if _is_turned(opened) else opened)
     except Exception as error:  # decoders raise whatever they like for broken files
         raise MlflowException.invalid_parameter_value(

@@ -108,13 +108,14 @@ def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
 def _running(folder: Path) -> str:
     for format, name in FILES.items():
         if (folder / name).is_file():
+            own = f"/{name}" if format == "pt2" else ""  # it is not opened unless it is named
             code = CANVAS.format(runtime=RUNTIMES[format]) + RUN[format] + PRINT
             return (
                 f"`{name}` takes any number of canvases at once, uint8 RGB, and returns the boxes "
                 "of each as x1, y1, x2, y2 on the canvas, their labels from 1 and their scores, "
                 "best first, filled up with zeros. The picture is one of 8 bits a channel without "
                 f"transparency.\n\n```python\n{code}```\n\n"
-                "With Unfreeze: `unfreeze predict THIS_FOLDER PICTURES --out predicted`."
+                f"With Unfreeze: `unfreeze predict THIS_FOLDER{own} PICTURES --out predicted`."
             )
     return COMMANDS
 

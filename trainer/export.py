@@ -20,7 +20,7 @@ from .model.heads import Detect
 from .model.weights import SPEC, WEIGHTS, require_whole, sha256
 from .operating_point import DEFAULT
 from .portable import FILES, open_portable
-from .predict import Box, draw, predict
+from .predict import Box, draw, free_name, predict
 
 METRICS = "metrics.json"
 FORMAT = 1
@@ -123,13 +123,32 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     return detector.eval(), spec
 
 
-def open_export(folder: Path) -> tuple[Detect, Spec]:
-    """What detects in an export of any format. Raises BadInput like `load_export`."""
+def open_export(place: Path) -> tuple[Detect, Spec]:
+    """What detects in an export: in one file of it, or in a folder its safetensors, else its ONNX.
+
+    Raises BadInput like `load_export`, and for a folder with a pt2 alone: to open one may run code.
+    """
+    folder = folder_of(place)
     for name in FILES.values():
         if (folder / name).is_file():
             require_whole(folder / name)
-    detect = open_portable(folder)
-    return load_export(folder) if detect is None else (detect, read_spec(folder))
+    if place.name == WEIGHTS or (place.is_dir() and (place / WEIGHTS).is_file()):
+        return load_export(folder)
+    if detect := open_portable(place):
+        return detect, read_spec(folder)
+    if (pt2 := folder / FILES["pt2"]).is_file():
+        raise BadInput(
+            [
+                f"{folder} holds a pt2 alone, which may run code as it is opened: give {pt2}, if "
+                "you trust whoever made it"
+            ]
+        )
+    return load_export(folder)
+
+
+def folder_of(place: Path) -> Path:
+    """The folder of an export that a MODEL, it or one file of it, names."""
+    return place.parent if place.is_file() else place
 
 
 def write_thresholds(folder: Path, thresholds: dict[str, float]) -> None:
@@ -189,6 +208,7 @@ def write_pictures(folder: Path, split: Split, count: int = 6) -> None:
     place = folder / "pictures"
     place.mkdir(exist_ok=True)
     every = max(1, len(split.pictures) // count)
+    taken: set[str] = set()
     for picture in split.pictures[::every][:count]:
         opened = open_picture(picture.file, picture.sha256)
         size = spec.config.model.image_size
@@ -197,4 +217,4 @@ def write_pictures(folder: Path, split: Split, count: int = 6) -> None:
             Box(split.categories[label - 1], None, tuple(box))
             for box, label in zip(picture.boxes.tolist(), picture.labels.tolist(), strict=True)
         ]
-        draw(opened, found, truth).save(place / f"{picture.file.stem}.jpg", quality=90)
+        draw(opened, found, truth).save(place / free_name(picture.file, taken), quality=90)

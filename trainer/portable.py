@@ -58,19 +58,20 @@ def write_portable(
         )
 
 
-def open_portable(folder: Path) -> Detect | None:
-    """The detector in a folder's one file, or None where there is none.
+def open_portable(place: Path) -> Detect | None:
+    """The detector in a file of ours, or in a folder's ONNX file; None where there is none.
 
-    Raises BadInput when the file cannot be read.
+    A pt2 can run code as it is opened, so it is by its own path alone. Raises BadInput when the
+    file cannot be read.
     """
-    for format, name in FILES.items():
-        if (folder / name).is_file():
-            try:
-                return OPENERS[format](folder / name)
-            except Exception as error:  # onnxruntime and torch have many types for damage
-                reason = (str(error).strip().splitlines() or [""])[0][:200]
-                raise BadInput([f"{folder / name} cannot be read: {reason}"]) from error
-    return None
+    file = place / FILES["onnx"] if place.is_dir() else place
+    if not file.is_file():
+        return None
+    try:
+        return OPENERS[file.suffix[1:]](file)
+    except Exception as error:  # onnxruntime and torch have many types for damage
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise BadInput([f"{file} cannot be read: {reason}"]) from error
 
 
 # -- writing and opening --------------------------------------------------------------------------

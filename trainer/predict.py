@@ -141,6 +141,17 @@ def _label(
     pen.text((x + 3 - left, y + 3 - top), text, fill=ink, font=font)
 
 
+def free_name(file: Path, taken: set[str]) -> str:
+    """A name for a drawn picture that no other has, though folders may hold equal names; it joins
+    those that are taken."""
+    name, n = f"{file.stem}.jpg", 1
+    while name.casefold() in taken:  # of the many disks on which `A.jpg` is `a.jpg`
+        n += 1
+        name = f"{file.stem}-{n}.jpg"
+    taken.add(name.casefold())
+    return name
+
+
 def to_coco(image_id: int, boxes: list[Box]) -> Iterator[dict[str, object]]:
     """Detections in COCO's result format."""
     for box in boxes:

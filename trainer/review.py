@@ -7,6 +7,7 @@ checkpoint by a pass over val.
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,11 @@ def _write_sheet(
     """Truth at the left and prediction at the right, for each picture; none, no sheet."""
     if not pictures:
         return
-    cells = [_pair(split, picture, boxes, captions.get(picture.id, "")) for picture in pictures]
+    names = Counter(picture.file.name for picture in split.pictures)
+    cells = [
+        _pair(split, picture, boxes, captions.get(picture.id, ""), names[picture.file.name] > 1)
+        for picture in pictures
+    ]
     width = max(cell.width for cell in cells)
     rows = [cells[i : i + ACROSS] for i in range(0, len(cells), ACROSS)]
     heights = [max(cell.height for cell in row) for row in rows]
@@ -223,7 +228,13 @@ def _write_sheet(
     write_whole(content.getvalue(), file)
 
 
-def _pair(split: Split, picture: Picture, boxes: dict[int, list[Box]], caption: str) -> Image.Image:
+def _pair(
+    split: Split,
+    picture: Picture,
+    boxes: dict[int, list[Box]],
+    caption: str,
+    in_folder: bool = False,
+) -> Image.Image:
     opened = open_picture(picture.file, picture.sha256)
     scale = TILE / max(opened.size)
     size = max(1, round(opened.width * scale)), max(1, round(opened.height * scale))
@@ -238,7 +249,8 @@ def _pair(split: Split, picture: Picture, boxes: dict[int, list[Box]], caption: 
         drawn = draw(small, [_scaled(box, scale) for box in own], enlarge=False)
         pair.paste(drawn, (left, TITLE))
     pen, font = ImageDraw.Draw(pair), ImageFont.load_default(size=15)
-    pen.text((2, 4), f"{printable(picture.file.name)}: truth", fill="black", font=font)
+    name = "/".join(picture.file.parts[-2:]) if in_folder else picture.file.name
+    pen.text((2, 4), f"{printable(name)}: truth", fill="black", font=font)
     heading = f"found, score {THRESHOLD} or more" if not caption else f"found: {caption}"
     pen.text((small.width + 4, 4), heading, fill="black", font=font)
     return pair

@@ -4,6 +4,7 @@ They share the rest of the file system, as machines share a mounted folder. A ho
 machines do: its link is cut, or all its processes are gone at once. Needs root.
 """
 
+import getpass
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ BIN = Path(sys.executable).parent
 TOKEN = "0123456789abcdef" * 4
 NETWORK = "10.77.0"
 BRIDGE = "unfreeze0"
+PRIVATE = f"/tmp/unfreeze-{getpass.getuser()}"
+"""Where the definitions have Ray's files."""
 NEEDS_HOSTS = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,
     reason="needs root and Debian's iproute2, to make hosts in network namespaces",
@@ -69,8 +72,9 @@ class Host:
     init: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        for folder in ("home/.ray", "ray", "log"):
+        for folder in ("home/.ray", "ray", "private", "log"):
             (self.place / folder).mkdir(parents=True)
+        (self.place / "private").chmod(0o700)
         # where `~` is, for ssh too
         users = re.sub(
             r"^(root:.*:)[^:]*(:[^:]*)$",
@@ -89,6 +93,7 @@ class Host:
              "--mount-proc", "sh", "-c",
              f"hostname {self.name}; mkdir -p /tmp/ray;"
              f" mount --bind {self.place / 'ray'} /tmp/ray;"
+             f" mkdir -p {PRIVATE}; mount --bind {self.place / 'private'} {PRIVATE};"
              f" mount --bind {self.place / 'passwd'} /etc/passwd;"
              f" mount --bind {self.place / 'hosts'} /etc/hosts;"
              f" touch {self.home / 'up'}; while :; do sleep 9; done"],

@@ -1,7 +1,9 @@
 """The definitions: read as Ray reads them, agreeing with each other, and found by name."""
 
+import os
 import re
 import shutil
+import stat
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -51,7 +53,66 @@ def test_a_pod_has_what_kuberay_and_the_autoscaler_look_for(name: str) -> None:
         mounted = {mount["name"] for mount in container["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["volumes"]}
         assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for own in (container, spec["autoscalerOptions"]):
+            assert own["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
     assert all(group["minReplicas"] == 0 for group in groups[1:])
+
+
+def test_a_policy_lets_nobody_else_reach_a_port_of_any_pod() -> None:
+    policy = yaml.safe_load((HERE / "kuberay" / "networkpolicy.yaml").read_text())
+    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    ours = policy["spec"]["podSelector"]["matchLabels"]
+    for spec in map(kuberay_spec, KUBERAY):
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            assert ours.items() <= group["template"]["metadata"]["labels"].items()
+    (rule,) = policy["spec"]["ingress"]
+    assert rule.keys() == {"from"}
+    assert all(peer["podSelector"]["matchLabels"] for peer in rule["from"])  # {} would be all pods
+    assert {"podSelector": {"matchLabels": ours}} in rule["from"]
+    assert all(f"networkpolicy.yaml -f clusters/kuberay/{n}" in text(n) for n in KUBERAY)
+
+
+def text(name: str) -> str:
+    return (HERE / "kuberay" / name).read_text()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("name", [*LAUNCHERS, "slurm/search.sbatch"])
+@pytest.mark.parametrize("found", ["nothing", "open", "link", "anothers"])
+def test_ray_starts_only_with_a_folder_of_this_accounts_alone(
+    tmp_path: Path, name: str, found: str
+) -> None:
+    place = tmp_path / "ray"
+    if found == "link":
+        (tmp_path / "elsewhere").mkdir()
+        place.symlink_to(tmp_path / "elsewhere")
+    elif found != "nothing":
+        place.mkdir(mode=0o777)
+    if found == "anothers":
+        if os.geteuid() != 0:
+            pytest.skip("needs root, to give a folder away")
+        os.chown(place, 12345, 12345)
+    for line in makes_folder(name):
+        line = re.sub(r"/tmp/unfreeze-\$\(id -un\)", str(place), line)
+        done = subprocess.run(["bash", "-c", f"{line} echo ready"], capture_output=True)
+        good = found in ("nothing", "open")
+        assert (done.stdout == b"ready\n") is good
+        assert not good or stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+def makes_folder(name: str) -> list[str]:
+    """What a definition does about Ray's folder before it starts Ray, each time it does."""
+    if name.endswith(".sbatch"):
+        script = SCRIPT.read_text()
+        begin = script.index("export RAY_TMPDIR")
+        line = script[begin : script.index("head=$(hostname)", begin)]
+        return ["set -e; " + line.replace("srun --overlap --ntasks-per-node=1 ", "")]
+    return [line.partition("ulimit")[0] for line in starts(name)]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -23,6 +23,7 @@ from search.exports import (
     load_data,
     predict_pictures,
 )
+from trainer import portable as portable_files
 from trainer.config import BadInput, Data
 from trainer.export import load_export, open_export, write_digest
 from trainer.model.weights import read
@@ -433,3 +434,59 @@ def test_without_pictures_nothing_is_made(model: Path, place: str) -> None:
     with pytest.raises(BadInput):
         predict_pictures(str(model), [Path(place)], Path(), OUT, 0.5)
     assert not OUT.exists()
+
+
+# -- what a folder from somebody else may hold ----------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which one-file formats were opened, with none of them run."""
+    files: list[str] = []
+
+    def never(file: Path) -> Any:
+        files.append(file.name)
+        raise RuntimeError("opened")
+
+    for format in ("onnx", "pt2"):
+        monkeypatch.setitem(portable_files.OPENERS, format, never)
+    return files
+
+
+@pytest.mark.parametrize("beside", ["pt2", "onnx"])
+def test_of_a_folder_with_weights_nothing_else_is_opened(
+    model: Path, tiny_data: Data, opened: list[str], beside: str
+) -> None:
+    (model / f"model.{beside}").write_bytes(b"hostile")
+    picture = tiny_data.train.parent / "images" / "val-00.png"
+    predict_pictures(str(model), [picture], Path(), OUT, 0.5)
+    evaluate_model(str(model / "model.safetensors"), tiny_data.train.parent, "val", Path(), None)
+    export_model(str(model), None, "safetensors", Path(), Path("copy"))
+    assert read(model, "").state
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "first"),
+    [
+        (["model.pt2", "model.onnx"], ".", "model.onnx"),
+        (["model.pt2", "model.safetensors"], "model.pt2", "model.pt2"),
+        (["model.pt2", "model.onnx"], "model.onnx", "model.onnx"),
+    ],
+)
+def test_a_pt2_is_opened_by_its_own_path_alone(
+    model: Path, opened: list[str], files: list[str], named: str, first: str
+) -> None:
+    (model / "model.safetensors").unlink()
+    for name in files:
+        (model / name).write_bytes(b"any")
+    with pytest.raises(BadInput, match="cannot be read: opened"):
+        open_export(find_model(str(model / named), Path()))
+    assert opened == [first]
+
+
+def test_a_folder_with_a_pt2_alone_says_how_to_open_it(model: Path, opened: list[str]) -> None:
+    (model / "model.safetensors").rename(model / "model.pt2")
+    with pytest.raises(BadInput, match=r"may run code as it is opened: give .*model\.pt2, if you"):
+        open_export(model)
+    assert opened == []

@@ -186,3 +186,17 @@ def test_as_many_boxes_are_found_as_a_picture_has(
     assert config.model.detections == detections
     line = f"  detections: {detections}            # boxes found of a picture; one here has {count}"
     assert (line in Path("search.yaml").read_text()) == (count > 100)
+
+
+def test_names_and_paths_with_any_letter_give_a_yaml_that_can_be_read(
+    dataset: Callable[[str], Path],
+) -> None:
+    place = dataset('we"ird \\n $x\x1b')
+    for file in place.glob("*.json"):
+        content = json.loads(file.read_text())
+        content["categories"][0]["name"] = "red\n\x1b]0;x\x07\x85evil: true"
+        file.write_text(json.dumps(content))
+    config, _ = written(place)
+    assert config.data.train == place / "train.json"
+    first = Path("search.yaml").read_text().splitlines()[0]
+    assert first == r"# 2 classes: red\n\x1b]0;x\x07\x85evil: true, blue"

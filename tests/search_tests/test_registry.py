@@ -12,9 +12,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -74,6 +75,30 @@ def test_deep_pixels_are_refused_by_what_is_served() -> None:
 def test_what_is_served_says_that_it_is_no_picture() -> None:
     with pytest.raises(MlflowException, match="row 2: no readable picture .no kind that is known"):
         served._opened(b"text", 2)
+
+
+def picture_bytes(size: tuple[int, int]) -> bytes:
+    stream = io.BytesIO()
+    Image.new("1", size).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_request_has_no_more_rows_and_pixels_than_memory_bears(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    huge = picture_bytes((10_000, 5_001))  # 7 kB
+    with pytest.raises(MlflowException, match="row 3: .*50010000 pixels .legal: at most 50000000"):
+        served._opened(huge, 3)
+    monkeypatch.setattr(served, "MOST_PIXELS", 12)
+    assert served._opened(picture_bytes((4, 3)), 0).size == (4, 3)
+    with pytest.raises(MlflowException, match="pixels"):
+        served._opened(picture_bytes((13, 1)), 0)
+    monkeypatch.setattr(served, "MOST_BYTES", 9)
+    with pytest.raises(MlflowException, match="bytes .legal: at most 9"):
+        served._opened(picture_bytes((4, 3)), 0)
+    rows = pd.DataFrame({"picture": [b""] * (served.MOST_ROWS + 1)})
+    with pytest.raises(MlflowException, match="65 rows .legal: 1 to 64"):
+        served.Served().predict(cast(Any, None), rows)
 
 
 # -- versions -------------------------------------------------------------------------------------

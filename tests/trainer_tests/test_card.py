@@ -87,6 +87,8 @@ def test_it_says_how_many_boxes_are_found_and_the_figures_with_all_of_them(folde
         ("model.safetensors", "unfreeze evaluate THIS_FOLDER DATA --split val"),
         ("model.onnx", 'onnxruntime.InferenceSession("model.onnx")'),
         ("model.pt2", 'torch.export.load("model.pt2")'),
+        ("model.pt2", "unfreeze predict THIS_FOLDER/model.pt2 PICTURES"),
+        ("model.onnx", "unfreeze predict THIS_FOLDER PICTURES"),
     ],
 )
 def test_it_shows_how_to_run_what_is_there(folder: Path, file: str, shown: str) -> None:
@@ -95,3 +97,23 @@ def test_it_shows_how_to_run_what_is_there(folder: Path, file: str, shown: str) 
     assert shown in text
     for code in text.split("```python\n")[1:]:
         compile(code.split("```")[0], CARD, "exec")
+
+
+def test_names_are_no_markup(folder: Path) -> None:
+    spec = json.loads((folder / "spec.json").read_text())
+    names = ["a|b\n# <script>", "red_cell"]
+    for category, name in zip(spec["categories"], names, strict=True):
+        category["name"] = name
+    spec["model"]["weights"] = "/home/me/`x`.pth"
+    spec["thresholds"] = dict.fromkeys(names, 0.5)
+    (folder / "spec.json").write_text(json.dumps(spec))
+    val = {"figures": FIGURES, "per_class": dict.fromkeys(names, 0.4)}
+    (folder / "metrics.json").write_text(json.dumps({"val": val}))
+    write_card(folder, "my *model*")
+    text = (folder / CARD).read_text()
+    escaped = r"a\|b\\n\# &lt;script&gt;"
+    assert text.startswith("# my \\*model\\*\n")
+    assert f"classes: {escaped} (3), red_cell (7)." in text
+    assert f"| AP75 | AP {escaped} | AP red_cell |\n" in text
+    assert r"the file \`x\`.pth, whose" in text
+    assert "<script>" not in text

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from trainer.checkpoint import BEST, pretrained_digest, save, trained_state
 from trainer.config import BadInput, TrainConfig
-from trainer.data.dataset import Category
-from trainer.export import export
+from trainer.data.dataset import Category, Split
+from trainer.export import export, write_pictures
 from trainer.model.detectors import build
 
 CATEGORIES = (Category(3, "red"), Category(7, "blue"))
@@ -86,3 +87,17 @@ def test_over_a_file_that_was_replaced_nothing_is_exported(
     with pytest.raises(BadInput, match="model.weights: what is there now is not what this trial"):
         export(tmp_path / BEST, config, CATEGORIES, "data", tmp_path / "another")
     assert not (tmp_path / "another").exists()
+
+
+def test_pictures_of_one_name_are_all_drawn(
+    tiny_config: MakeConfig, tmp_path: Path, make_picture: Callable[..., Any]
+) -> None:
+    exported(tiny_config(), tmp_path)
+    pictures = []
+    for i, name in enumerate(("a/x.png", "b/x.png", "b/X.jpg", "b/y.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (96, 72)).save(tmp_path / name)
+        pictures.append(make_picture(i, file=tmp_path / name))
+    write_pictures(tmp_path / "out", Split("val", tuple(pictures), CATEGORIES))
+    drawn = sorted(file.name for file in (tmp_path / "out" / "pictures").iterdir())
+    assert drawn == ["X-3.jpg", "x-2.jpg", "x.jpg", "y.jpg"]

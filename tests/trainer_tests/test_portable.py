@@ -113,7 +113,7 @@ def test_a_file_takes_any_number_of_pictures(
     detector = new(name)
     write_portable(detector, SIZE, format, tmp_path, tiny.val.pictures)
     assert [file.name for file in tmp_path.iterdir()] == [f"model.{format}"]
-    detect = open_portable(tmp_path)
+    detect = open_portable(tmp_path / f"model.{format}")
     assert detect is not None
     for count in (1, 2, 5):
         pictures = torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8)

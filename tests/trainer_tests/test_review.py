@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from trainer import review as module
 from trainer.config import TrainConfig
-from trainer.data.dataset import Splits
+from trainer.data.dataset import Category, Splits
 from trainer.evaluate import Truth
 from trainer.fit import fit
 from trainer.predict import Box
@@ -173,3 +174,33 @@ def test_a_detector_that_finds_nothing_has_a_review_too(
     table = json.loads((tmp_path / REVIEW / CLASSES).read_text())
     assert [row[2:] for row in table["data"]] == [[0.0, 0.0], [0.0, 0.0]]
     assert (tmp_path / REVIEW / MISSES).is_file()
+
+
+@pytest.mark.parametrize("name", ["$_$", "_b", "\x1b[2J", r"$\frac{1}{0}$"])
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_no_name_of_a_class_loses_a_review(tiny: Splits, tmp_path: Path, name: str) -> None:
+    split = replace(tiny.val, categories=(Category(3, name), tiny.val.categories[1]))
+    module._review(split, [], tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {PREDICTIONS, MISSES, CURVES, CLASSES}
+    box = Box(split.categories[0], 0.9, (1.0, 1.0, 9.0, 9.0))
+    module._pair(split, split.pictures[0], {split.pictures[0].id: [box]}, "")
+
+
+def test_pictures_of_one_name_are_told_apart(
+    make_picture: Make, make_split: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(
+        module.ImageDraw.ImageDraw, "text", lambda self, at, text, **_: written.append(text)
+    )
+    for name in ("a/x.png", "b/x.png", "b/y\x1b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (96, 72)).save(tmp_path / name)
+    names = ("a/x.png", "b/x.png", "b/y\x1b.png")
+    split = make_split(*(make_picture(i, file=tmp_path / name) for i, name in enumerate(names)))
+    module._write_sheet(split, split.pictures, {}, {}, tmp_path / "sheet.jpg")
+    assert [t for t in written if t.endswith("truth")] == [
+        "a/x.png: truth",
+        "b/x.png: truth",
+        r"y\x1b.png: truth",
+    ]
