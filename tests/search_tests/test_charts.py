@@ -1,11 +1,14 @@
 """The figures of a report, over a search that was made up."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
 
 from search import charts
 from search.report import read_result
 from search.results import SearchResult
+from search.space import read_space
 from search.study import End
 
 from .conftest import MadeUp
@@ -80,3 +83,12 @@ def test_seeds_show_every_run_and_their_mean(result: SearchResult) -> None:
     runs, mean = charts.seeds(result).data
     assert len(runs.y) == 2
     assert mean.y[0] == pytest.approx(sum(runs.y) / 2)
+
+
+def test_names_are_no_markup_to_plotly(result: SearchResult) -> None:
+    figure = charts.classes({"val": {"per_class": {"<b>%{x}": 0.5, "$_$\x1b": None}}})
+    assert figure.data[0].y == ("&lt;b&gt;%{x}", r"$_$\x1b")
+    row = result.rows[0]
+    space = read_space({"model.weights": {"choice": ["a", "b"]}})
+    chosen = replace(row, values={"model.weights": "%{y}<br>"})
+    assert "%&#123;y}&lt;br&gt;" in charts._settings(chosen, space)

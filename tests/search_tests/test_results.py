@@ -195,6 +195,14 @@ def test_the_table_marks_where_a_trial_came_from(make_search: Make, make_record:
     assert len({line.count("|") for line in table}) == 1
 
 
+def test_a_value_ends_no_cell_of_the_table(make_search: Make, make_record: Make) -> None:
+    config = make_search()
+    space = read_space({"model.weights": {"choice": ["a|b", "c"]}})
+    (row,) = rank(config, [make_record(0, [0.1], parameters={"model.weights": "a|b\n<i>"})])
+    table = markdown(space, [row]).splitlines()
+    assert len(table) == 3 and r"| a\|b\\n&lt;i&gt; |" in table[2]
+
+
 def test_who_failed_at_its_confirmation_does_not_win(make_search: Make, make_record: Make) -> None:
     config = make_search({"search.confirm": {"top": 2, "seeds": 1}})
     records = [

@@ -47,7 +47,8 @@ def test_tune_copies_no_key_into_the_runtime_environment(monkeypatch: pytest.Mon
     assert SECRET not in str(passed)
 
 
-@pytest.mark.parametrize("study", ["journal", pytest.param("database", marks=pytest.mark.slow)])
+@pytest.mark.slow  # a whole search with a Ray of its own
+@pytest.mark.parametrize("study", ["journal", "database"])
 def test_no_file_that_a_search_leaves_has_a_secret(
     make_search: Callable[..., Any],
     tmp_path: Path,
