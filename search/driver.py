@@ -26,7 +26,6 @@ from trainer.data.canvas import cache_folder, open_store
 from trainer.data.dataset import Splits
 from trainer.data.formats import given, load
 from trainer.model.detectors import count_stages
-from trainer.redaction import redacted
 from trainer.reports import read_report
 from trainer.timing import memory_share
 
