@@ -37,8 +37,8 @@ class StudySearcher(Searcher):
     """Waiting trials first, then new ones, until the study holds as many as are wanted.
 
     A trial that needs a phase which another one is in now is held back until that phase is filed,
-    and then forks it. `slots` says how many trials the cluster holds at once. When all have ended,
-    `confirm` may make more wait, and says whether it did.
+    and then forks it; who needs nothing of it goes first. `slots` says how many trials the cluster
+    holds at once. When all have ended, `confirm` may make more wait, and says whether it did.
     """
 
     def __init__(
@@ -62,7 +62,10 @@ class StudySearcher(Searcher):
         self._confirm = confirm
         self._live: dict[str, Handed] = {}
         """By Tune's trial id."""
-        self._held: Handed | None = None
+        self._held: list[Handed] = []
+        """Trials that wait for a phase, in the order they were asked for."""
+        self._passed: set[str] = set()
+        """Keys of phases that a trial has come to the end of, and so has filed."""
         self._again: list[Handed] = []
         """Trials whose workers died: they come before all others, which may wait for their head."""
         self._deaths: Counter[int] = Counter()
@@ -73,24 +76,32 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         # asked later, the sampler knows more; without any slot one waits all the same, for Tune
         # looks at nothing else, a request to stop neither, while it has none to wait for
-        if len(self._live) >= max(1, self._slots()):
+        free = max(1, self._slots()) - len(self._live)
+        if free <= 0:
             return None
         if self._again:
             return self._hand_out(trial_id, self._again.pop(0))
-        if self._held is None:
+        for handed in self._held:
+            if not self._is_computed_now(handed):
+                self._held.remove(handed)
+                return self._hand_out(trial_id, handed)
+        # of what is sampled one a free slot, for asked later the sampler knows more
+        while len(self._held) < free or self._study.waiting:
             if not self._study.waiting and len(self._study.searched()) >= self._trials:
                 if self._live:
                     return None  # how these end decides what is confirmed
                 if not self._confirm():
                     # Ray documents this return, and its annotation lacks it
                     return Searcher.FINISHED  # type: ignore[return-value]
-            self._held = self._with_ends(*self._study.ask(self._space, self._written))
-        if self._is_computed_now(self._held):
-            return None
-        handed, self._held = self._held, None
-        return self._hand_out(trial_id, handed)
+            asked = self._study.ask(self._space, self._written, begins=False)
+            handed = self._with_ends(*asked)
+            if not self._is_computed_now(handed):
+                return self._hand_out(trial_id, handed)
+            self._held.append(handed)
+        return None
 
     def _hand_out(self, trial_id: str, handed: Handed) -> dict[str, Any]:
+        self._study.begin(handed.number)
         self._live[trial_id] = handed
         return {"number": handed.number, "config": handed.config.model_dump(mode="json")}
 
@@ -101,6 +112,7 @@ class StudySearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         handed = self._live.pop(trial_id)
+        self._note_passed(handed)
         number = handed.number
         if not error or self._study.records[number].end is not None:
             return
@@ -132,12 +144,19 @@ class StudySearcher(Searcher):
         return Handed(number, config, ends)
 
     def _is_computed_now(self, wanted: Handed) -> bool:
-        """Whether a running trial is in a phase that this one, still without an epoch, needs."""
+        """Whether a running trial is in a phase that this one, still without an epoch, needs, or
+        will be, and none has filed it before."""
+        for other in self._live.values():
+            self._note_passed(other)
         return not self._epochs(wanted) and any(
             self._epochs(other) < wanted.ends[key]
             for other in self._live.values()
-            for key in wanted.ends.keys() & other.ends.keys()
+            for key in (wanted.ends.keys() & other.ends.keys()) - self._passed
         )
+
+    def _note_passed(self, handed: Handed) -> None:
+        epochs = self._epochs(handed)
+        self._passed |= {key for key, end in handed.ends.items() if end <= epochs}
 
     def _epochs(self, handed: Handed) -> int:
         return len(self._study.records[handed.number].reports)

@@ -54,6 +54,8 @@ STATES = {
     End.ERROR: TrialState.FAIL,
     End.LOST: TrialState.FAIL,
 }
+BEGAN = "began"
+"""Attribute of a trial: seconds since 1970."""
 INFEASIBLE = {End.DIVERGED, End.OUT_OF_MEMORY}
 
 
@@ -68,7 +70,7 @@ class TrialRecord:
     parameters: Values
     """Under Optuna's names."""
     started: float | None = None
-    """Seconds since 1970."""
+    """When its first worker had it, seconds since 1970; None while it waits."""
     ended: float | None = None
     reports: dict[int, EpochReport] = field(default_factory=dict)
     """By epoch."""
@@ -173,8 +175,11 @@ class Study:
         self._ids[trial.number] = trial._trial_id
         self.records[trial.number] = _read(trial)
 
-    def ask(self, space: Space, written: TrainConfig) -> tuple[int, TrainConfig]:
-        """Hand out the first waiting trial, or a new one from the sampler: number and config."""
+    def ask(
+        self, space: Space, written: TrainConfig, *, begins: bool = True
+    ) -> tuple[int, TrainConfig]:
+        """Hand out the first waiting trial, or a new one from the sampler: number and config. Where
+        it does not begin yet, `begin` says when."""
         from .sampling import suggest  # timm, which reading a study can do without
 
         self.optuna.sampler = self._sampler((*self.waiting, len(self.records))[0])
@@ -186,11 +191,19 @@ class Study:
             trial.number, TrialRecord(trial.number, "sampled", dict(trial.params))
         )
         record.parameters = dict(trial.params)
-        record.started = record.started or time.time()
-        record.running = True
+        if begins:
+            self.begin(trial.number)
         if record.seed is not None:
             values["train.seed"] = record.seed
         return trial.number, apply(written, values)
+
+    def begin(self, number: int) -> None:
+        """Write that a trial that was asked for is with a worker, from its first one on."""
+        record = self.records[number]
+        record.running = True
+        if record.started is None:
+            record.started = time.time()
+            self.storage.set_trial_user_attr(self._ids[number], BEGAN, record.started)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         # made anew for each trial: a continued search samples what an unbroken one would have
@@ -312,7 +325,7 @@ def _read(trial: FrozenTrial) -> TrialRecord:
         trial.number,
         attrs.get("origin", "sampled"),
         {**trial.system_attrs.get("fixed_params", {}), **trial.params},
-        started=trial.datetime_start.timestamp() if trial.datetime_start else None,
+        started=_began(trial),
         ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         end=End(attrs["end"]) if "end" in attrs and trial.state.is_finished() else None,
         text=attrs.get("text", ""),
@@ -329,6 +342,14 @@ def _read(trial: FrozenTrial) -> TrialRecord:
             if stop:
                 record.stopped_at = report.unfreeze_epoch
     return record
+
+
+def _began(trial: FrozenTrial) -> float | None:
+    """When a trial was first with a worker; in older studies when it was asked for, if it ran."""
+    attrs = trial.user_attrs
+    ran = trial.state.is_finished() or any(key.startswith("epoch ") for key in attrs)
+    asked = trial.datetime_start.timestamp() if trial.datetime_start and ran else None
+    return attrs.get(BEGAN, asked)
 
 
 def to_json(report: EpochReport) -> str:

@@ -1,5 +1,6 @@
 """Optuna as a Tune searcher: what is handed out when, and what waits."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def test_a_suggestion_is_a_number_and_a_whole_config(make_search: Make) -> None:
 
 def test_a_trial_waits_while_another_trains_its_head(make_search: Make, make_reports: Make) -> None:
     study = opened()
-    out = searcher(study, make_search({"space": SPACE, "train.head.epochs": 2}))
+    out = searcher(study, make_search({"space": SPACE, "train.head.epochs": 2}), slots=2)
     assert out.suggest("a")["number"] == 0
     first, second, third = make_reports([0.1, 0.2, 0.3], head=2)
     assert out.suggest("b") is None
@@ -72,7 +73,7 @@ def test_a_held_trial_goes_out_when_the_other_is_gone_and_then_trains_the_head_i
 
 def test_a_held_trial_is_the_same_one_later(make_search: Make, make_reports: Make) -> None:
     study = opened()
-    out = searcher(study, make_search({"space": SPACE}))
+    out = searcher(study, make_search({"space": SPACE}), slots=2)
     out.suggest("a")
     assert [out.suggest(name) for name in "bcb"] == [None] * 3
     held = study.records[1].parameters
@@ -80,6 +81,51 @@ def test_a_held_trial_is_the_same_one_later(make_search: Make, make_reports: Mak
     config = TrainConfig.model_validate(out.suggest("d")["config"])
     assert config.train.unfreeze.lr == held["train.unfreeze.lr"]
     assert study.records.keys() == {0, 1}
+
+
+def test_who_needs_nothing_of_a_phase_does_not_wait_behind_one_who_does(
+    make_search: Make, make_reports: Make
+) -> None:
+    study = opened()
+    config = make_search({"space": HEAD_SPACE})
+    for number, head in enumerate((1e-3, 1e-3, 2e-3, 1e-3, 2e-3), start=1):
+        study.enqueue({"train.unfreeze.lr": number / 1e3, "train.head.lr": head}, "first")
+    out = searcher(study, config, trials=5, slots=4)
+    assert [out.suggest(name)["number"] for name in "ab"] == [0, 2]
+    assert out.suggest("c") is None and not study.waiting
+    study.record(2, make_reports([0.1])[0])
+    assert out.suggest("c")["number"] == 4
+    study.record(0, make_reports([0.1])[0])
+    assert out.suggest("d")["number"] == 1
+    study.end(0, End.FINISHED)
+    out.on_trial_complete("a")
+    assert out.suggest("e")["number"] == 3
+
+
+def test_those_that_wait_go_on_in_order_and_before_new_ones(
+    make_search: Make, make_reports: Make
+) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": SPACE}), slots=4)
+    assert [out.suggest("a")["number"], out.suggest("b")] == [0, None]
+    assert study.records.keys() == {0, 1, 2, 3}  # one a free slot
+    study.record(0, make_reports([0.1])[0])
+    assert [out.suggest(name)["number"] for name in "bcd"] == [1, 2, 3]
+
+
+def test_a_trial_that_waits_has_not_started(make_search: Make, make_reports: Make) -> None:
+    study = opened()
+    out = searcher(study, make_search({"space": SPACE}), slots=2)
+    out.suggest("a")
+    out.suggest("b")
+    held = study.records[1]
+    assert study.records[0].running and study.records[0].started
+    assert not held.running and held.started is None and opened().records[1].started is None
+    study.record(0, make_reports([0.1])[0])
+    before = time.time()
+    out.suggest("b")
+    assert held.running and held.started is not None and held.started >= before
+    assert opened().records[1].started == held.started
 
 
 def test_trials_of_different_heads_do_not_wait_for_each_other(make_search: Make) -> None:
