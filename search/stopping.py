@@ -11,12 +11,16 @@ from typing import Any
 from ray.tune import Stopper
 
 from .lock import is_requested, withdraw_request
+from .searcher import MAX_RETRIES
 from .study import End, Study, TrialRecord
 
 log = logging.getLogger(__name__)
 
 SAME_BUG = 3
 """Trials that end with one and the same error before the search does."""
+ALL_LOST = 6
+"""Trials that are lost before the search ends, where meanwhile none came to an epoch; with more at
+once, twice as many as these."""
 
 
 class Stopping(Stopper):
@@ -57,7 +61,7 @@ class Stopping(Stopper):
         failed = [r for r in self._study.ended() if r.end in (End.ERROR, End.LOST)]
         # of this run only: who has mended the bug wants to go on
         new = [r for r in failed if r.number not in self._before]
-        texts = Counter(map(_signature, new))
+        texts = Counter(_signature(r) for r in new if r.end is End.ERROR)  # lost is no bug
         if self._study.full_disk:
             self.state, self.reason = "disk full", self._study.full_disk
         elif texts and max(texts.values()) >= SAME_BUG:
@@ -70,11 +74,34 @@ class Stopping(Stopper):
                 f"{len(failed)} trials failed; search.max_failed_trials is {self._max_failed}. "
                 f"The last one:\n{failed[-1].text.strip()}"
             )
+        elif lost := self._lost_in_vain(new):
+            self.state = "failed"
+            self.reason = (
+                f"the workers of {lost} trials died, {MAX_RETRIES + 1} times each, and meanwhile "
+                "none came to an epoch: nodes go or the system's memory killer ends workers sooner "
+                "than an epoch takes, or something that all trials run kills their process. The "
+                "kernel's log and Ray's say which; the same line goes on with the other trials."
+            )
         elif is_requested(self._folder):
             withdraw_request(self._folder)
             self.state = "stopped"
         else:
             self._look_for_nodes()
+
+    def _lost_in_vain(self, new: list[TrialRecord]) -> int:
+        """How many trials were lost since one last ran an epoch, if too many."""
+        lost = [r.ended or 0.0 for r in new if r.end is End.LOST]
+        most = max(ALL_LOST, 2 * self._slots()) if len(lost) >= ALL_LOST else ALL_LOST
+        if len(lost) < most:
+            return 0
+        epochs = [
+            record.times[epoch]
+            for record in list(self._study.records.values())
+            for epoch, report in list(record.reports.items())
+            if not report.forked
+        ]
+        since = sum(ended > max(epochs, default=0.0) for ended in lost)
+        return since if since >= most else 0
 
     def _look_for_nodes(self) -> None:
         empty = not self._slots()

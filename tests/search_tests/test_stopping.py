@@ -1,6 +1,8 @@
 """Why a search stops before its trials are done."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from search.lock import request_stop, withdraw_request
 from search.stopping import Stopping
 from search.study import End, Study, TrialRecord, open_study
 
+Make = Callable[..., Any]
 TRACEBACK = """Traceback (most recent call last):
   File "a.py", line {outer}, in run
   File "b.py", line {line}, in load
@@ -60,6 +63,48 @@ def test_more_failures_than_allowed_stop_the_search(study: Study, tmp_path: Path
     fail(study, "gone", end=End.LOST)
     assert stopping.stop_all()
     assert "2 trials failed; search.max_failed_trials is 1" in stopping.reason
+
+
+def lose(study: Study, at: float) -> None:
+    number = len(study.records)
+    text = "its workers died, again and again"
+    study.records[number] = TrialRecord(number, "sampled", {}, end=End.LOST, text=text, ended=at)
+
+
+def test_lost_trials_are_no_bug(study: Study, tmp_path: Path, make_record: Make) -> None:
+    stopping = Stopping(study, tmp_path, None)
+    for at in range(3):
+        lose(study, at)
+    assert not stopping.stop_all()
+    study.records[3] = make_record(3, [0.1, 0.2])  # its epochs came at 1 and 2
+    for at in range(3, 100):
+        if at % 5 == 0:
+            study.records[3].times[2] = at
+        lose(study, at)
+        assert not stopping.stop_all()
+
+
+def test_trials_that_are_all_lost_without_an_epoch_end_the_search(
+    study: Study, tmp_path: Path, make_record: Make
+) -> None:
+    study.records[0] = make_record(0, [0.1, 0.2, 0.3], forked=2)
+    stopping = Stopping(study, tmp_path, None)
+    study.records[0].times = {1: 100.0, 2: 100.0, 3: 10.0}  # a fork is no epoch that was run
+    for at in range(9, 16):
+        lose(study, at)
+        assert not stopping.stop_all()
+    lose(study, 16)
+    assert stopping.stop_all() and stopping.state == "failed"
+    assert stopping.reason.startswith("the workers of 6 trials died, 4 times each, and meanwhile")
+
+
+def test_as_many_as_run_at_once_may_be_lost_at_once(study: Study, tmp_path: Path) -> None:
+    stopping = Stopping(study, tmp_path, None, lambda: 8)
+    for _ in range(15):
+        lose(study, 1)
+    assert not stopping.stop_all()
+    lose(study, 1)
+    assert stopping.stop_all()
 
 
 def test_a_request_stops_the_search_once(study: Study, tmp_path: Path) -> None:
