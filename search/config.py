@@ -87,7 +87,7 @@ class Search(Config):
     """Trials that may end in an error or be lost; one more stops the search."""
     hang_timeout: Annotated[float, Field(gt=0), BeforeValidator(_seconds)] = 600
     """Seconds, or as above, without a step after which a worker dumps its stacks and dies; its
-    trial is tried again."""
+    trial is tried again. To the first step it has an hour, if this is not more."""
     disk_cap: Annotated[float, Field(ge=0), BeforeValidator(_bytes)] = 10e9
     """Bytes, or a number with MB, GB or TB, that best checkpoints of ended trials may take; the
     worst trials' go first, the best trial's never. Finished phases may take as much again."""

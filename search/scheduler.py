@@ -1,5 +1,6 @@
 """The study as a Tune scheduler: a report is recorded, then judged by ASHA."""
 
+import logging
 import re
 import time
 from collections import Counter
@@ -14,7 +15,10 @@ from trainer.reports import EpochReport
 from .asha import stops
 from .config import Asha
 from .disk import is_full
+from .stretches import difference
 from .study import End, Study, from_json
+
+log = logging.getLogger(__name__)
 
 NODE_LOST = ("node has died", "node was terminated", "owner has died", "unavailable", "preempted")
 """Ray's words for a worker that went with its node; for one that died alone they are `its worker
@@ -111,6 +115,8 @@ class StudyScheduler(FIFOScheduler):
         """Record a report, once, and say whether ASHA stops, or has stopped, its trial."""
         record = self._study.records[number]
         if report.epoch not in record.reports:
+            if elsewhere := difference(record.last, report):
+                log.warning("trial %d goes on %s", number, elsewhere)
             stop = (
                 self._asha is not None
                 and record.confirms is None  # runs to the end, whatever it comes to

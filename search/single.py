@@ -5,8 +5,9 @@ import torch
 from trainer.config import BadInput
 from trainer.data.canvas import cache_folder
 from trainer.data.formats import load
-from trainer.engine import Diverged, OutOfMemory
+from trainer.engine import Diverged
 from trainer.fit import fit
+from trainer.machine import OutOfMemory
 from trainer.precision import device
 from trainer.reports import EpochReport
 from trainer.review import review
@@ -21,6 +22,7 @@ from .resources import threads_of
 from .results import SearchResult
 from .settled import is_settled, record_settled, settle, settled_config
 from .shares import note_share
+from .stretches import difference
 from .study import End
 from .trial import phase_cache
 from .watchers import draw_data, start_tracking
@@ -54,6 +56,8 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         progress.start(config, study, lambda: 1)
 
         def report(epoch: EpochReport) -> bool:
+            if elsewhere := difference(study.records[0].last, epoch):
+                progress.say(f"it goes on {elsewhere}")
             study.record(0, epoch)
             progress.update(0)
             tracking.wake(0)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import isfinite
 
 import torch
@@ -16,8 +17,19 @@ class Diverged(Exception):
     """A loss or gradient is not finite; the step was not taken."""
 
 
-class OutOfMemory(Exception):
-    """The device or the machine has too little memory for this configuration."""
+LEAST_SCALE = 1.0
+"""Of a loss in fp16, which begins with 65536 and halves at each infinite gradient: one that is
+infinite with less is not so because of the scale."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an epoch of training came to."""
+
+    losses: dict[str, float]
+    """The mean of each."""
+    skipped: int
+    """Steps that were not taken, since in fp16 their gradient was infinite."""
 
 
 def train_one_epoch(
@@ -31,8 +43,8 @@ def train_one_epoch(
     clip_norm: float,
     seed: int,
     epoch: int,
-) -> dict[str, float]:
-    """Train on every batch once and return the mean of each loss.
+) -> Trained:
+    """Train on every batch once.
 
     `set_step(i)` sets the learning rates of the i-th step of this epoch. Raises Diverged; the step
     that would spoil the weights is not taken.
@@ -42,6 +54,7 @@ def train_one_epoch(
     # a GPU is asked how a step went when it has the next one to do, and skips a bad one by itself
     late = where.type == "cuda" and bool(optimizer.defaults.get("fused"))
     sums: dict[str, float] = defaultdict(float)
+    skipped = 0
     waiting: deque[_Step] = deque()
     for step, batch in enumerate(batches):
         seed_step(seed, epoch, step)
@@ -56,14 +69,14 @@ def train_one_epoch(
         norm = torch.nn.utils.clip_grad_norm_(trained, clip_norm)
         waiting.append(_Step(f"at epoch {epoch}, step {step}", losses, total, norm))
         if len(waiting) > late:
-            _add(sums, waiting.popleft().losses(scaler))
+            skipped += _add(sums, waiting.popleft(), scaler)
         if late and not scaler.is_enabled():  # which tells the optimizer of gradients
             optimizer.found_inf = 1 - torch.isfinite(total + norm).float()  # type: ignore[attr-defined]
         scaler.step(optimizer)  # with fp16 it skips steps of infinite gradient and scales down
         scaler.update()
     for left in waiting:
-        _add(sums, left.losses(scaler))
-    return {name: value / (step + 1) for name, value in sums.items()}
+        skipped += _add(sums, left, scaler)
+    return Trained({name: value / (step + 1) for name, value in sums.items()}, skipped)
 
 
 class _Step:
@@ -78,8 +91,8 @@ class _Step:
         if self.there:
             self.there.record()
 
-    def losses(self, scaler: torch.amp.GradScaler) -> dict[str, float]:
-        """Each loss. Raises Diverged."""
+    def losses(self, scaler: torch.amp.GradScaler) -> tuple[dict[str, float], bool]:
+        """Each loss, and whether the step was skipped. Raises Diverged."""
         if self.there:
             self.there.synchronize()
         total, norm, *values = self.told.tolist()
@@ -87,14 +100,22 @@ class _Step:
         if not isfinite(total):
             parts = ", ".join(f"{name} {loss:g}" for name, loss in found.items())
             raise Diverged(f"the loss is not finite {self.place}: {parts}")
-        if not isfinite(norm) and not scaler.is_enabled():
+        skipped = not isfinite(norm)
+        if skipped and not scaler.is_enabled():
             raise Diverged(f"the gradient is {norm} {self.place}")
-        return found
+        if skipped and (scale := scaler.get_scale()) < LEAST_SCALE:
+            raise Diverged(
+                f"the gradient is {norm} {self.place}, in fp16 with the loss scaled by {scale:g}"
+            )
+        return found, skipped
 
 
-def _add(sums: dict[str, float], losses: dict[str, float]) -> None:
+def _add(sums: dict[str, float], step: _Step, scaler: torch.amp.GradScaler) -> int:
+    """Add a step's losses; 1 where it was skipped."""
+    losses, skipped = step.losses(scaler)
     for name, loss in losses.items():
         sums[name] += loss
+    return int(skipped)
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:

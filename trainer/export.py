@@ -14,6 +14,7 @@ from .config import BadInput, TrainConfig
 from .data.canvas import open_picture
 from .data.dataset import Category, Split
 from .evaluate import Metrics
+from .machine import is_out_of_memory
 from .model.backbones import Pixels
 from .model.detectors import Detector, build, rebuild
 from .model.heads import Detect
@@ -119,6 +120,8 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     try:
         detector.load_state_dict(load_file(folder / WEIGHTS))
     except Exception as error:  # safetensors and torch have a type each for each kind of damage
+        if is_out_of_memory(error):
+            raise
         raise BadInput([f"{folder / WEIGHTS} cannot be read: {error}"]) from error
     return detector.eval(), spec
 

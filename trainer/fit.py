@@ -1,8 +1,8 @@
 """A trial from start to end: head phase, then each unfreeze phase, one report an epoch."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,8 +29,9 @@ from .config import TrainConfig
 from .data.batches import batches, makers_for, steps
 from .data.canvas import cache_folder, open_store
 from .data.dataset import Splits
-from .engine import OutOfMemory, train_one_epoch
+from .engine import Diverged, Trained, train_one_epoch
 from .evaluate import BATCH_SIZE, Truth, detect, pack, score
+from .machine import memory_errors
 from .model.detectors import Detector, build
 from .model.freezing import set_depth
 from .phase_cache import PhaseCache, digest, environment
@@ -63,8 +64,10 @@ class _Run:
     scaler: torch.amp.GradScaler
     pretrained: str
     """See `pretrained_digest`."""
-    environment: list[str]
-    """Where all of its epochs ran, see `phase_cache.environment`; empty once that has changed."""
+    here: dict[str, str]
+    """See `phase_cache.environment`."""
+    environment: dict[str, str]
+    """Where all of its epochs ran; empty once that has changed."""
     reports: list[EpochReport] = field(default_factory=list)
     found: NDArray[np.void] | None = None
     """See Result."""
@@ -97,7 +100,7 @@ class _Run:
         self.scaler.load_state_dict(checkpoint["scaler"])
         self.reports = [read_report(raw) for raw in checkpoint["reports"]]
         if checkpoint.get("environment") != self.environment:
-            self.environment = []
+            self.environment = {}
 
 
 def fit(
@@ -117,7 +120,7 @@ def fit(
     config that does not fit its model.
     """
     where = device()
-    with _memory_errors(), makers_for(where) as makers, ExitStack() as at_end:
+    with memory_errors(), makers_for(where) as makers, ExitStack() as at_end:
         config = _with_precision(config)
         train = config.train
         run = _start(config, len(data.categories), where)
@@ -148,8 +151,8 @@ def fit(
                     adapt_statistics=phase.adapt_statistics,
                     drop_path=phase.drop_path,
                 )
-                losses = _train(run, config, scene, phase, epoch, kept.get("train"), on_step)
-                trained = time.monotonic()
+                trained = _train(run, config, scene, phase, epoch, kept.get("train"), on_step)
+                ended_training = time.monotonic()
                 found = detect(
                     run.detector,
                     data.val,
@@ -171,10 +174,12 @@ def fit(
                         map_50=metrics["map_50"],
                         map_75=metrics["map_75"],
                         best_map=max([metrics["map"], *(r.map for r in run.reports)]),
-                        losses=losses,
+                        losses=trained.losses,
+                        skipped=trained.skipped,
+                        environment=run.here,
                         groups=optim.report_groups(run.optimizer),
                         seconds=ended - started,
-                        images_per_second=len(data.train.pictures) / (trained - started),
+                        images_per_second=len(data.train.pictures) / (ended_training - started),
                         forked=False,
                         read=sum(kept[name].count for name in kept),
                         system=meter.read(),
@@ -186,6 +191,7 @@ def fit(
                 _share(run, phase, key, folder, reuse)
                 if not report(run.reports[-1]):
                     return run.result()
+        _require_a_step(run, phases, len(data.train.pictures))
     return run.result()
 
 
@@ -244,7 +250,8 @@ def _start(config: TrainConfig, classes: int, where: torch.device) -> _Run:
     detector = build(config.model, classes).to(where)
     scaler = torch.amp.GradScaler(where.type, enabled=config.train.precision == "fp16")
     optimizer = optim.build(detector, config.train)
-    return _Run(detector, optimizer, scaler, pretrained_digest(detector), environment(where))
+    here = environment(where)
+    return _Run(detector, optimizer, scaler, pretrained_digest(detector), here, here)
 
 
 def _resume_or_fork(
@@ -293,7 +300,7 @@ def _train(
     epoch: int,
     outputs: KeptOutputs | None,
     on_step: Callable[[], None],
-) -> dict[str, float]:
+) -> Trained:
     train = config.train
     epoch_steps = steps(len(scene.data.train.pictures), phase.batch_size)
     first = (epoch - phase.first_epoch) * epoch_steps
@@ -324,6 +331,16 @@ def _train(
     )
 
 
+def _require_a_step(run: _Run, phases: list[Phase], pictures: int) -> None:
+    """Raise Diverged where no step was taken: what is left is what it began with."""
+    if all(
+        report.skipped == steps(pictures, phase.batch_size)
+        for phase in phases
+        for report in run.reports[phase.first_epoch : phase.end]
+    ):
+        raise Diverged("no step was taken: in fp16 every gradient was infinite")
+
+
 def _keep(run: _Run, phase: Phase, config: TrainConfig, folder: Path) -> None:
     """Write `best.pt` where this epoch is the best, then `last.pt`."""
     checkpoint = run.checkpoint(phase.depth)
@@ -331,27 +348,3 @@ def _keep(run: _Run, phase: Phase, config: TrainConfig, folder: Path) -> None:
         weights = {name: checkpoint[name] for name in ("model", "pretrained")}
         save(weights | {"report": checkpoint["reports"][-1]}, folder / BEST)
     save_last(checkpoint, folder)
-
-
-NO_MEMORY = (
-    "can't allocate memory",  # the CPU allocator's, which has no type of its own
-    "CUDA error: out of memory",  # of pinned memory, or of what CUDA itself needs
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    "unable to find an engine to execute this computation",  # cuDNN's, none fitting in what is left
-)
-"""Parts of the messages of RuntimeErrors that say so."""
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turn every way that torch and Python say "no memory" into OutOfMemory."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(str(error).splitlines()[0] if str(error) else "no memory") from error
-    except RuntimeError as error:
-        if not any(words in str(error) for words in NO_MEMORY):
-            raise
-        raise OutOfMemory(str(error).splitlines()[0]) from error

@@ -50,18 +50,20 @@ def digest(
     """
     model = config.model.model_copy(update={"weights": "none"})
     own = phase_key(config.model_copy(update={"model": model}), phases)
-    parts = [own, data, start, *environment(where)]
+    parts = [own, data, start, *environment(where).values()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def environment(where: torch.device) -> list[str]:
-    """What the bits of a result depend on besides its inputs: hardware, a CPU's threads, code."""
-    return [
-        _hardware(where),
-        str(torch.get_num_threads()) if where.type == "cpu" else "",
-        _sources(),
-        *(version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy", "hotcoco")),
-    ]
+def environment(where: torch.device) -> dict[str, str]:
+    """What the bits of a result depend on besides its inputs, by its name: hardware, a CPU's
+    threads, code."""
+    packages = ("torch", "torchvision", "timm", "pillow", "numpy", "hotcoco")
+    return {
+        "hardware": _hardware(where),
+        "threads": str(torch.get_num_threads()) if where.type == "cpu" else "",
+        "code": _sources(),
+        **{name: version(name) for name in packages},
+    }
 
 
 def _hardware(where: torch.device) -> str:
@@ -69,7 +71,8 @@ def _hardware(where: torch.device) -> str:
         return torch.cuda.get_device_name(where)
     # what the kernels of a convolution or a matrix product are chosen by, sizes of caches too
     has = {k: v for k, v in torch.cpu.get_capabilities().items() if not k.startswith("num_")}
-    return f"{torch.backends.cpu.get_cpu_capability()} {json.dumps(has, sort_keys=True)}"
+    content = json.dumps(has, sort_keys=True).encode()
+    return f"{torch.backends.cpu.get_cpu_capability()} {hashlib.sha256(content).hexdigest()[:8]}"
 
 
 @cache
@@ -78,7 +81,7 @@ def _sources() -> str:
     total = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         total.update(file.read_bytes())
-    return total.hexdigest()
+    return total.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

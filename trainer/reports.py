@@ -41,6 +41,10 @@ class EpochReport:
     """Whether the epoch was taken over from another trial instead of run."""
     read: int = 0
     """Pictures of train and val whose frozen stages were read from files instead of run."""
+    skipped: int = 0
+    """Steps that were not taken, since in fp16 their gradient was infinite."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Where it ran, see `phase_cache.environment`; empty in older studies."""
     system: dict[str, float] = field(default_factory=dict)
     """What its process took of its machine, see `trainer.usage`; empty in older studies."""
 

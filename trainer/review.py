@@ -23,6 +23,7 @@ from .data.canvas import cache_folder, open_picture, open_store
 from .data.dataset import Picture, Split
 from .escaping import matplotlib, printable
 from .evaluate import BATCH_SIZE, Truth, detect, match, unpack
+from .machine import is_of_accelerator
 from .model.detectors import build
 from .model.heads import DETECTIONS
 from .precision import device, resolve
@@ -58,9 +59,9 @@ def review(
     by side for the same pictures in every trial; MISSES, the pictures with the most wrong and
     missing boxes; CURVES, precision against recall a class; CLASSES, figures a class.
 
-    Raises nothing, for the trial has finished well: what fails is logged. Does nothing where it was
-    begun before: what killed a worker once must not do so again. `on_step` is called before each
-    batch.
+    Raises nothing but an accelerator's own error, after which its process is of no more use, for
+    the trial has finished well: what fails is logged. Does nothing where it was begun before: what
+    killed a worker once must not do so again. `on_step` is called before each batch.
     """
     try:
         (folder / REVIEW).mkdir()
@@ -68,7 +69,9 @@ def review(
         _review(val, results, folder / REVIEW, config.model.detections)
     except FileExistsError:
         return
-    except Exception:
+    except Exception as error:
+        if is_of_accelerator(error):
+            raise
         log.warning("%s: its review could not be written", folder, exc_info=True)
 
 

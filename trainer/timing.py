@@ -21,6 +21,7 @@ from .data.dataset import Split, Splits
 from .data.mapped import Bytes
 from .engine import Diverged, train_one_epoch
 from .evaluate import BATCH_SIZE, detect
+from .machine import is_of_accelerator
 from .model.detectors import build
 from .model.freezing import set_depth
 from .phases import Phase, plan
@@ -81,7 +82,9 @@ def memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
         return 0.0
     try:
         return _memory_share(config, data, threads)
-    except (Diverged, MemoryError, RuntimeError):  # what trials will tell better
+    except (Diverged, MemoryError, RuntimeError) as error:  # what trials will tell better
+        if is_of_accelerator(error):
+            raise
         return 1.0
 
 
@@ -106,6 +109,8 @@ def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> Trunk
         try:
             return _choose(_Probe(config, data, Path(folder), FEW))
         except (Diverged, MemoryError, RuntimeError) as error:  # what trials will tell better
+            if is_of_accelerator(error):
+                raise
             why = (str(error).splitlines() or ["no memory"])[0]
             return TrunkCacheChoice("off", f"outputs of the frozen stages are not kept: {why}")
 

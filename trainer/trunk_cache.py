@@ -118,11 +118,12 @@ def keep_outputs(
         return {}
     precision = config.train.precision
     trunk = _digests(detector, cut)
+    here = environment(detector.mean.device).values()
     passes = []
     for split, canvases in splits:
         pictures = store_digest(split, config.model.image_size)
         for mirrored in kinds(config, split.name):
-            known = [pictures, str(mirrored), precision, *environment(detector.mean.device)]
+            known = [pictures, str(mirrored), precision, *here]
             passes.append(_Pass(split.name, canvases, mirrored, _keys(trunk, known)))
     make = partial(compute, detector, cut, precision=precision)
     opened = list(zip(passes, _open_or_make(folder, passes, make, on_step), strict=True))

@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,21 @@ def asked(study: Study, make_search: Make, trials: int) -> None:
 
 def decide(scheduler: StudyScheduler, number: int, report: Any) -> str:
     return scheduler.on_trial_result(None, RayTrial(number), {"report": to_json(report)})
+
+
+def test_who_goes_on_elsewhere_does_not_do_so_without_a_word(
+    make_search: Make, make_reports: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = opened(1)
+    asked(study, make_search, 1)
+    scheduler = StudyScheduler(study, None, 9)
+    for epoch, report in enumerate(make_reports([0.1, 0.2, 0.3, 0.4]), start=1):
+        where = {"torch": "2.14.1" if epoch < 3 else "2.15.0"}
+        decide(scheduler, 0, replace(report, environment=where))
+        decide(scheduler, 0, replace(report, environment=where))  # as one that resumes says again
+    told = "trial 0 goes on from epoch 3 on with torch 2.15.0 (2.14.1 before)"
+    assert [record.getMessage() for record in caplog.records] == [told]
+    assert opened(1).records[0].reports[3].environment == {"torch": "2.15.0"}
 
 
 def test_a_stop_is_recorded_with_its_report_and_ends_the_trial(

@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from search.trial import STACKS, phase_cache, run_trial
 from trainer.checkpoint import BEST, LAST, save
 from trainer.config import Data, TrainConfig
 from trainer.data.dataset import Splits
+from trainer.machine import OutOfMemory
 from trainer.review import PREDICTIONS, REVIEW
 
 Make = Callable[..., Any]
@@ -90,6 +92,60 @@ def test_a_worker_whose_gpu_failed_says_so_and_dies(
     with pytest.raises(SystemExit):
         run(tiny_config(), tiny)
     assert "unspecified launch failure" in (trial_folder(Path("kept"), 3) / STACKS).read_text()
+
+
+def test_a_worker_whose_gpu_is_gone_dies_however_its_trial_ended(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OutOfMemory("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED")
+
+    def dies(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr("search.trial.fit", fails)
+    assert run(tiny_config(), tiny)["end"] == End.OUT_OF_MEMORY
+    monkeypatch.setattr("search.trial.has_lost_accelerator", lambda: True)
+    monkeypatch.setattr("search.trial.os._exit", dies)
+    with pytest.raises(SystemExit):
+        run(tiny_config(), tiny)
+    assert "CUBLAS_STATUS_NOT_INITIALIZED" in (trial_folder(Path("kept"), 3) / STACKS).read_text()
+
+
+def test_a_gpu_that_fails_in_the_review_ends_the_worker(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    def dies(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr("search.trial.tune.report", lambda _: None)
+    monkeypatch.setattr("trainer.review._review", fail)
+    config = tiny_config({"train.head.epochs": 0, "train.unfreeze.epochs": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr("search.trial.os._exit", dies)
+        with pytest.raises(SystemExit):
+            run(config, tiny)
+    # the next worker finds its epochs done and its review begun
+    assert run(config, tiny) == {"end": End.FINISHED}
+
+
+def test_a_stopped_trial_leaves_nothing_of_its_detector(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detectors: list[Any] = []
+
+    def stop(*_: Any, **__: Any) -> None:
+        detector = torch.nn.Linear(1, 1)
+        detectors.append(weakref.ref(detector))
+        raise SystemExit  # as Tune does within tune.report
+
+    monkeypatch.setattr("search.trial.fit", stop)
+    with pytest.raises(SystemExit) as raised:
+        run(tiny_config(), tiny)
+    assert raised.value.__traceback__ is not None and detectors[0]() is None
 
 
 def test_a_worker_that_hangs_dumps_its_stacks_and_dies(tmp_path: Path, tiny_data: Data) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.config import Model, TrainConfig
 from trainer.data.batches import Batch
-from trainer.engine import Diverged, seed_step, train_one_epoch
+from trainer.engine import Diverged, Trained, seed_step, train_one_epoch
 from trainer.model.detectors import build
 from trainer.model.freezing import set_depth
 from trainer.optim import build as build_optimizer
@@ -41,6 +41,10 @@ def empty_batch() -> Batch:
 
 
 def epoch(detector: Any, batches: list[Batch], **changes: Any) -> dict[str, float]:
+    return trained(detector, batches, **changes).losses
+
+
+def trained(detector: Any, batches: list[Batch], **changes: Any) -> Trained:
     optimizer = changes.pop("optimizer", None) or torch.optim.SGD(detector.parameters(), lr=1.0)
     settings: dict[str, Any] = {
         "set_step": lambda step: None,
@@ -128,6 +132,22 @@ def test_with_a_scaler_a_step_of_infinite_gradient_is_skipped() -> None:
     epoch(toy, [batch()], scaler=scaler)
     assert toy.weight.item() == 0.0
     assert scaler.get_scale() < 8.0
+
+
+def test_a_gradient_that_no_scale_makes_finite_ends_it() -> None:
+    toy = Toy(lambda w, x: {"root": w.sqrt().sum()}, start=0.0)
+    scaler = torch.amp.GradScaler("cpu")
+    found = trained(toy, [batch()] * 10, scaler=scaler)
+    assert found.skipped == 10 and scaler.get_scale() == 2.0**6
+    with pytest.raises(Diverged, match="epoch 1, step 7, in fp16 with the loss scaled by 0.5"):
+        trained(toy, [batch()] * 10, scaler=scaler, epoch=1)
+    assert toy.weight.item() == 0.0
+
+
+def test_skipped_steps_are_counted_and_the_others_taken() -> None:
+    toy = Toy(lambda w, x: {"a": (w if x.any() else w.sqrt()).sum()}, start=0.0)
+    found = trained(toy, [batch(0), batch(1)], scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
+    assert found.skipped == 1 and toy.weight.item() == pytest.approx(-1.0)
 
 
 def test_with_a_scaler_a_loss_that_is_not_finite_ends_it_too() -> None:

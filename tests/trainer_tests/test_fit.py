@@ -19,9 +19,10 @@ from torch import Tensor
 from trainer.checkpoint import BEST, LAST, PREVIOUS, load, save
 from trainer.config import BadInput, TrainConfig
 from trainer.data.dataset import Splits
-from trainer.engine import Diverged, OutOfMemory
+from trainer.engine import Diverged, Trained
 from trainer.evaluate import BATCH_SIZE, Metrics, Truth, score
 from trainer.fit import Result, fit
+from trainer.machine import OutOfMemory
 from trainer.phase_cache import PhaseCache
 from trainer.reports import EpochReport
 from trainer.trunk_cache import outputs_folder
@@ -283,10 +284,14 @@ def test_what_was_begun_elsewhere_is_filed_for_nobody(
     folder = copytree(unbroken.after(1), tmp_path / "trial")
     cache = PhaseCache(tmp_path / "phases")
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("trainer.fit.environment", lambda where: ["other threads"])
+        elsewhere.setattr("trainer.fit.environment", lambda where: {"threads": "others"})
         run(config, few, folder, until=3, reuse=cache)
-    run(config, few, folder, until=4, reuse=cache)  # back again
+    reports: list[EpochReport] = []
+    run(config, few, folder, 4, reports, cache)  # back again
     assert not cache.folder.exists()
+    here = unbroken.reports[0].environment
+    other = {"threads": "others"}
+    assert here["torch"] and [r.environment for r in reports] == [here, other, other, here]
 
 
 def test_over_other_pretrained_weights_no_trial_goes_on(
@@ -400,6 +405,27 @@ def test_a_trial_that_diverges_says_so_and_keeps_what_it_had(
         run(config, few, folder, reports=reports)
     assert [report.epoch for report in reports] == [1]
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("skipped", ["all", "but one"])
+def test_a_trial_without_one_step_has_not_finished(
+    config: TrainConfig,
+    few: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    skipped: str,
+) -> None:
+    def train(*given: Any, epoch: int, **_: Any) -> Trained:
+        return Trained({"all": 0.5}, len(list(given[3])) - (skipped == "but one" and epoch == 1))
+
+    monkeypatch.setattr("trainer.fit.train_one_epoch", train)
+    reports: list[EpochReport] = []
+    if skipped == "but one":
+        assert run(config, few, tmp_path / "trial", EPOCHS + 1).epochs == EPOCHS
+        return
+    with pytest.raises(Diverged, match="no step was taken"):
+        run(config, few, tmp_path / "trial", EPOCHS + 1, reports)
+    assert [report.skipped for report in reports] == [2] * EPOCHS
 
 
 def test_whoever_watches_hears_of_every_step(

@@ -16,10 +16,11 @@ from trainer.config import NewDetector, TrainConfig
 from trainer.data.batches import Batch, batches, makers_for
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Splits
-from trainer.engine import Diverged, OutOfMemory, train_one_epoch
+from trainer.engine import Diverged, train_one_epoch
 from trainer.evaluate import detect
 from trainer.export import export, load_export
 from trainer.fit import Result, fit
+from trainer.machine import OutOfMemory
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
 from trainer.model.heads import Outputs

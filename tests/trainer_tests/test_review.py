@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from trainer import review as module
@@ -118,6 +119,17 @@ def test_what_fails_is_told_and_not_raised(
         f"{tmp_path}: its review could not be written",
         f"{tmp_path / 'nowhere'}: its review could not be written",
     ]
+
+
+def test_an_accelerators_own_error_is_not_swallowed(
+    config: TrainConfig, tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(module, "_detections", fail)
+    with pytest.raises(torch.AcceleratorError):
+        review(config, tiny.val, tmp_path)
 
 
 def found(image: int, category: int, *box: float) -> dict[str, Any]:

@@ -167,6 +167,22 @@ def test_a_measurement_that_fails_ends_no_search(
     assert choice.text.endswith(str(error).splitlines()[0])
 
 
+def test_a_measurement_that_loses_its_gpu_settles_nothing(
+    tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> float:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(timing, "_choose", fail)
+    monkeypatch.setattr(timing, "_Probe", lambda *_: None)
+    with pytest.raises(torch.AcceleratorError):
+        choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    monkeypatch.setattr(timing, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(timing, "_memory_share", fail)
+    with pytest.raises(torch.AcceleratorError):
+        memory_share(tiny_config(), tiny, 1)
+
+
 @pytest.mark.parametrize("written", [3, "off"])
 def test_what_is_written_is_not_measured(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch, written: int | str

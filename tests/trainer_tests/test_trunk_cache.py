@@ -95,7 +95,7 @@ def losses(
         clip_norm=10.0,
         seed=0,
         epoch=0,
-    )
+    ).losses
     pyramids: list[Tensor] = []
     detector.neck.register_forward_hook(lambda *own: pyramids.extend(own[2].values()))
     detect(detector, *few, batch_size=2, outputs=kept)
@@ -220,7 +220,7 @@ def test_other_weights_pixels_pictures_precision_code_or_threads_are_other_files
     assert_new()
     detector.mean.add_(1.0)
     assert_new()
-    monkeypatch.setattr(trunk_cache, "environment", lambda where: ["other code"])
+    monkeypatch.setattr(trunk_cache, "environment", lambda where: {"code": "other"})
     assert_new()
 
 

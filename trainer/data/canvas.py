@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from errno import ENOMEM
 from functools import cache, partial
 from pathlib import Path
 
@@ -81,9 +82,11 @@ def open_picture(file: Path, sha256: str | None = None) -> Image.Image:
             raise BadInput([f"{file}: {CHANGED}"])
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             return to_rgb(opened)
-    except (BadInput, MemoryError):  # the latter says nothing of the picture
+    except BadInput:
         raise
     except Exception as error:  # decoders raise whatever they like for broken files
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == ENOMEM:
+            raise  # it says nothing of the picture
         raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
 
 

@@ -61,7 +61,7 @@ def find(folder: Path, key: str, on_step: Callable[[], None] = lambda: None) -> 
 def _open(file: Path, known: os.stat_result, on_step: Callable[[], None]) -> Bytes:
     try:
         store: Bytes = np.load(file, mmap_mode="r")
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # numpy has many for a wrong header or length
         raise _Spoiled(str(error)) from error

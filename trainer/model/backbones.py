@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ..config import BadInput, did_you_mean, nearest
+from ..machine import is_of_machine
 from . import weights as files
 from .freezing import Stage, split_stages, stop_drop_paths
 from .weights import SPEC
@@ -123,6 +124,8 @@ def _problem(name: str, size: int) -> str:
     try:
         maps = module(torch.zeros(1, 3, size, size, device="meta"))
     except Exception as error:  # whatever a net of any kind runs into
+        if is_of_machine(error):
+            raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         return "" if "meta" in text else text  # some make tensors where there can be none
     for found, channels in zip(maps, module.feature_info.channels(), strict=True):

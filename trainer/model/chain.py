@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..machine import is_of_machine
 from .freezing import Stage
 
 
@@ -94,7 +95,9 @@ def find_chain(backbone: nn.Module, stages: list[Stage], pixels: Tensor) -> Chai
         for unit, _ in found:
             pixels = unit(pixels)
             outputs.append(pixels)
-    except Exception:  # a net of another shape may fail in any way
+    except Exception as error:  # a net of another shape may fail in any way
+        if is_of_machine(error):
+            raise
         return None
     # the last one that is the same: an activation may work in place
     same = [[i for i, out in enumerate(outputs) if _is_same(out, one)] for one in maps]

@@ -15,6 +15,7 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
+from ..machine import has_lost_accelerator
 from .chain import Cut, FrozenOutputs
 from .freezing import BATCH_NORMS
 from .losses import Truth
@@ -77,6 +78,8 @@ class CudaGraphs:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # whatever a backbone does that no graph can hold
+                if has_lost_accelerator():
+                    raise
                 log.warning("no CUDA graph of this model: %s", error)
                 self.off = True
         if not self.recorded:

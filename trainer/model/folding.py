@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ..machine import is_of_machine
 from .cpu_bf16 import Plain, convolve
 from .freezing import Stage
 
@@ -44,7 +45,9 @@ def find_pairs(
             pixels = torch.zeros(1, 3, size, size, device="meta")
             maps = torch.func.functional_call(backbone, outlines, (pixels,))
             calls.use(list(maps))  # which are wanted as they are
-    except Exception:  # whatever a net of any kind runs into without memory
+    except Exception as error:  # whatever a net of any kind runs into on the meta device
+        if is_of_machine(error):
+            raise
         return []
     finally:
         backbone.train()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..config import BadInput
+from ..machine import is_out_of_memory
 
 WEIGHTS, SPEC = "model.safetensors", "spec.json"
 """Files of an export."""
@@ -43,7 +44,8 @@ def read(place: Path, legal: str) -> Weights:
     """Read a .pth or .safetensors file, or an export's folder, under the names it has there.
 
     `legal` is what an error says that `model.weights` may be. Raises BadInput when the file is
-    missing, torn, of anything but tensors, or other than the digest in its name says.
+    missing, torn, of anything but tensors, of numbers that are not finite, or other than the digest
+    in its name says.
     """
     file = place / WEIGHTS if place.is_dir() else place
     if not file.is_file():
@@ -51,7 +53,9 @@ def read(place: Path, legal: str) -> Weights:
     if file != place:
         require_whole(file)
     digest = _digest(file)
-    return Weights(_tensors(file), digest)
+    state = _tensors(file)
+    _require_finite(state, file)
+    return Weights(state, digest)
 
 
 def sha256(file: Path) -> str:
@@ -99,6 +103,8 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torn zip, foreign pickle, wrong header: torch has a type for each
+        if is_out_of_memory(error):
+            raise
         raise BadInput(
             [
                 f"model.weights: {file} is no readable file of plain tensors; fetch it again, or "
@@ -115,6 +121,20 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     return state
 
 
+def _require_finite(state: dict[str, Tensor], file: Path) -> None:
+    spoiled = [
+        name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()
+    ]
+    if spoiled:
+        more = f" and {len(spoiled) - 1} more of its tensors" if len(spoiled) > 1 else ""
+        raise BadInput(
+            [
+                f"model.weights: {file} holds NaN or infinite numbers in {spoiled[0]}{more}, as of "
+                "a training that diverged; give an earlier checkpoint"
+            ]
+        )
+
+
 def fetch(url: str) -> Path:
     """A file of PyTorch's servers, from torch's cache or into it, whole or not at all.
 
@@ -128,6 +148,8 @@ def fetch(url: str) -> Path:
     try:
         torch.hub.download_url_to_file(url, str(file), named[1] if named else None, progress=False)
     except Exception as error:  # urllib, sockets and disks raise many kinds for the one thing
+        if is_out_of_memory(error):
+            raise
         raise BadInput(
             [
                 f"model.weights: {url} cannot be fetched ({_first_line(error)}). Bring the file to "
@@ -152,6 +174,8 @@ def fetch_timm(name: str) -> Weights:
             HfApi().model_info(repository, revision=revision or None, timeout=SECONDS)
         state = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm and its hub raise many kinds for the one thing: no file
+        if is_out_of_memory(error):
+            raise
         raise BadInput(
             [
                 f"model.weights: the weights of {name} cannot be fetched ({_first_line(error)}). "

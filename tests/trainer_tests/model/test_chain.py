@@ -38,6 +38,33 @@ class Skips(nn.Module):
         return [self.high(self.low(pixels) + pixels)]
 
 
+class Fails(nn.Module):
+    """Works within its net, and fails by itself."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.low = nn.Conv2d(3, 3, 1)
+        self.error = error
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        self.low.register_forward_pre_hook(self.fail)
+        return [pixels]
+
+    def fail(self, *_: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.AcceleratorError("CUDA error: launch failure")], ids=repr
+)
+def test_what_fails_because_of_the_machine_says_nothing_of_a_net(error: Exception) -> None:
+    net = Fails(error)
+    with pytest.raises(type(error)):
+        find_chain(net, split_stages(net, ["low"]), torch.randn(1, 3, 8, 8))
+    net = Fails(ValueError("other shapes"))
+    assert find_chain(net, split_stages(net, ["low"]), torch.randn(1, 3, 8, 8)) is None
+
+
 def test_a_net_that_is_no_chain_is_told_from_one() -> None:
     net = Skips()
     stages = split_stages(net, ["low", "high"])

@@ -134,6 +134,19 @@ def test_a_model_that_no_graph_holds_trains_all_the_same(
     assert detector.cuda_graphs.off
 
 
+def test_a_gpu_that_is_lost_in_a_recording_is_no_model_that_no_graph_holds(
+    detector: Detector, recordings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Recorded:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(cuda_graphs, "_record", fails)
+    monkeypatch.setattr(cuda_graphs, "has_lost_accelerator", lambda: True)
+    with pytest.raises(torch.AcceleratorError):
+        losses_of(detector, 4)
+    assert not detector.cuda_graphs.off
+
+
 def test_detections_are_not_recorded(detector: Detector, recordings: list[int]) -> None:
     detector.eval()(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8))
     assert recordings == []

@@ -1,5 +1,6 @@
 """Weights: through timm's cache, in torchvision's naming, and files that are not what they say."""
 
+import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,46 @@ def test_a_checkpoint_without_a_state_dict_is_told_with_what_to_do(tmp_path: Pat
     torch.save({"net": {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.pth")
     with pytest.raises(BadInput, match="holds no state_dict of tensors; save only"):
         read(tmp_path / "a.pth", "")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", ["a.pth", "a.safetensors", "export/model.safetensors"])
+def test_a_number_that_is_not_finite_is_told_with_its_file_and_tensor(
+    tmp_path: Path, place: str, number: float
+) -> None:
+    file = tmp_path / place
+    file.parent.mkdir(exist_ok=True)
+    sound = {"a": torch.ones(2), "count": torch.tensor(3)}
+    write = torch.save if file.suffix == ".pth" else save_file
+    given = file.parent if file.parent != tmp_path else file
+    write(sound, file)
+    assert set(read(given, "").state) == {"a", "count"}
+    spoiled = {"b.weight": torch.tensor([1.0, number]), "c": torch.tensor(number).half()}
+    write(sound | spoiled, file)
+    with pytest.raises(BadInput) as raised:
+        read(given, "")
+    (error,) = raised.value.errors
+    assert error.startswith(
+        f"model.weights: {file} holds NaN or infinite numbers in b.weight and 1"
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")], ids=repr
+)
+def test_a_lack_of_memory_is_not_taken_for_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        read(tmp_path / "a.pth", "")
+    monkeypatch.setattr("trainer.model.weights.HfApi.model_info", fail)
+    with pytest.raises(type(error)):
+        build("resnet10t", "imagenet")
 
 
 def test_what_was_wrong_at_first_is_told_of_a_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
