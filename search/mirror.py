@@ -20,6 +20,7 @@ from .config import trial_folder
 from .description import Description, flat_metrics, run_name
 from .space import by_field
 from .store import open_store
+from .stretches import stretches
 from .study import End, Study, TrialRecord
 
 STATUS = {
@@ -194,6 +195,8 @@ class Mirror:
         ends = self._is_new(f"end {number}", state)
         tags = [RunTag("unfreeze.end", state)] if ends else []
         tags += [RunTag("unfreeze.text", record.text[-4000:])] if ends and record.text else []
+        if went_on := "; ".join(stretches(record)):
+            tags += [RunTag("unfreeze.went_on", went_on[-4000:])] if rows or ends else []
         for start in range(BATCH, len(rows), BATCH):
             self._client.log_batch(run, metrics=rows[start : start + BATCH])
         if rows or params or tags:

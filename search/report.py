@@ -39,6 +39,7 @@ from .results import (
     winner,
 )
 from .space import read_space
+from .stretches import stretches
 from .study import Study, TrialRecord
 
 log = logging.getLogger(__name__)
@@ -108,9 +109,10 @@ def page(result: SearchResult, study: Study) -> str:
         pictured=result.metrics.get("pictured", "test"),
         sheets=_sheets(result),
         ends=[
-            (r.record.number, r.state, _last_line(r.record))
+            (r.record.number, r.state, text)
             for r in result.rows
-            if _last_line(r.record)
+            for text in (*(f"went on {line}" for line in stretches(r.record)), _last_line(r.record))
+            if text
         ],
         yaml=write_yaml(stored(config)),
     )

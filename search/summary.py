@@ -34,6 +34,7 @@ from .results import (
     winner,
 )
 from .space import Space, read_space
+from .stretches import stretches
 
 SIZES = ("small", "medium", "large")
 HEADINGS = {
@@ -71,6 +72,7 @@ def print_result(result: SearchResult) -> None:
     console = text_console()
     config = result.config
     console.print(_table(result.rows, result.space, result.state, console.width))
+    _print_stretches(console, result.rows)
     console.print(_costs(result.costs))
     if result.reason:
         console.print(f"\nThe search stopped. {result.reason}")
@@ -190,6 +192,13 @@ def _ends(rows: list[Row]) -> list[str]:
     return found
 
 
+def _print_stretches(console: Console, rows: list[Row]) -> None:
+    """Which trials went on in another environment, so that their bits are nobody else's."""
+    for row in rows:
+        for line in stretches(row.record):
+            console.print(f"Trial #{row.record.number} went on {line}")
+
+
 def _costs(spent: Costs) -> str:
     hours = f"{spent.cpu_hours:.2f} CPU-hours"
     if spent.gpu_hours:
@@ -286,5 +295,6 @@ def _print_status(console: Console, config: SearchConfig) -> None:
     running = sum(r.end is None and bool(r.reports) for r in study.records.values())
     of = wanted(config, study)
     doing = "under way" if state == "running" else "interrupted"
+    _print_stretches(console, rows)
     console.print(f"{len(study.ended())} of {of} trials ended, {running} {doing}")
     console.print(_costs(costs(config, study)))

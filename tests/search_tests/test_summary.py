@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from search import summary
 from search.begun import read_search
 from search.opening import open_search
+from search.report import page, read_result
 from search.results import Costs, SearchResult, rank, winner
 from search.space import read_space
 from search.study import End, Study
@@ -52,6 +54,20 @@ def test_a_winner_is_printed_with_its_figures_and_what_is_next(
     figure = trained.result.metrics["val"]["figures"]["map"]
     assert f"{figure:.3f}" in out
     assert "unfreeze predict once PICTURES --out predicted" in out
+
+
+def test_a_trial_that_went_on_elsewhere_is_shown_as_such(
+    begun: Study, make_search: Make, make_reports: Make, capsys: Captured
+) -> None:
+    for report in make_reports([0.1, 0.2]):
+        begun.record(1, replace(report, environment={"torch": f"2.{report.epoch}"}))
+    config = make_search({"space": SPACE})
+    summary.print_status(config.storage, config.name)
+    summary.print_result(read_result(config, begun))
+    out = capsys.readouterr().out
+    assert out.count("Trial #1 went on from epoch 2 on with torch 2.2 (2.1 before)") == 2
+    assert "Trial #0 went on" not in out
+    assert "went on from epoch 2 on with torch 2.2" in page(read_result(config, begun), begun)
 
 
 def test_without_a_winner_each_trials_reason_is_printed(
