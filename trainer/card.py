@@ -10,7 +10,7 @@ from .export import Spec, read_metrics, read_spec
 from .model.backbones import licence
 from .model.detectors import is_coco
 from .operating_point import DEFAULT
-from .portable import FILES
+from .portable import FILES, LEAST_ONNXRUNTIME
 
 CARD = "README.md"
 COMMANDS = """\
@@ -39,6 +39,10 @@ boxes, labels, scores = (out[0].numpy() for out in model(torch.from_numpy(canvas
 """,
 }
 RUNTIMES = {"onnx": "onnxruntime", "pt2": "torch, torchvision"}
+NEEDS = {
+    "onnx": f"It needs onnxruntime {LEAST_ONNXRUNTIME} or newer.",
+    "pt2": "It needs torch and torchvision, as new as those that wrote it.",
+}
 PRINT = """\
 corners = boxes / (2 * [shape[0] / picture.width, shape[1] / picture.height])
 for box, label, score in zip(corners.tolist(), labels, scores):
@@ -114,7 +118,7 @@ def _running(folder: Path) -> str:
                 f"`{name}` takes any number of canvases at once, uint8 RGB, and returns the boxes "
                 "of each as x1, y1, x2, y2 on the canvas, their labels from 1 and their scores, "
                 "best first, filled up with zeros. The picture is one of 8 bits a channel without "
-                f"transparency.\n\n```python\n{code}```\n\n"
+                f"transparency. {NEEDS[format]}\n\n```python\n{code}```\n\n"
                 f"With Unfreeze: `unfreeze predict THIS_FOLDER{own} PICTURES --out predicted`."
             )
     return COMMANDS

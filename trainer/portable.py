@@ -22,10 +22,14 @@ from .config import BadInput
 from .data.canvas import letterbox
 from .data.dataset import Picture
 from .graph import Graph, as_graph
+from .machine import is_out_of_memory
 from .model.detectors import Detector
 from .model.heads import DETECTIONS, SCORE_THRESHOLD, Detect, Detections
 
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
+IR_VERSION, LEAST_ONNXRUNTIME = 9, "1.17"
+"""Of an ONNX file: torch writes 10, of which nothing is used. With opset 20, which it takes, 9 is
+known to onnxruntime from that version on."""
 COMPARED = 32
 """Pictures of val on which a file is compared with its original."""
 LEAST_IOU, MOST_APART = 0.99, 1e-3
@@ -49,6 +53,8 @@ def write_portable(
         raise
     except Exception as error:  # exporters have an own type for each of their many limits
         file.unlink(missing_ok=True)
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise BadInput([f"--format {format}: {type(error).__name__}: {reason}"]) from error
     if differences:
@@ -70,6 +76,8 @@ def open_portable(place: Path) -> Detect | None:
     try:
         return OPENERS[file.suffix[1:]](file)
     except Exception as error:  # onnxruntime and torch have many types for damage
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise BadInput([f"{file} cannot be read: {reason}"]) from error
 
@@ -88,6 +96,15 @@ def _write_onnx(graph: Graph, size: int, file: Path) -> None:
         verbose=False,
     )
     assert program is not None
+    program.model.ir_version = IR_VERSION
+    written = program.model.graph
+    values = [*written.inputs, *written.initializers.values()]
+    for node in written.all_nodes():
+        values += node.outputs
+        node.metadata_props.clear()  # in whose folders the code lay; IR 9 has no place for it
+    for value in values:
+        value.metadata_props.clear()
+    written.metadata_props.clear()
     program.save(file, external_data=False)  # one file; it may have 2 GB
 
 

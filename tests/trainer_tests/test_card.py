@@ -81,6 +81,12 @@ def test_it_says_how_many_boxes_are_found_and_the_figures_with_all_of_them(folde
     assert "| val, 300 boxes a picture | 0.700 | 0.900 | - |" in text
 
 
+def test_it_says_what_runs_an_onnx_file(folder: Path) -> None:
+    assert "onnxruntime" not in card(folder)
+    (folder / "model.onnx").touch()
+    assert "It needs onnxruntime 1.17 or newer." in card(folder)
+
+
 @pytest.mark.parametrize(
     ("file", "shown"),
     [

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor
@@ -99,6 +100,36 @@ def test_a_folder_without_a_file_is_none_and_a_damaged_file_is_named(tmp_path: P
     (tmp_path / "model.onnx").write_bytes(b"torn")
     with pytest.raises(BadInput, match=r"model\.onnx cannot be read: "):
         open_portable(tmp_path)
+
+
+class Top(torch.nn.Module):
+    """The least that is written as a graph is."""
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores, labels = pictures.float().mean(dim=(1, 2)).topk(2)
+        return torch.stack([scores] * 4, dim=-1), labels, scores
+
+
+def test_an_onnx_file_is_of_the_version_that_its_card_says_and_tells_no_paths(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "model.onnx"
+    with portable._quiet():
+        portable._write_onnx(Top(), 32, file)  # type: ignore[arg-type]
+    model = onnx.load(file)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version == portable.IR_VERSION == 9
+    # both were new in onnxruntime 1.17: another of either changes what the card may say
+    assert [(own.domain, own.version) for own in model.opset_import] == [("", 20)]
+    assert portable.LEAST_ONNXRUNTIME == "1.17"
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    assert not any(own.metadata_props for own in (model, graph, *graph.node, *values))
+    assert __file__.encode() not in file.read_bytes()
+    found = open_portable(tmp_path)
+    assert found is not None
+    (one,) = found(torch.arange(3, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 32, 32))
+    assert one["scores"].tolist() == [2.0, 1.0] and one["labels"].tolist() == [2, 1]
 
 
 # -- real files -----------------------------------------------------------------------------------
