@@ -72,12 +72,13 @@ def expected_epochs(config: SearchConfig, slots: int) -> int:
 
 
 def confirming_epochs(config: SearchConfig) -> int:
-    """Epochs that the confirming trials train: each seed has its own head phase."""
+    """Epochs that the confirming trials train at most, the configuration as written being none of
+    the best: each seed has its own head phase."""
     confirm = config.search.confirm
     if confirm == "off":
         return 0
-    top = min(confirm.top, config.search.trials)
-    return confirm.seeds * (config.train.head.epochs + top * config.train.unfreeze.epochs)
+    trials = min(confirm.top + 1, config.search.trials)
+    return confirm.seeds * (config.train.head.epochs + trials * config.train.unfreeze.epochs)
 
 
 def _simulate(config: SearchConfig, slots: int, seed: int) -> int:

@@ -153,8 +153,8 @@ def depth_against_ap(result: SearchResult) -> Chart:
 
 
 def seeds(result: SearchResult) -> Chart:
-    """The runs of each confirmed configuration."""
-    rows = [row for row in result.rows if row.runs and row.record.confirms is None]
+    """The fresh runs of each confirmed configuration, and hollow the one it was chosen by."""
+    rows = [row for row in result.rows if row.fresh]
     if not rows:
         return (
             "Every configuration ran once, so how much of a difference is luck is not known. "
@@ -163,13 +163,17 @@ def seeds(result: SearchResult) -> Chart:
     figure = go.Figure()
     for row in rows:
         name = f"#{row.record.number}"
-        maps = [run.best.map for run in row.runs if run.best]
+        runs = (row.record, *row.fresh)
         figure.add_scatter(
-            x=[name] * len(maps),
-            y=maps,
+            x=[name] * len(runs),
+            y=[row.map, *row.maps],
             mode="markers",
-            marker={"size": 11, "color": OTHER},
-            text=[f"run of trial #{run.number}" for run in row.runs],
+            marker={
+                "size": 11,
+                "color": OTHER,
+                "symbol": ["circle-open", *["circle"] * len(row.fresh)],
+            },
+            text=[f"run of trial #{run.number}" for run in runs],
             hovertemplate="%{text}<br>AP %{y:.3f}<extra></extra>",
             showlegend=False,
         )
@@ -182,7 +186,7 @@ def seeds(result: SearchResult) -> Chart:
             hovertemplate="mean %{y:.3f}<extra></extra>",
         )
     written = next((r for r in result.rows if r.record.origin == "as written" and r.map), None)
-    if written and not written.runs:
+    if written and not written.fresh:
         figure.add_hline(
             y=written.map, line={"dash": "dash", "color": WRITTEN}, annotation_text="as written"
         )

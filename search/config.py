@@ -61,7 +61,8 @@ class Asha(Config):
 
 
 class Confirm(Config):
-    """The best configurations are trained again with other seeds: the best is partly luck."""
+    """The best configurations, and the one as written, are trained again with other seeds: the best
+    is partly luck. Two seeds tell a large gain from luck, one tells none."""
 
     top: Annotated[int, Field(ge=1, le=100), Number] = 2
     """Configurations, the best of those that ran all their epochs."""

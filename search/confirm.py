@@ -1,13 +1,14 @@
-"""Confirming: the best configurations are trained again with other seeds.
+"""Confirming: the best configurations, and the one as written, are trained again with other seeds.
 
 The best of many runs is partly the luckiest. So the first few are run again, and the one with the
-best mean wins.
+best mean of these fresh runs wins. The one as written runs again as often, so that the two can be
+compared: see `gain`.
 """
 
 from collections.abc import Callable
 
 from .config import SearchConfig
-from .results import to_confirm
+from .results import leaders, to_confirm
 from .study import Study
 
 
@@ -33,8 +34,12 @@ def enqueue(
     """Make the missing runs wait for their turn, and say so; False when there are none."""
     runs = missing(config, study)
     if runs:
-        best = ", ".join(f"#{number}" for number in dict.fromkeys(number for number, _ in runs))
-        say(f"the best so far run again with other seeds, to be confirmed: {best}")
+        wanted = dict.fromkeys(number for number, _ in runs)
+        best = {record.number for record in leaders(config, study.records.values())}
+        say(
+            "run again with other seeds, to be confirmed: "
+            + ", ".join(f"#{n}" + ("" if n in best else " (as written)") for n in wanted)
+        )
     for number, seed in runs:
         parameters = study.records[number].parameters
         study.enqueue(parameters, f"confirms #{number}", confirms=number, seed=seed)
@@ -42,9 +47,16 @@ def enqueue(
 
 
 def is_complete(config: SearchConfig, study: Study) -> bool:
-    """Whether the search has all its trials, confirming ones too, and each has an end."""
+    """Whether the search has all its trials, confirming ones too, and each has an end.
+
+    One that was done before the configuration as written was confirmed too stays done: to show it
+    again trains nothing. Further trials or seeds, once asked for, bring these runs along.
+    """
+    left = {number for number, _ in missing(config, study)}
+    if study.get("state") == "done":
+        left &= {record.number for record in leaders(config, study.records.values())}
     return (
         len(study.searched()) >= config.search.trials
         and len(study.ended()) == len(study.records)
-        and not missing(config, study)
+        and not left
     )

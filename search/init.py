@@ -57,7 +57,7 @@ search:
   # time_budget: 2h
   seed: 0
   asha: {{grace_period: 2, reduction_factor: 3}}   # or off
-  confirm: {{top: 2, seeds: 1}}   # the best again with another seed; or off
+  confirm: {{top: 2, seeds: 1}}   # the best again, and this; seeds: 3 tells gain from luck; or off
 resources: auto              # or {{cpus_per_trial: 4, gpus_per_trial: 0.5}}
 cluster: local               # or auto, or a head's address
 # tracking: sqlite:///mlflow.db   # MLflow; without it MLFLOW_TRACKING_URI, else this

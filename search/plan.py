@@ -44,8 +44,8 @@ def print_plan(config: SearchConfig) -> None:
     if search.confirm != "off":
         seeds = search.confirm.seeds
         console.print(
-            f"then the best {search.confirm.top} again with {seeds} other "
-            f"seed{'s' if seeds > 1 else ''}: {again} epochs"
+            f"then the best {search.confirm.top} and the one as written again with {seeds} other "
+            f"seed{'s' if seeds > 1 else ''}: at most {again} epochs"
         )
     vary = "varies" if len(varied) == 1 else "vary"
     note = f", since {', '.join(varied)} {vary}" if varied else ""

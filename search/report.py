@@ -6,7 +6,6 @@ import io
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from trainer.model.detectors import is_coco
 from trainer.review import CURVES, MISSES, REVIEW, THRESHOLD
 
 from .config import SearchConfig, stored, trial_folder, write_yaml
+from .gain import describe_gain
 from .results import (
     Costs,
     Row,
@@ -135,7 +135,7 @@ def verdict(result: SearchResult) -> list[str]:
     did = "won" if result.metrics else "leads so far"
     lines.append(f"Trial {trial_name(row)} {did}" + (f": {settings}." if settings else "."))
     lines += _measured(result)
-    lines.append(_gain(result, row))
+    lines.append(describe_gain(result.config, result.rows, row))
     lines.append(_saved(result.costs))
     return list(filter(None, lines))
 
@@ -155,66 +155,6 @@ def _measured(result: SearchResult) -> list[str]:
             f"looked at {times}."
         )
     return lines
-
-
-def _gain(result: SearchResult, row: Row) -> str:
-    """By how much the winner beats the configuration as written, and how much of it is luck."""
-    noise = spread(result.rows)
-    luck = _luck(result.rows, noise)
-    written = next((r for r in result.rows if r.record.origin == "as written"), None)
-    if written is None or written.map is None:
-        return luck
-    if written.record.number == row.record.number:
-        return f"{_is_as_written(result.rows, row)} {luck}"
-    if written.rung < row.rung:
-        return (
-            f"The configuration as written ended as {written.state} after "
-            f"{written.record.unfreeze_epoch} unfreeze epochs at {written.map:.3f}, so the two are "
-            f"not compared. {luck}"
-        )
-    ours, theirs = row.mean or row.map or 0.0, written.mean or written.map
-    kind = f" (mean of {len(row.runs)} runs)" if row.runs else ""
-    said = (
-        f"During training the configuration as written came to {theirs:.3f} and the winner to "
-        f"{ours:.3f}{kind}: {ours - theirs:+.3f}. {luck}"
-    )
-    if noise is None:
-        return said
-    if ours - theirs > 2 * noise:
-        return f"{said} The gain is more than twice that."
-    return f"{said} The gain is within twice that: it may be luck."
-
-
-def _is_as_written(rows: list[Row], row: Row) -> str:
-    others = [r for r in rows if r.record.confirms is None and r is not row]
-    if others and not any(r.rung >= row.rung and r.map is not None for r in others):
-        return (
-            "That is the configuration as written; no other trial was given as many epochs, so "
-            "whether one of them is better is not known."
-        )
-    return "That is the configuration as written: nothing that was tried beat it."
-
-
-def _luck(rows: list[Row], noise: float | None) -> str:
-    if noise is None:
-        return (
-            "Each configuration ran once, so how much of that is luck is not known; "
-            "search.confirm trains the best again with other seeds."
-        )
-    return (
-        f"Runs that differ in their seed alone spread by {noise:.3f} (standard deviation, "
-        f"from {sum(len(r.runs) for r in rows)} runs)."
-    )
-
-
-def spread(rows: list[Row]) -> float | None:
-    """Standard deviation of val AP between runs that differ in their seed alone, over all
-    configurations that were confirmed; None where none was."""
-    runs = [row for row in rows if row.runs and row.record.confirms is None]
-    free = sum(len(row.runs) - 1 for row in runs)
-    if not free:
-        return None
-    return sqrt(sum((row.spread or 0.0) ** 2 * (len(row.runs) - 1) for row in runs) / free)
 
 
 def _saved(spent: Costs) -> str:
@@ -301,7 +241,7 @@ def _figure(value: float | None) -> str:
 def _table(result: SearchResult) -> dict[str, Any]:
     """Headings, and rows of cells: what is shown, and what it is sorted by."""
     heads = columns(result.space)
-    confirmed = any(row.runs for row in result.rows)
+    confirmed = any(row.fresh for row in result.rows)
     rows = []
     for row in result.rows:
         record, best = row.record, row.record.best
@@ -320,7 +260,7 @@ def _table(result: SearchResult) -> dict[str, Any]:
             (state := state_in(result.state, row), state),
         ]
         rows.append((cells, row is result.winner))
-    names = ["", "trial", "AP", "AP50", *(["mean"] if confirmed else []), *heads.values()]
+    names = ["", "trial", "AP", "AP50", *(["fresh mean"] if confirmed else []), *heads.values()]
     return {"heads": [*names, "epochs", "min", "state"], "rows": rows}
 
 
@@ -352,7 +292,8 @@ def _sections(result: SearchResult, study: Study) -> list[Section]:
         ),
         (
             "The same again with other seeds",
-            "Each dot is a run, the bar their mean.",
+            "Each dot is a fresh run, the bar their mean, by which they are compared. Hollow is "
+            "the run that the configuration was chosen by, of which luck is a part.",
             lambda: charts.seeds(result),
         ),
         (

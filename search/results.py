@@ -31,23 +31,24 @@ class Row:
     """By dotted field."""
     rung: int
     """Unfreeze epochs of the highest rung reached."""
-    runs: tuple[TrialRecord, ...] = ()
-    """All runs of a confirmed configuration, this one first; empty where none confirms it."""
+    fresh: tuple[TrialRecord, ...] = ()
+    """The finished runs that confirm the configuration; empty while one of them has no end. The run
+    that it was chosen by is none of them: of that, luck is a part."""
+
+    @property
+    def maps(self) -> list[float]:
+        """Val AP of each fresh run at its best epoch."""
+        return [_best_map(run) for run in self.fresh]
 
     @property
     def mean(self) -> float | None:
-        """Mean val AP of a confirmed configuration's runs, each at its best epoch."""
-        return mean(_best_map(run) for run in self.runs) if self.runs else None
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation of the same (of the sample, n - 1)."""
-        return stdev(_best_map(run) for run in self.runs) if self.runs else None
+        """Of `maps`."""
+        return mean(self.maps) if self.fresh else None
 
     @property
     def by_map(self) -> list[TrialRecord]:
-        """All its runs, the best first."""
-        return sorted(self.runs or (self.record,), key=_best_map, reverse=True)
+        """All runs of the configuration, the best first."""
+        return sorted((self.record, *self.fresh), key=_best_map, reverse=True)
 
     @property
     def best_run(self) -> TrialRecord:
@@ -61,6 +62,11 @@ class Row:
     @property
     def map(self) -> float | None:
         return self.record.best.map if self.record.best else None
+
+    @property
+    def score(self) -> float | None:
+        """The val AP to tell: of the fresh runs where there are any."""
+        return self.map if self.mean is None else self.mean
 
 
 @dataclass(frozen=True)
@@ -135,13 +141,38 @@ def order(config: SearchConfig, records: Iterable[TrialRecord]) -> list[TrialRec
     return sorted(records, key=key, reverse=True)
 
 
-def to_confirm(config: SearchConfig, records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The first trials in `order` that ran all their epochs, as many as `search.confirm` wants."""
+def leaders(config: SearchConfig, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The first configurations in `order` that ran all their epochs, as many as `search.confirm`
+    wants. Of one that was sampled twice, the better trial; of the one as written, its own."""
     confirm = config.search.confirm
     if confirm == "off":
         return []
-    ranked = order(config, (r for r in records if r.confirms is None))
-    return [r for r in ranked if r.end is End.FINISHED and r.best is not None][: confirm.top]
+    records = [r for r in records if r.confirms is None]
+    written = written_trial(records)
+    seen = [written.parameters] if written else []
+    found: list[TrialRecord] = []
+    for record in order(config, records):
+        finished = record.end is End.FINISHED and record.best is not None
+        if finished and (record is written or record.parameters not in seen):
+            seen.append(record.parameters)
+            found.append(record)
+    return found[: confirm.top]
+
+
+def to_confirm(config: SearchConfig, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The leaders, and the configuration as written, which they are compared with; also where ASHA
+    stopped it, but not where it failed."""
+    records = list(records)
+    found = leaders(config, records)
+    written = written_trial(records)
+    if found and written not in found and written and written.end in {End.FINISHED, End.PRUNED}:
+        found.append(written)
+    return found
+
+
+def written_trial(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The trial of the configuration as written."""
+    return next((record for record in records if record.origin == "as written"), None)
 
 
 def may_win(config: SearchConfig, records: Iterable[TrialRecord]) -> set[int]:
@@ -171,16 +202,19 @@ def _best_map(record: TrialRecord) -> float:
 
 def rank(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Row]:
     """All trials in order of their configurations, behind each the runs that confirm it: as in
-    `order`, and once all that are to be confirmed are, confirmed ones first, by mean AP."""
+    `order`, and once all that are to be confirmed are, confirmed ones first, by the mean AP of
+    their fresh runs."""
     records = list(records)
-    runs = _confirmed(records)
+    fresh = _fresh(records)
     searched = order(config, (r for r in records if r.confirms is None))
     again = _confirming(records)
-    wanted = to_confirm(config, records)
-    if wanted and all(_have_ended(again[record.number]) for record in wanted):
+    best = leaders(config, records)
+    runs = [run for first in to_confirm(config, records) for run in again[first.number]]
+    all_ended = all(run.end is not None for run in runs)
+    if best and all_ended and all(again[record.number] for record in best):
         # sorting is stable: what is not confirmed, or failed at it, stays in order
         searched.sort(
-            key=lambda r: mean(map(_best_map, runs[r.number])) if r.number in runs else -1.0,
+            key=lambda r: mean(map(_best_map, fresh[r.number])) if r.number in fresh else -1.0,
             reverse=True,
         )
     rows = []
@@ -192,25 +226,20 @@ def rank(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Row]:
                     record,
                     by_field(record.parameters),
                     _height(config, record),
-                    runs.get(record.number, ()),
+                    fresh.get(record.number, ()),
                 )
             )
     return rows
 
 
-def _confirmed(records: list[TrialRecord]) -> dict[int, tuple[TrialRecord, ...]]:
-    """All runs of each configuration that other runs confirm, once these have ended."""
-    runs: dict[int, tuple[TrialRecord, ...]] = {}
-    again = _confirming(records)
-    for first in records:
-        finished = [r for r in again[first.number] if r.end is End.FINISHED]
-        if finished and _have_ended(again[first.number]):
-            runs[first.number] = (first, *finished)
-    return runs
-
-
-def _have_ended(runs: list[TrialRecord]) -> bool:
-    return bool(runs) and all(run.end is not None for run in runs)
+def _fresh(records: list[TrialRecord]) -> dict[int, tuple[TrialRecord, ...]]:
+    """The runs that confirm each configuration and finished, once all of these have ended."""
+    return {
+        number: finished
+        for number, runs in _confirming(records).items()
+        if all(run.end is not None for run in runs)
+        and (finished := tuple(run for run in runs if run.end is End.FINISHED))
+    }
 
 
 def _confirming(records: list[TrialRecord]) -> defaultdict[int, list[TrialRecord]]:
@@ -223,8 +252,8 @@ def _confirming(records: list[TrialRecord]) -> defaultdict[int, list[TrialRecord
 
 
 def winner(rows: list[Row]) -> Row | None:
-    """The best configuration's row: of the confirmed ones that of the best mean, else the best
-    trial among those that reached the highest rung; None where none can win."""
+    """The best configuration's row: of the confirmed ones that of the best fresh mean, else the
+    best trial among those that reached the highest rung; None where none can win."""
     able = [row for row in rows if row.record.end in CANDIDATES and row.map is not None]
     return able[0] if able else None
 
@@ -330,7 +359,7 @@ def markdown(space: Space, rows: list[Row]) -> str:
     """The table as Markdown."""
     heads = columns(space)
     lines = [
-        "| rank | trial | val AP | AP50 | epoch | rung | mean of runs | "
+        "| rank | trial | val AP | AP50 | epoch | rung | fresh mean | "
         + " | ".join(heads.values())
         + " | state |",
         "|" + " --- |" * (8 + len(heads)),
@@ -345,8 +374,10 @@ def markdown(space: Space, rows: list[Row]) -> str:
 
 
 def show_mean(row: Row) -> str:
-    """`0.551±0.004` where the configuration was confirmed."""
-    return "" if row.mean is None else f"{row.mean:.3f}±{row.spread:.3f}"
+    """`0.551±0.004`, mean and standard deviation of fresh runs; `0.551` where there is one."""
+    if row.mean is None:
+        return ""
+    return f"{row.mean:.3f}" + (f"±{stdev(row.maps):.3f}" if len(row.maps) > 1 else "")
 
 
 def trial_name(row: Row) -> str:

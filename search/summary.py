@@ -17,6 +17,7 @@ from trainer.redaction import redacted
 from .begun import begun, begun_study, read_search
 from .config import SearchConfig, tracking_uri
 from .console import lasting_console, program, text_console
+from .gain import describe_gain
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress, wanted
 from .results import (
@@ -99,7 +100,7 @@ def print_result(result: SearchResult) -> None:
 
 
 def _print_winner(console: Console, result: SearchResult) -> None:
-    row = result.winner
+    row, config = result.winner, result.config
     assert row is not None
     settings = ", ".join(
         f"{heading} {show(row.values[name])}"
@@ -108,11 +109,10 @@ def _print_winner(console: Console, result: SearchResult) -> None:
     )
     line = Text(f"\nWinner: trial {trial_name(row)}", style="bold")
     console.print(line.append(f" ({settings})", style="not bold") if settings else line)
-    if row.mean is not None:
-        runs = ", ".join(f"{run.best.map:.3f}" for run in row.runs if run.best)
-        console.print(f"Its {len(row.runs)} runs: {runs}; mean {show_mean(row)}")
+    if gain := describe_gain(config, result.rows, row):
+        console.print(gain)
     for other in result.rows:
-        if other.rung < row.rung and (other.map or 0) > (row.map or 0):
+        if other.rung < row.rung and not other.fresh and (other.map or 0) > (row.map or 0):
             console.print(
                 f"Trial #{other.record.number} had {other.map:.3f}, but ran fewer epochs "
                 f"({other.state}): it is not compared"
@@ -151,14 +151,14 @@ def _table(rows: list[Row], space: Space, state: str, width: int) -> Table:
     wide = width >= WHOLE_TABLE
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     heads = columns(space)
-    confirmed = any(row.runs for row in rows)
+    confirmed = any(row.fresh for row in rows)
     figures = ("AP", "AP50", "epoch") if wide else ("AP",) if confirmed else ("AP", "epoch")
     table.add_column("", justify="right")
     table.add_column("trial", no_wrap=wide)  # it alone may take a second line
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     if confirmed:
-        table.add_column("mean", justify="right", no_wrap=True)
+        table.add_column("fresh mean" if wide else "mean", justify="right", no_wrap=True)
     for heading in heads.values():
         shown_as = heading if wide else heading.replace("_", "\n")
         table.add_column(shown_as, justify="right", no_wrap=True)

@@ -18,6 +18,7 @@ from trainer.data.overview import OVERVIEW, draw_overview
 
 from .config import SearchConfig, stored, tracking_uri, write_yaml
 from .description import DataInput, Description
+from .gain import gain_metrics
 from .progress import Progress
 from .report import read_result, verdict, write_report
 from .results import SearchResult, markdown
@@ -156,8 +157,9 @@ def _describe(config: SearchConfig, data: Splits, study: Study, report: Path | N
     }
     if best is not None:
         tags["unfreeze.best_trial"] = str(best.record.number)
-        tags["unfreeze.best_map"] = f"{best.map or 0.0:.4f}"
-        metrics["best_map"] = best.map or 0.0
+        tags["unfreeze.best_map"] = f"{best.score or 0.0:.4f}"
+        metrics["best_map"] = best.score or 0.0
+        metrics |= gain_metrics(result.rows, best)
     for split in ("val", "test"):
         figures = result.metrics.get(split, {}).get("figures", {})
         more = result.metrics.get(split, {}).get("at_detections", {})

@@ -14,8 +14,9 @@ from trainer.data.dataset import Splits
 from trainer.export import export, read_metrics, write_metrics, write_pictures
 
 from .config import SearchConfig, trial_folder
+from .gain import describe_gain
 from .progress import Progress
-from .results import Row, config_of, identity, is_of
+from .results import Row, config_of, identity, is_of, rank
 from .study import Study, TrialRecord
 
 log = logging.getLogger(__name__)
@@ -24,14 +25,20 @@ log = logging.getLogger(__name__)
 def export_winner(
     config: SearchConfig, data: Splits, study: Study, best: Row, progress: Progress
 ) -> dict[str, Any]:
-    """Write `winner/` and measure it, unless it holds this very checkpoint already.
+    """Write `winner/` and measure it, unless it holds this very checkpoint already; what it says of
+    the gain is brought up to date.
 
     Raises BadInput where no checkpoint of the winner is there.
     """
     out = config.folder / "winner"
     metrics = _known(out)
+    gain = {"gain": describe_gain(config, rank(config, study.records.values()), best)}
     if is_of(metrics, best):
-        return metrics
+        if gain.items() <= metrics.items():
+            return metrics
+        write_metrics(out, gain)
+        write_card(out, config.name)
+        return metrics | gain
     run, epoch = _source(config, best)
     of = {"trial": run.number, "epoch": epoch}
     progress.say(f"exporting trial {run.number} and measuring it in a fresh process")
@@ -41,7 +48,7 @@ def export_winner(
     checkpoint = trial_folder(config.folder, run.number) / BEST
     export(checkpoint, trial_config, data.categories, data.digest, fresh)
     pictured = data.test or data.val
-    write_metrics(fresh, {"of": of, "for": identity(best), "pictured": pictured.name})
+    write_metrics(fresh, {"of": of, "for": identity(best), "pictured": pictured.name, **gain})
     splits = ["val"]
     if data.test:
         splits.append("test")

@@ -52,7 +52,8 @@ for box, label, score in zip(corners.tolist(), labels, scores):
 
 
 def write_card(folder: Path, name: str) -> None:
-    """Write the README of an export, from what its folder holds."""
+    """Write the README of an export, from what its folder holds; its figures may have a sentence
+    about the gain of a search beside them."""
     spec = read_spec(folder)
     metrics = read_metrics(folder)
     model = spec.config.model
@@ -63,6 +64,7 @@ def write_card(folder: Path, name: str) -> None:
         + ", ".join(f"{markdown(category.name)} ({category.id})" for category in spec.categories)
         + ".",
         *_figures(spec, metrics),
+        *([metrics["gain"]] if metrics.get("gain") else []),
         "## Running it",
         _running(folder),
         "## Data and recipe",

@@ -81,8 +81,11 @@ def test_epochs_add_up(result: SearchResult) -> None:
 
 def test_seeds_show_every_run_and_their_mean(result: SearchResult) -> None:
     runs, mean = charts.seeds(result).data
-    assert len(runs.y) == 2
-    assert mean.y[0] == pytest.approx(sum(runs.y) / 2)
+    row = result.winner
+    assert row is not None
+    assert list(runs.y) == [row.map, row.mean]  # hollow the one that it was chosen by
+    assert list(runs.marker.symbol) == ["circle-open", "circle"]
+    assert list(mean.y) == [row.mean]
 
 
 def test_names_are_no_markup_to_plotly(result: SearchResult) -> None:

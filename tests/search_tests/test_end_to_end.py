@@ -23,6 +23,7 @@ from search.description import flat_metrics
 from search.driver import run
 from search.errors import resolve
 from search.exports import evaluate_model
+from search.gain import describe_gain
 from search.progress import Lines
 from search.results import SearchResult
 from search.sampling import as_written
@@ -45,7 +46,8 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Searched:
-    """A search of three trials, the same line again, then a fourth trial and the best confirmed."""
+    """A search of three trials, the same line again, then a fourth trial, and the best and the one
+    as written confirmed."""
 
     config: SearchConfig
     first: SearchResult
@@ -61,6 +63,11 @@ class Searched:
     study: Study
     runs: dict[int, Run]
     parent: Run
+
+    @property
+    def again(self) -> list[TrialRecord]:
+        """The confirming runs: one where the configuration as written is the best, else two."""
+        return [r for r in self.study.records.values() if r.confirms is not None]
 
     def history(self, number: int, key: str) -> list[tuple[int, float]]:
         client = MlflowClient(str(self.config.tracking))
@@ -149,7 +156,7 @@ def searched(
 def test_every_trial_came_to_a_true_end(searched: Searched) -> None:
     assert searched.first.state == searched.extended.state == "done"
     records = searched.study.records
-    assert list(records) == [0, 1, 2, 3, 4]
+    assert list(records) == list(range(4 + len(searched.again)))
     assert [r.origin for r in searched.study.searched()] == [
         "as written",
         "all unfrozen",
@@ -188,12 +195,12 @@ def test_the_head_was_trained_once_and_the_others_took_it_over(searched: Searche
         assert [r.forked for r in record.reports.values()][1:] == [False] * (
             len(record.reports) - 1
         )
-    # the one that confirms has another seed, and so a head of its own
+    # those that confirm have another seed, and so a head of their own, which they share
     filed = [load(file)["reports"] for file in searched.config.folder.glob("phases/*/last.pt")]
     assert [len(reports) for reports in filed].count(1) == 2
-    assert searched.extended.costs.forked == 3
-    own = 1 + sum(len(r.reports) - 1 for r in [first, *others])
-    assert searched.extended.costs.run == own + len(searched.study.records[4].reports)
+    assert searched.extended.costs.forked == 3 + len(searched.again) - 1
+    unfrozen = sum(len(r.reports) - 1 for r in searched.study.records.values())
+    assert searched.extended.costs.run == 2 + unfrozen
 
 
 def test_who_was_stopped_follows_from_the_reports_in_their_order(searched: Searched) -> None:
@@ -339,7 +346,9 @@ def test_the_folder_holds_what_it_should(searched: Searched) -> None:
         "winner",
     }
     assert not (folder / "driver.json").exists()
-    assert {place.name for place in (folder / "trials").iterdir()} == {"0", "1", "2", "3", "4"}
+    assert {place.name for place in (folder / "trials").iterdir()} == {
+        str(number) for number in searched.study.records
+    }
     for place in (folder / "trials").iterdir():
         assert "best.pt" in {file.name for file in place.iterdir()}
 
@@ -366,7 +375,8 @@ def test_the_same_line_again_shows_the_result_and_runs_nothing(searched: Searche
 
 
 def test_more_trials_extend_it(searched: Searched) -> None:
-    assert len(searched.first.rows) == 3 and len(searched.extended.rows) == 5
+    assert len(searched.first.rows) == 3
+    assert len(searched.extended.rows) == len(searched.study.records)
     for number, before in searched.between.items():
         after = searched.study.records[number]
         assert (after.reports, after.times, after.end) == (
@@ -376,19 +386,27 @@ def test_more_trials_extend_it(searched: Searched) -> None:
         )
 
 
-def test_the_best_is_confirmed_with_another_seed(searched: Searched) -> None:
-    row, again = searched.extended.winner, searched.study.records[4]
-    assert row is not None and again.confirms is not None
-    before = searched.study.records[again.confirms]
-    assert row.record.number == before.number
-    assert (again.end, again.seed) == (End.FINISHED, searched.config.train.seed + 1)
-    assert again.parameters == before.parameters
-    assert not any(report.forked for report in again.reports.values())  # a head of its own
-    assert again.best is not None and before.best is not None
-    assert again.reports[1].map != before.reports[1].map
-    assert row.mean == pytest.approx((again.best.map + before.best.map) / 2)
+def test_the_best_and_the_one_as_written_are_confirmed_with_another_seed(
+    searched: Searched,
+) -> None:
+    row = searched.extended.winner
+    assert row is not None
+    assert {0, row.record.number} == {again.confirms for again in searched.again}
+    for again in searched.again:
+        assert again.confirms is not None
+        before = searched.study.records[again.confirms]
+        assert (again.end, again.seed) == (End.FINISHED, searched.config.train.seed + 1)
+        assert again.parameters == before.parameters
+        assert again.reports[1].map != before.reports[1].map  # a head of another seed
+        tags = searched.runs[again.number].data.tags
+        assert tags["unfreeze.origin"] == f"confirms #{before.number}"
+    (fresh,) = row.fresh
+    assert fresh.best is not None and row.mean == fresh.best.map
     assert searched.extended.metrics["of"]["trial"] == row.best_run.number
-    assert searched.runs[4].data.tags["unfreeze.origin"] == f"confirms #{before.number}"
+    said = describe_gain(searched.config, searched.extended.rows, row)
+    assert said in searched.parent.data.tags["mlflow.note.content"]
+    assert said in (searched.config.folder / "winner" / "README.md").read_text()
+    assert said.split(":")[0] in (searched.config.folder / "report.html").read_text()
 
 
 def test_a_changed_learning_rate_is_refused_with_the_difference(searched: Searched) -> None:

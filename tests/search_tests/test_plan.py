@@ -39,6 +39,14 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
             {"space": dict.fromkeys(HEAD_RATES, {"log": [1e-4, 1e-2]})},
             [f"head phases trained: at most 6, since {', '.join(HEAD_RATES)} vary"],
         ),
+        (
+            {"search.confirm": {"top": 2, "seeds": 2}},  # a head and three trials a seed
+            ["then the best 2 and the one as written again with 2 other seeds: at most 56 epochs"],
+        ),
+        (
+            {"search.confirm": {"top": 9, "seeds": 1}},  # there are six
+            ["the one as written again with 1 other seed: at most 55 epochs"],
+        ),
         ({"train.head": {"epochs": 0}}, ["head phases trained: 0", "epochs: at most 54, "]),
     ],
 )

@@ -184,7 +184,7 @@ def test_the_table_marks_where_a_trial_came_from(make_search: Make, make_record:
     assert [trial_name(row) for row in rows] == ["#0 as written", "#1", "#2"]
     table = markdown(space, rows).splitlines()
     assert table[0] == (
-        "| rank | trial | val AP | AP50 | epoch | rung | mean of runs | depth | schedule | lr "
+        "| rank | trial | val AP | AP50 | epoch | rung | fresh mean | depth | schedule | lr "
         "| state |"
     )
     assert table[2] == (

@@ -11,8 +11,9 @@ import pytest
 
 from search import summary
 from search.begun import read_search
+from search.gain import describe_gain
 from search.opening import open_search
-from search.report import page, read_result
+from search.report import page, read_result, verdict
 from search.results import Costs, SearchResult, rank, winner
 from search.space import read_space
 from search.study import End, Study
@@ -148,7 +149,44 @@ def test_a_list_gives_the_mean_of_a_confirmed_winner(
         begun.record(number, report)
     begun.end(number, End.FINISHED)
     summary.print_list(Path("searches"))
-    assert "0.300±0.071" in capsys.readouterr().out
+    assert "3 of 7  0.350" in capsys.readouterr().out  # and 0.250 is the run that chose it
+
+
+def test_a_gain_is_printed_as_the_report_tells_it(
+    trained: Trained, make_record: Make, capsys: Captured
+) -> None:
+    config = trained.config
+    records = [
+        make_record(0, [0.1, 0.3], origin="as written", end=End.FINISHED),
+        make_record(1, [0.1, 0.4], parameters={"n": 1}, end=End.FINISHED),
+    ]
+    rows = rank(config, records)
+    result = replace(trained.result, rows=rows, winner=winner(rows))
+    summary.print_result(result)
+    out = " ".join(capsys.readouterr().out.split())
+    line = describe_gain(config, rows, rows[0])
+    assert "came to 0.400 val AP and the configuration as written to 0.300" in line
+    assert line in out and line in verdict(result)
+
+
+def test_a_stopped_trial_that_was_better_is_not_compared_unless_it_ran_again(
+    trained: Trained, make_search: Make, make_record: Make, capsys: Captured
+) -> None:
+    config = make_search()
+    records = [
+        make_record(0, [0.1, 0.5], origin="as written", end=End.PRUNED),
+        make_record(1, [0.1] + [0.4] * 9, parameters={"n": 1}, end=End.FINISHED),
+    ]
+    for fresh in ([], [(0, 0.3), (1, 0.4)]):
+        for number, value in fresh:
+            record = make_record(2 + number, [0.1] + [value] * 9, end=End.FINISHED)
+            record.confirms, record.seed = number, 1
+            records.append(record)
+        rows = rank(config, records)
+        result = replace(trained.result, config=config, rows=rows, winner=winner(rows))
+        summary.print_result(result)
+        out = " ".join(capsys.readouterr().out.split())
+        assert ("Trial #0 had 0.500, but ran fewer epochs" in out) is not bool(fresh)
 
 
 def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captured) -> None:

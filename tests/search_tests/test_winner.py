@@ -13,10 +13,11 @@ from search import winner
 from search.progress import Quiet
 from search.study import open_study
 from search.winner import export_winner
+from trainer.card import CARD
 from trainer.checkpoint import BEST, load, save
 from trainer.config import BadInput
 from trainer.data.dataset import Splits
-from trainer.export import load_export, read_spec
+from trainer.export import load_export, read_metrics, read_spec
 
 from .conftest import Trained
 
@@ -127,7 +128,7 @@ def test_where_the_best_runs_checkpoint_is_gone_the_next_ones_is_taken(
     config, _ = copied(trained, tmp_path / "copy")
     shutil.move(config.folder / "trials" / "0", config.folder / "trials" / "1")
     row = trained.result.winner
-    confirmed = replace(row, runs=(row.record, replace(row.record, number=1)))
+    confirmed = replace(row, fresh=(replace(row.record, number=1),))
     run, epoch = winner._source(config, confirmed)
     assert (run.number, epoch) == (1, row.record.best.epoch)
 
@@ -140,6 +141,23 @@ def test_what_stands_in_for_a_winner_is_not_made_again(
     stands_in = metrics | {"of": {"trial": 5, "epoch": 1}, "for": metrics["of"]}
     (config.folder / "winner" / "metrics.json").write_text(json.dumps(stands_in))
     assert export_winner(config, tiny, study, trained.result.winner, Told()) == stands_in
+
+
+def test_what_an_export_says_of_the_gain_is_kept_up_to_date(
+    trained: Trained, tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, study = copied(trained, tmp_path / "copy")
+    card = config.folder / "winner" / CARD
+    weights = (config.folder / "winner" / "model.safetensors").read_bytes()
+    for said in ("It may be luck.", "That is more than luck."):  # with more seeds, say
+        monkeypatch.setattr(winner, "describe_gain", lambda *_, said=said: said)
+        told = Told()
+        metrics = export_winner(config, tiny, study, trained.result.winner, told)
+        assert metrics["gain"] == said and metrics["of"] == trained.result.metrics["of"]
+        assert read_metrics(config.folder / "winner") == metrics
+        assert said in card.read_text() and told.lines == []
+    assert "may be luck" not in card.read_text()
+    assert (config.folder / "winner" / "model.safetensors").read_bytes() == weights
 
 
 def test_without_any_checkpoint_a_winner_is_bad_input(

@@ -87,6 +87,14 @@ def test_it_says_what_runs_an_onnx_file(folder: Path) -> None:
     assert "It needs onnxruntime 1.17 or newer." in card(folder)
 
 
+def test_it_says_what_a_search_gained(folder: Path) -> None:
+    val = {"figures": FIGURES, "per_class": {"red": 0.4, "blue": None}}
+    assert "\n\nThat is more than luck.\n\n" in card(
+        folder, {"val": val, "gain": "That is more than luck."}
+    )
+    assert card(folder, {"val": val, "gain": ""}) == card(folder, {"val": val})
+
+
 @pytest.mark.parametrize(
     ("file", "shown"),
     [
