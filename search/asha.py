@@ -1,6 +1,8 @@
 """ASHA's rule and what it will cost: pure functions of reports."""
 
+from bisect import insort
 from collections.abc import Iterable
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -9,7 +11,9 @@ from trainer.reports import EpochReport
 from .config import Asha, SearchConfig
 from .study import TrialRecord
 
-SIMULATIONS = 200
+SIMULATIONS, SIMULATED_TRIALS = 200, 100_000
+"""Searches that are simulated for a forecast, at most, and about how many trials they may have in
+all, but one search at least."""
 
 
 def rungs(asha: Asha, epochs: int) -> list[int]:
@@ -65,9 +69,10 @@ def expected_epochs(config: SearchConfig, slots: int) -> int:
     """About how many epochs a search trains: the mean of simulated ones, and the confirming ones.
 
     In the simulation the trials' ranks are random and stay as they are, `slots` run at once, and
-    the head phase is trained once.
+    the head phase is trained once. Large searches are simulated less often: theirs vary little.
     """
-    counts = [_simulate(config, slots, seed) for seed in range(SIMULATIONS)]
+    simulations = max(1, min(SIMULATIONS, SIMULATED_TRIALS // config.search.trials))
+    counts = [_simulate(config, slots, seed) for seed in range(simulations)]
     return config.train.head.epochs + round(sum(counts) / len(counts)) + confirming_epochs(config)
 
 
@@ -86,23 +91,30 @@ def _simulate(config: SearchConfig, slots: int, seed: int) -> int:
     asha, epochs, trials = config.search.asha, config.train.unfreeze.epochs, config.search.trials
     if asha == "off":
         return epochs * trials
-    quality = np.random.default_rng(seed).random(trials)
-    heights = rungs(asha, epochs)
-    reached: dict[int, list[float]] = {height: [] for height in heights}
-    waiting = list(range(trials - 1, -1, -1))
-    running = [(0, 0, waiting.pop()) for _ in range(min(slots, trials))]
+    quality: list[float] = np.random.default_rng(seed).random(trials).tolist()
+    heights = [*rungs(asha, epochs), epochs]
+    reached: list[list[float]] = [[] for _ in heights]  # in order
+    at_once = min(slots, trials)
+    # by time in epochs, unfreeze epoch and number: who comes to which of the heights next
+    running = [(heights[0], heights[0], trial, 0) for trial in range(at_once)]
+    waiting = iter(range(at_once, trials))
     total = 0
     while running:
-        running.sort()  # by time, counted in epochs
-        now, epoch, trial = running.pop(0)
-        epoch, total = epoch + 1, total + 1
-        goes_on = epoch < epochs
-        if epoch in reached:
-            limit = cutoff(reached[epoch], asha.reduction_factor)
-            goes_on = limit is None or quality[trial] >= limit
-            reached[epoch].append(quality[trial])
-        if goes_on:
-            running.append((now + 1, epoch, trial))
-        elif waiting:
-            running.append((now + 1, 0, waiting.pop()))
+        now, epoch, trial, rung = heappop(running)
+        if epoch < epochs and _goes_on(quality[trial], reached[rung], asha.reduction_factor):
+            step = heights[rung + 1] - epoch
+            heappush(running, (now + step, epoch + step, trial, rung + 1))
+            continue
+        total += epoch
+        if (trial := next(waiting, -1)) >= 0:
+            heappush(running, (now + heights[0], heights[0], trial, 0))
     return total
+
+
+def _goes_on(value: float, reached: list[float], reduction_factor: int) -> bool:
+    """Whether `cutoff` lets a value pass; puts it among those reached, which are in order."""
+    place = (1 - 1 / reduction_factor) * (len(reached) - 1)
+    below, above = int(place), min(int(place) + 1, len(reached) - 1)
+    limit = reached[below] + (reached[above] - reached[below]) * (place - below) if reached else 0.0
+    insort(reached, value)
+    return value >= limit

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from search.asha import cutoff, expected_epochs, rungs, stops
-from search.config import Asha
+from search import asha
+from search.asha import (
+    SIMULATED_TRIALS,
+    SIMULATIONS,
+    _simulate,
+    cutoff,
+    expected_epochs,
+    rungs,
+    stops,
+)
+from search.config import Asha, SearchConfig
 from search.study import End, TrialRecord
 
 Make = Callable[..., Any]
@@ -155,6 +164,16 @@ def test_ended_trials_of_every_kind_stay_at_their_rungs(
         assert stops(Asha(grace_period=1), 9, trial(1, []), weak, [record])
 
 
+def test_runs_that_confirm_are_no_yardstick(make_record: Make, make_reports: Make) -> None:
+    first = make_record(0, [0.1, 0.3], end=End.FINISHED)
+    again = make_record(1, [0.1, 0.9], end=End.FINISHED)
+    again.confirms = 0
+    report = make_reports([0.1, 0.5])[1]
+    assert not stops(Asha(grace_period=1), 9, trial(2, []), report, [first, again])
+    again.confirms = None
+    assert stops(Asha(grace_period=1), 9, trial(2, []), report, [first, again])
+
+
 # -- what it will cost ----------------------------------------------------------------------------
 
 
@@ -174,6 +193,66 @@ def test_asha_costs_at_least_a_grace_period_a_trial_and_less_than_all(
     assert found == expected_epochs(config, slots)
     if trials == 12:
         assert found < 1 + 9 * trials
+
+
+def step_by_step(config: SearchConfig, slots: int, seed: int) -> int:
+    """Unfreeze epochs of the same search as one is simulated for the forecast, epoch by epoch."""
+    asha, epochs, trials = config.search.asha, config.train.unfreeze.epochs, config.search.trials
+    quality = np.random.default_rng(seed).random(trials)
+    reached: dict[int, list[float]] = {height: [] for height in rungs(asha, epochs)}
+    waiting = list(range(trials))[::-1]
+    running = [(0, 0, waiting.pop()) for _ in range(min(slots, trials))]
+    total = 0
+    while running:
+        running.sort()
+        now, epoch, number = running.pop(0)
+        epoch, total = epoch + 1, total + 1
+        goes_on = epoch < epochs
+        if epoch in reached:
+            limit = cutoff(reached[epoch], asha.reduction_factor)
+            goes_on = limit is None or quality[number] >= limit
+            reached[epoch].append(quality[number])
+        if goes_on:
+            running.append((now + 1, epoch, number))
+        elif waiting:
+            running.append((now + 1, 0, waiting.pop()))
+    return total
+
+
+@pytest.mark.parametrize("slots", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("grace", "factor", "epochs"), [(3, 3, 12), (1, 2, 9), (2, 4, 8), (9, 3, 9)]
+)
+def test_the_forecast_follows_the_rule_epoch_by_epoch(
+    make_search: Make, grace: int, factor: int, epochs: int, slots: int
+) -> None:
+    asha = {"grace_period": grace, "reduction_factor": factor}
+    config = make_search(
+        {"search.asha": asha, "search.trials": 40, "train.unfreeze.epochs": epochs}
+    )
+    for seed in range(10):
+        assert _simulate(config, slots, seed) == step_by_step(config, slots, seed)
+
+
+def test_a_forecast_of_many_trials_takes_no_longer_than_one_of_some(
+    make_search: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated = []
+
+    def count(config: SearchConfig, slots: int, seed: int) -> int:
+        simulated.append(config.search.trials)
+        return _simulate(config, slots, seed)
+
+    monkeypatch.setattr(asha, "_simulate", count)
+    shares = []
+    for trials in (100, 1000, 20_000):
+        simulated.clear()
+        shares.append(expected_epochs(make_search({"search.trials": trials}), slots=4) / trials)
+        assert sum(simulated) == min(SIMULATIONS * trials, SIMULATED_TRIALS)
+    assert shares[2] == pytest.approx(shares[1], rel=0.05)
+    simulated.clear()
+    expected_epochs(make_search({"search.trials": 100_000, "search.asha": "off"}), slots=4)
+    assert simulated == [100_000]
 
 
 def test_a_single_rung_less_budget_costs_everything(make_search: Make) -> None:
