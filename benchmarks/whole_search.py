@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 
 from search.begun import read_search
+from search.costs import costs
 from search.exports import load_data
-from search.results import costs
 from search.study import read_study
 from trainer.reports import EpochReport
 

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 from trainer.escaping import html
 
 from .asha import rungs
-from .results import Costs, Row, SearchResult, columns, show
+from .costs import Costs
+from .results import Row, SearchResult, columns, show
 from .space import Space
 from .study import End, Study, TrialRecord
 

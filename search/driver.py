@@ -37,6 +37,7 @@ from .config import (
     tracking_uri,
     trial_folder,
 )
+from .costs import costs
 from .disk import Tidying, is_full
 from .errors import check, reachable
 from .lock import locked, withdraw_request
@@ -52,7 +53,7 @@ from .resources import (
     slots,
     threads_of,
 )
-from .results import SearchResult, costs, rank, winner
+from .results import SearchResult, rank, winner
 from .scheduler import StudyScheduler
 from .searcher import StudySearcher
 from .settled import is_settled, record_settled, settle, settled_config

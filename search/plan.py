@@ -10,8 +10,8 @@ from trainer.timing import memory_share, time_epochs
 from .asha import confirming_epochs, expected_epochs, rungs
 from .config import SearchConfig, stored, write_yaml
 from .console import text_console
+from .costs import duration
 from .resources import at_once, divided, here, largest_trial, threads_of
-from .results import duration
 from .settled import settle
 from .space import apply, flat, read_space
 

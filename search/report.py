@@ -22,16 +22,14 @@ from trainer.model.detectors import is_coco
 from trainer.review import CURVES, MISSES, REVIEW, THRESHOLD
 
 from .config import SearchConfig, stored, trial_folder, write_yaml
+from .costs import Costs, costs, saved
 from .gain import describe_gain
 from .results import (
-    Costs,
     Row,
     SearchResult,
     columns,
-    costs,
     is_of,
     rank,
-    saved,
     show,
     show_mean,
     state_in,

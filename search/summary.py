@@ -17,23 +17,11 @@ from trainer.redaction import redacted
 from .begun import begun, begun_study, read_search
 from .config import SearchConfig, tracking_uri
 from .console import lasting_console, program, text_console
+from .costs import Costs, costs, saved
 from .gain import describe_gain
 from .lock import is_held
 from .progress import Lines, LiveTable, Progress, wanted
-from .results import (
-    Costs,
-    Row,
-    SearchResult,
-    columns,
-    costs,
-    rank,
-    saved,
-    show,
-    show_mean,
-    state_in,
-    trial_name,
-    winner,
-)
+from .results import Row, SearchResult, columns, rank, show, show_mean, state_in, trial_name, winner
 from .space import Space, read_space
 from .stretches import stretches
 

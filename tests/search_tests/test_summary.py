@@ -11,10 +11,11 @@ import pytest
 
 from search import summary
 from search.begun import read_search
+from search.costs import Costs
 from search.gain import describe_gain
 from search.opening import open_search
 from search.report import page, read_result, verdict
-from search.results import Costs, SearchResult, rank, winner
+from search.results import SearchResult, rank, winner
 from search.space import read_space
 from search.study import End, Study
 from trainer.config import BadInput
