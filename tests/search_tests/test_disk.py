@@ -107,6 +107,20 @@ def test_what_is_confirmed_stays_whatever_the_cap(make_search: Make, make_record
     assert kept == [0, 2, 3, 4]
 
 
+def test_a_stopped_configuration_as_written_stays_for_its_fresh_runs_may_win(
+    make_search: Make, make_record: Make
+) -> None:
+    config = make_search({"search.disk_cap": 0, "search.confirm": {"top": 1, "seeds": 1}})
+    study = searched(config, make_record, {0: 0.1, 1: 0.2, 2: 0.6, 3: 0.1, 4: 0.7}, running=5)
+    study.records[0] = make_record(0, [0.1, 0.1], origin="as written", end=End.PRUNED)
+    for number, confirmed in ((3, 2), (4, 0)):
+        study.records[number].confirms = confirmed
+    for record in study.records.values():
+        record.parameters = {"n": record.number}
+    Tidying(config, study)()
+    assert [n for n in range(5) if left(config, n)] == [0, 2, 3, 4]
+
+
 def test_what_a_killed_worker_left_half_written_goes(make_search: Make) -> None:
     folder = make_search().folder
     trial, phase = folder / "trials" / "0", folder / "phases" / ".key.host.7"

@@ -213,7 +213,7 @@ def test_what_does_not_clear_zero_may_be_luck(made: Make, lead: float, clear: bo
     config, rows = made([0.3, 0.30, 0.31], [0.5, 0.30 + lead, 0.31 + lead])  # 0.0304 is the half
     line = said(config, rows)
     assert (CLEAR in line, UNCLEAR in line) == (clear, not clear)
-    assert ("set search.confirm.seeds to 3" in line) is not clear
+    assert ("set search.confirm.seeds to 4" in line) is not clear
 
 
 def test_the_run_that_chose_the_winner_counts_for_nothing(made: Make) -> None:
