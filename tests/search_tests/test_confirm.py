@@ -91,6 +91,8 @@ def test_the_best_mean_wins_and_its_best_run_is_exported(
     best = winner(rows)
     assert best is not None and best.record.number == 0
     assert show_mean(best) == "0.340±0.028"  # of the fresh runs
+    assert best.score == pytest.approx(0.34) and best.map == 0.3
+    assert rows[-1].score == 0.1  # which ran once
     assert best.best_run.number == 4
     assert config_of(config, best.best_run, "fp32").train.seed == 1
 

@@ -261,6 +261,7 @@ def test_a_run_that_failed_is_told(made: Make) -> None:
             {},
             "set search.confirm.seeds to 3 and give the same line again, which",
         ),
+        (([0.3], [0.5, 0.4, 0.4, 0.4]), {}, "set search.confirm.seeds to 4 and give the same line"),
         (([0.3], [0.5]), {}, "that takes runs of both with other seeds, which have not all"),
         (([0.2], [0.5]), {0: End.PRUNED}, "to 0.200 in 1 unfreeze epochs only. The winner was"),
         (([0.3], [0.5, 0.4]), {0: End.DIVERGED}, "ended as diverged, so there is no gain over it"),
@@ -273,6 +274,7 @@ def test_without_fresh_runs_of_both_no_gain_is_told(
 ) -> None:
     config, rows = made(*runs, ends=ends)
     assert told in said(config, rows) and gain(rows, winner(rows)) is None
+    assert gain_metrics(rows, winner(rows)) == {}
 
 
 def test_without_confirming_the_way_to_it_is_told(make_search: Make, make_record: Make) -> None:
