@@ -160,6 +160,13 @@ def test_among_the_best_the_configuration_as_written_is_not_run_twice(
     assert missing(config, study) == [(0, 1), (2, 1), (0, 2), (2, 2)]
 
 
+def test_who_was_stopped_is_not_confirmed_though_there_is_room(
+    study: Study, config: Any, make_reports: Make
+) -> None:
+    search_as_written(study, config, make_reports, [0.3, 0.1, 0.15])
+    assert missing(config, study) == [(0, 1), (0, 2)]
+
+
 @pytest.mark.parametrize("end", [End.DIVERGED, End.OUT_OF_MEMORY, End.ERROR, End.LOST])
 def test_where_the_configuration_as_written_failed_it_is_not_run_again(
     study: Study, config: Any, make_reports: Make, end: End
