@@ -13,6 +13,7 @@ from .checkpoint import Damaged, load, load_trained_state, write_whole
 from .config import BadInput, TrainConfig
 from .data.canvas import open_picture
 from .data.dataset import Category, Split
+from .data.examine import SPLIT_NAMES
 from .evaluate import Metrics
 from .machine import is_out_of_memory
 from .model.backbones import Pixels
@@ -86,7 +87,7 @@ def read_spec(folder: Path) -> Spec:
     """The spec of an export. Raises BadInput when the folder holds none that is understood."""
     try:
         raw: dict[str, Any] = json.loads((folder / SPEC).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput([f"{folder} is no export: it has no readable {SPEC}"]) from error
     if not isinstance(raw, dict):
         raise BadInput([f"{folder} is no export: its {SPEC} holds no mapping"])
@@ -103,7 +104,7 @@ def read_spec(folder: Path) -> Spec:
             # not in exports of the first version
             thresholds={c.name: raw.get("thresholds", {}).get(c.name, DEFAULT) for c in categories},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput([f"{folder / SPEC} is damaged: {type(error).__name__} {error}"]) from error
 
 
@@ -178,9 +179,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         return {}
     try:
         found: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput([f"{file} is damaged ({error}); delete it and evaluate again"]) from error
-    if not isinstance(found, dict):
+    of_splits = [found.get(name, {}) for name in SPLIT_NAMES] if isinstance(found, dict) else [None]
+    if not all(isinstance(figures, dict) for figures in of_splits):
         raise BadInput([f"{file} is damaged: it holds no mapping; delete it and evaluate again"])
     return found
 

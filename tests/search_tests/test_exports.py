@@ -163,7 +163,11 @@ def test_an_export_of_the_first_version_is_not_compared(model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"[1]", "its spec.json holds no mapping"), (b"\xff\xfe", "it has no readable spec.json")],
+    [
+        (b"[1]", "its spec.json holds no mapping"),
+        (b"\xff\xfe", "it has no readable spec.json"),
+        (b"[" * 100_000, "it has no readable spec.json"),
+    ],
 )
 def test_a_damaged_spec_is_told(model: Path, content: bytes, told: str) -> None:
     (model / "spec.json").write_bytes(content)
@@ -171,7 +175,14 @@ def test_a_damaged_spec_is_told(model: Path, content: bytes, told: str) -> None:
         open_export(model)
 
 
-@pytest.mark.parametrize("content", ["{bad", "[1]"])
+def test_a_spec_with_a_field_of_another_type_is_told(model: Path) -> None:
+    spec = json.loads((model / "spec.json").read_text())
+    (model / "spec.json").write_text(json.dumps({**spec, "thresholds": [0.5]}))
+    with pytest.raises(BadInput, match=r"spec\.json is damaged"):
+        open_export(model)
+
+
+@pytest.mark.parametrize("content", ["{bad", "[1]", '{"val": []}'])
 def test_damaged_figures_are_told(model: Path, tiny_data: Data, content: str) -> None:
     (model / "metrics.json").write_text(content)
     with pytest.raises(BadInput, match=r"metrics\.json is damaged.*; delete it and evaluate"):

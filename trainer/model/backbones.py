@@ -203,8 +203,12 @@ def _statistics(name: str, weights: str) -> Pixels:
         # the packaged weights were trained on (x - 127) / 128 for x in 0 to 255
         return Pixels((127 / 255,) * 3, (128 / 255,) * 3)
     if (Path(weights) / SPEC).is_file():
-        pixels = json.loads((Path(weights) / SPEC).read_text())["pixels"]
-        return Pixels(tuple(pixels["mean"]), tuple(pixels["std"]))
+        try:
+            pixels = json.loads((Path(weights) / SPEC).read_text())["pixels"]
+            return Pixels(tuple(pixels["mean"]), tuple(pixels["std"]))
+        except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
+            damaged = f"model.weights: {Path(weights) / SPEC} is damaged; export the model again"
+            raise BadInput([damaged]) from error
     config: Any = timm.get_pretrained_cfg(name)
     if config is None:
         return Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

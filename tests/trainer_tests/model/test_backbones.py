@@ -176,6 +176,16 @@ def test_an_export_is_a_source_of_weights(tmp_path: Path) -> None:
     assert (backbone.pixels.mean, backbone.pixels.std) == ((0.25, 0.5, 0.75), (0.5, 0.25, 0.125))
 
 
+@pytest.mark.parametrize("spec", ["{", "[]", "{}", '{"pixels": {"mean": 1, "std": 1}}'])
+def test_an_export_with_a_damaged_spec_is_refused(tmp_path: Path, spec: str) -> None:
+    state = {
+        f"backbone.{n}": t.contiguous() for n, t in build(SMALL, "none").module.state_dict().items()
+    }
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "spec.json").write_text(spec)
+    assert error_of(SMALL, str(tmp_path)).startswith(f"model.weights: {tmp_path / 'spec.json'} is ")
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     torch.save(classifier("resnet10t"), tmp_path / "a.pth")
     error = error_of(SMALL, str(tmp_path / "a.pth"))
