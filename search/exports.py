@@ -174,7 +174,8 @@ def _name_of(model: str) -> str:
 
 def load_data(place: Path, allow: Sequence[str] = ()) -> Splits:
     """The data set that DATA names, see `find_data`; of a search's own YAML with its own split."""
-    return load(allowing(find_data(place), allow), cache_folder(), place.parent)
+    search = place.parent if place.name == "search.yaml" else None
+    return load(allowing(find_data(place), allow), cache_folder(), search)
 
 
 def evaluate_model(

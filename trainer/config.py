@@ -166,7 +166,7 @@ class Data(Config):
 
     train: Path
     """Annotations of the training pictures: a COCO json, a VOC image set (ImageSets/Main/*.txt) or
-    folder of xml files, or YOLO's data.yaml, whose train it is."""
+    folder of xml files, or YOLO's data.yaml (without one its classes.txt), whose train it is."""
     val: Path | None = None
     """The same of the validation pictures; without it a part of train is split off by content."""
     test: Path | None = None

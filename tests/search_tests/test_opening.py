@@ -309,6 +309,21 @@ def test_a_val_that_was_made_is_kept_and_taken_again(make_search: Make, tiny_dat
     assert load(other, config.folder).digest != data.digest
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"\xff\xfe{}", b"[]", b"3", b"{}", b'{"val": 3}', b'{"val": {}}', b"[" * 100_000],
+    ids=lambda content: content[:9].decode("latin-1"),
+)
+def test_a_kept_split_that_is_damaged_is_told(
+    make_search: Make, tiny_data: Data, content: bytes
+) -> None:
+    config = make_search()
+    config.folder.mkdir(parents=True)
+    (config.folder / MADE).write_bytes(content)
+    with pytest.raises(BadInput, match=rf"{config.folder / MADE} is damaged \(.*\): move it away"):
+        load(tiny_data.model_copy(update={"val": None}), config.folder, config.folder)
+
+
 def test_a_val_that_was_given_is_not_kept(make_search: Make, tiny: Splits) -> None:
     config = make_search()
     opened(config, tiny)

@@ -3,11 +3,12 @@
 import json
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from .findings import Findings, Place
+from .foreign import foreign
 from .records import BoxRecord, CategoryRecord, ImageRecord, Records
 
 LISTS: dict[str, type[msgspec.Struct]] = {
@@ -15,6 +16,9 @@ LISTS: dict[str, type[msgspec.Struct]] = {
     "annotations": BoxRecord,
     "categories": CategoryRecord,
 }
+
+
+AnyFile = TypeVar("AnyFile", bound=msgspec.Struct)
 
 
 class _File(msgspec.Struct, gc=False):
@@ -28,13 +32,13 @@ class _File(msgspec.Struct, gc=False):
 def read_coco(records: Records, findings: Findings) -> bool:
     """Fill in what a COCO json lists; False where it cannot be read, which is then a finding."""
     try:
-        file = _parse(records.source)
+        file = _parse(records.source, _File)
     except _Unreadable as error:
         findings.add(
             "file-unreadable",
             records.name,
             records.source,
-            [Place(records.source.name, detail=str(error))],
+            [Place(records.source.name, detail=foreign(records.source) or str(error))],
         )
         return False
     records.images, records.boxes = file.images, file.annotations
@@ -42,11 +46,27 @@ def read_coco(records: Records, findings: Findings) -> bool:
     return True
 
 
+def picture_names(file: Path) -> list[str] | None:
+    """The file names that a COCO json lists; None where it is none that can be read."""
+    try:
+        listed = _parse(file, _Names)
+    except (_Unreadable, OSError):
+        return None
+    return [image.file_name for image in listed.images if isinstance(image.file_name, str)]
+
+
+class _Names(msgspec.Struct):
+    """What tells that a json is COCO's, and where its pictures lie: read in a tenth of the time."""
+
+    images: list[ImageRecord]
+    categories: list[CategoryRecord]
+
+
 class _Unreadable(Exception):
     """Why a file is no COCO json."""
 
 
-def _parse(file: Path) -> _File:
+def _parse(file: Path, kind: type[AnyFile]) -> AnyFile | _File:
     if file.stat().st_size == 0:
         raise _Unreadable("is empty")
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
@@ -55,7 +75,7 @@ def _parse(file: Path) -> _File:
             raise _Unreadable("is UTF-16 or UTF-32 text; save it as UTF-8")
         with memoryview(text) as whole, whole[3 if start[:3] == b"\xef\xbb\xbf" else 0 :] as body:
             try:
-                return msgspec.json.decode(body, type=_File)
+                return msgspec.json.decode(body, type=kind)
             except RecursionError:
                 raise _Unreadable("is nested too deep") from None
             except (msgspec.DecodeError, UnicodeDecodeError):

@@ -14,12 +14,13 @@ from .coco import read_coco
 from .dataset import Category, Picture, Split
 from .findings import CODES, Finding, Findings, Place, check_allowed
 from .geometry import check_boxes, check_pictures, declared_sizes, locate
+from .names import composed
 from .pictures import Seen, see
 from .records import Records
 from .unseen import check_unseen
 from .validate import Columns, read_columns
 from .voc import annotations_of, read_voc, voc_classes
-from .yolo import read_yolo
+from .yolo import CLASS_LIST, read_yolo
 
 SPLIT_NAMES = ("train", "val", "test")
 FORMATS = {".json": "COCO", ".yaml": "YOLO", ".yml": "YOLO", ".txt": "VOC"}
@@ -91,7 +92,7 @@ def examine(
     _check_classes(parts, categories, findings)
     _check_counts(parts, findings)
     return Examined(
-        format=_format_of(data),
+        format=format_of(data.train),
         findings=tuple(sorted(findings.found, key=lambda f: SPLIT_NAMES.index(f.split))),
         counts={
             name: {"pictures": len(p.records.images), "boxes": len(p.records.boxes)}
@@ -114,11 +115,11 @@ def _read(data: Data, findings: Findings) -> dict[str, _Part]:
             findings.add("file-missing", name, source, [Place(str(source))])
     sources = {name: source for name, source in sources.items() if source.exists()}
     classes: list[str] = []
-    if _format_of(data) == "VOC":
-        classes = voc_classes([file for file in sources.values() if _format(file) == "VOC"])
+    if format_of(data.train) == "VOC":
+        classes = voc_classes([file for file in sources.values() if format_of(file) == "VOC"])
     found = {}
     for name, source in sources.items():
-        records = Records(name, source, _format(source), _image_folders(data, name))
+        records = Records(name, source, format_of(source), _image_folders(data, name))
         if _read_format(records, classes, findings):
             columns = read_columns(records, findings, data.crowds)
             if columns is not None:
@@ -134,12 +135,11 @@ def _read_format(records: Records, classes: list[str], findings: Findings) -> bo
     return read_voc(records, findings, classes)
 
 
-def _format(source: Path) -> str:
+def format_of(source: Path) -> str:
+    """COCO, YOLO or VOC, by the name of what a split's annotations are in."""
+    if source.name == CLASS_LIST:
+        return "YOLO"
     return "VOC" if source.is_dir() else FORMATS.get(source.suffix.lower(), "COCO")
-
-
-def _format_of(data: Data) -> str:
-    return _format(data.train)
 
 
 def _image_folders(data: Data, name: str) -> list[Path]:
@@ -150,7 +150,7 @@ def _image_folders(data: Data, name: str) -> list[Path]:
     source: Path = getattr(data, name)
     if source.is_dir():
         return [source, source.parent / "JPEGImages", source.parent / "images"]
-    if _format(source) == "VOC":
+    if format_of(source) == "VOC":
         annotations = annotations_of(source)
         return [annotations.parent / "JPEGImages", annotations.parent / "images", annotations]
     return [source.parent, source.parent / "images"]
@@ -167,7 +167,7 @@ def _categories(
         differing = []
         for category in part.records.categories:
             known = found.setdefault(category.id, category.name)
-            if known != category.name:
+            if composed(known) != composed(category.name):
                 text = f"category {category.id} is {category.name!r} here and {known!r} elsewhere"
                 differing.append(Place(detail=text))
             if category.supercategory != category.name:  # some tools write the name twice

@@ -170,7 +170,8 @@ CODES = {
     # pictures
     "pictures-elsewhere": _error(
         "no picture of the split lies where it is looked for",
-        "put them there, or give their folder as data.images (YOLO: path in data.yaml)",
+        "put them there, or give their folder: --images DIR of check and init, data.images in a "
+        "YAML file, path in YOLO's data.yaml",
     ),
     "picture-missing": _error("no such picture", "add it, or correct its name", LEFT_OUT),
     "picture-empty": _error("picture files of no bytes", "copy them again", LEFT_OUT),
@@ -271,6 +272,8 @@ class Finding:
     places: tuple[Place, ...]
     """The first of them, see SHOWN."""
     severity: Severity
+    hint: str = ""
+    """What all of them seem to have in common, and what to do."""
 
     @property
     def line(self) -> str:
@@ -278,6 +281,7 @@ class Finding:
         code, more = CODES[self.code], self.count - len(self.places)
         listed = ", ".join(filter(None, map(str, self.places)))
         text = ": ".join(filter(None, [code.what, listed])) + (f" and {more} more" if more else "")
+        text += f"; {printable(self.hint)}" if self.hint else ""
         step = code.mend + (f", or --allow {self.code}" if code.allowed else "")
         return f"data.{self.split}: {self.code}: {text}; {step}"
 
@@ -303,19 +307,26 @@ class Findings:
         source: object,
         indices: Sequence[int],
         place: Callable[[int], Place],
+        hint: str = "",
     ) -> None:
         """The same for many: only the first indices are made into places."""
         first = tuple(place(int(i)) for i in indices[:SHOWN])
         if first:
-            self._add(code, split, source, len(indices), first)
+            self._add(code, split, source, len(indices), first, hint)
 
     def _add(
-        self, code: str, split: str, source: object, count: int, places: tuple[Place, ...]
+        self,
+        code: str,
+        split: str,
+        source: object,
+        count: int,
+        places: tuple[Place, ...],
+        hint: str = "",
     ) -> None:
         severity = CODES[code].severity
         if code in self.allow:
             severity = "warning"
-        self.found.append(Finding(code, split, str(source), count, places, severity))
+        self.found.append(Finding(code, split, str(source), count, places, severity, hint))
 
     @property
     def errors(self) -> list[Finding]:

@@ -1,6 +1,7 @@
 """What lies in the folders of a data set, and which names lead out of them."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from unicodedata import normalize
@@ -44,7 +45,8 @@ def as_spelt(file: Path) -> Path:
 def leads_out(name: str) -> bool:
     """Whether a name could be of something outside the folder that it is looked for in."""
     parts = name.replace("\\", "/").split("/")
-    return name.startswith(("/", "\\")) or ".." in parts or "://" in name or "\0" in name
+    is_absolute = name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", name)
+    return bool(is_absolute) or ".." in parts or "://" in name or "\0" in name
 
 
 def is_below(path: Path, folder: Path) -> bool:

@@ -4,24 +4,27 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..config import BadInput, Data, Model
+from .coco_layouts import (
+    ALIASES,
+    Fields,
+    folders_of_splits,
+    instances,
+    named_after_splits,
+    one_json,
+    picture_folder,
+    plain,
+)
 from .dataset import Split, Splits
 from .digits import make_digits
-from .examine import SPLIT_NAMES, examine
+from .examine import examine
+from .foreign import CVAT, foreign, foreign_in
+from .names import visible
 from .split import split_off, take_off
-from .yolo import read_yolo_yaml, splits_of
+from .yolo import CLASS_LIST, read_yolo_yaml, splits_of
 
 ROBOFLOW = "_annotations.coco.json"
-ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
-UNREAD = {
-    "_annotations.csv": "a CSV of boxes",
-    "_annotations.createml.json": "CreateML",
-    "_darknet.labels": "Darknet without a data.yaml",
-    "*.tfrecord": "TFRecord",
-}
-"""Roboflow's other exports."""
 MADE = "splits.json"
 """In a search's folder: which pictures of train became val."""
 
@@ -87,9 +90,24 @@ def made_split(data: Splits) -> bytes:
 
 
 def _read_made(folder: Path | None) -> set[str]:
+    """Digests of the pictures that are val, none where none are kept. Raises BadInput."""
     if folder is None or not (folder / MADE).is_file():
         return set()
-    return set(json.loads((folder / MADE).read_text())["val"])
+    try:
+        kept = json.loads((folder / MADE).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise BadInput([_damaged(folder, "it is no JSON")]) from None
+    chosen = kept.get("val") if isinstance(kept, dict) else None
+    if not isinstance(chosen, dict) or not chosen:
+        raise BadInput([_damaged(folder, "it has no val of pictures by SHA-256")])
+    return set(chosen)
+
+
+def _damaged(folder: Path, why: str) -> str:
+    return (
+        f"{folder / MADE} is damaged ({why}): move it away, and the same pictures are chosen "
+        "again, if the data is the same"
+    )
 
 
 # -- what lies where ------------------------------------------------------------------------------
@@ -97,48 +115,39 @@ def _read_made(folder: Path | None) -> set[str]:
 
 def find(place: Path) -> Data:
     """Guess the `data:` part from an annotation file or a folder. Raises BadInput saying what was
-    looked for."""
+    looked for, or what is there instead."""
     if place.is_file():
         return _of_file(place)
-    for look in (_coco, _roboflow, _coco_by_year, _yolo, _voc_sets, _voc_folders):
+    for look in LAYOUTS:
         found = look(place)
         if "train" in found:
             return Data(**found)
-    for pattern, named in UNREAD.items():
-        if file := next(place.glob(f"**/{pattern}"), None):
-            raise BadInput([f"{file}: {named} is not read; export it as COCO, YOLO or Pascal VOC"])
+    if named := foreign_in(place):
+        raise BadInput([named])
     raise BadInput(
         [
             f"{place}: found no data set here; looked for train.json, train/{ROBOFLOW}, "
-            "annotations/instances_train*.json (COCO, Roboflow), a .yaml with names (YOLO), "
+            "annotations/instances_train*.json, labels.json, result.json (COCO, Roboflow, CVAT, "
+            "FiftyOne, Label Studio), a .yaml with names or classes.txt (YOLO), "
             "ImageSets/Main/train.txt or .xml files (Pascal VOC)"
         ]
     )
 
 
 def _of_file(file: Path) -> Data:
-    if file.suffix.lower() in {".yaml", ".yml"}:
-        try:
-            found: Found = dict(splits_of(file))
-        except BadInput as error:
-            raise BadInput([f"{file}: {line}" for line in error.errors]) from None
+    if file.suffix.lower() in {".yaml", ".yml"} or file.name == CLASS_LIST:
+        found = _yolo_of(file)
         if "train" not in found:
             raise BadInput([f"{file}: names no train"])
         return Data(**found)
-    return Data(train=file)
+    if named := foreign(file):
+        raise BadInput([f"{file}: {named}"])
+    folder = picture_folder(file) if file.suffix.lower() == ".json" else None
+    # beside a json and in images/ pictures are looked for anyway, in both
+    return Data(train=file, images=None if folder == file.parent / "images" else folder)
 
 
-Found = dict[str, Any]
-"""Fields of `Data`."""
-
-
-def _coco(place: Path) -> Found:
-    """train.json, val.json, test.json."""
-    found = _first(place, lambda alias: f"{alias}.json")
-    return found | (_images(place / "images") if found else {})
-
-
-def _roboflow(place: Path) -> Found:
+def _roboflow(place: Path) -> Fields:
     """A folder a split, each with its json; or one folder alone."""
     found = _first(place, lambda alias: f"{alias}/{ROBOFLOW}")
     if not found and (place / ROBOFLOW).is_file():
@@ -146,21 +155,10 @@ def _roboflow(place: Path) -> Found:
     return found
 
 
-def _coco_by_year(place: Path) -> Found:
-    """As COCO itself: annotations/instances_train2017.json, and its pictures in train2017/."""
-    found: Found = {}
-    images = {}
-    for split in SPLIT_NAMES:
-        for file in sorted((place / "annotations").glob(f"instances_{split}*.json"))[:1]:
-            found[split] = file
-            own = place / file.stem.removeprefix("instances_")
-            images[split] = next((d for d in (own, place / "images") if d.is_dir()), place)
-    return found | ({"images": images} if found else {})
-
-
-def _yolo(place: Path) -> Found:
+def _yolo(place: Path) -> Fields:
     """data.yaml, or whatever one names the classes and a train."""
-    for file in sorted(place.glob("*.y*ml"), key=lambda file: (file.stem != "data", file.name)):
+    files = visible(place.glob("*.y*ml"), place)
+    for file in sorted(files, key=lambda file: (file.stem != "data", file.name)):
         try:
             read_yolo_yaml(file)
             return dict(splits_of(file))
@@ -170,41 +168,75 @@ def _yolo(place: Path) -> Found:
     return {}
 
 
-def _voc_sets(place: Path) -> Found:
+def _yolo_class_list(place: Path) -> Fields:
+    """classes.txt beside labels/ as Label Studio, or among the label files as labelImg."""
+    for file in (place / CLASS_LIST, place / "labels" / CLASS_LIST):
+        has_labels = (place / "labels").is_dir() or len(visible(place.glob("*.txt"), place)) > 1
+        if file.is_file() and has_labels:
+            return _yolo_of(file)
+    return {}
+
+
+def _yolo_of(file: Path) -> Fields:
+    try:
+        return dict(splits_of(file))
+    except BadInput as error:
+        raise BadInput([f"{file}: {line}" for line in error.errors]) from None
+
+
+def _voc_sets(place: Path) -> Fields:
     """ImageSets/Main/train.txt, with Annotations/ and JPEGImages/; also below VOCdevkit/."""
     for root in (place, *sorted(place.glob("VOC*")), *sorted(place.glob("VOCdevkit/VOC*"))):
         sets = root / "ImageSets" / "Main"
         found = _first(sets, lambda alias: f"{alias}.txt")
-        if not found and (sets / "trainval.txt").is_file():
-            found["train"] = sets / "trainval.txt"
+        if not found and (sets / "default.txt").is_file():  # CVAT's
+            found["train"] = sets / "default.txt"
         if found and (root / "Annotations").is_dir():
             beside = (root / "JPEGImages", root / "images", root.parent / "images")
             return found | next((_images(folder) for folder in beside if folder.is_dir()), {})
     return {}
 
 
-def _voc_folders(place: Path) -> Found:
+def _voc_folders(place: Path) -> Fields:
     """Folders of xml files: one a split, as Roboflow exports, or one in all."""
-    found = {
-        split: folder
-        for split, aliases in ALIASES.items()
-        for alias in aliases
-        if any((folder := place / alias).glob("*.xml"))
-    }
-    for folder in (place, place / "Annotations"):
-        if not found and any(folder.glob("*.xml")):
+    found = _first(place, lambda alias: alias, _has_xml)
+    for folder in (place, place / "Annotations", place / "labels"):
+        if not found and _has_xml(folder):
             found["train"] = folder
+            if folder.name == "labels":  # FiftyOne's
+                found |= _images(place / "data")
     return found
 
 
-def _first(place: Path, name: Callable[[str], str]) -> Found:
-    """Of each split the first file that is there under one of its names."""
+def _has_xml(folder: Path) -> bool:
+    return any(file.name != CVAT for file in visible(folder.glob("*.xml"), folder))
+
+
+def _first(
+    place: Path, name: Callable[[str], str], is_one: Callable[[Path], bool] = Path.is_file
+) -> Fields:
+    """Of each split the first that is there under one of its names."""
     return {
-        split: files[0]
+        split: places[0]
         for split, aliases in ALIASES.items()
-        if (files := [file for alias in aliases if (file := place / name(alias)).is_file()])
+        if (places := [one for alias in aliases if is_one(one := place / name(alias))])
     }
 
 
-def _images(folder: Path) -> Found:
+def _images(folder: Path) -> Fields:
     return {"images": folder} if folder.is_dir() else {}
+
+
+LAYOUTS = (
+    plain,
+    _roboflow,
+    instances,
+    _yolo,
+    _voc_sets,
+    _voc_folders,
+    named_after_splits,
+    folders_of_splits,
+    one_json,
+    _yolo_class_list,
+)
+"""In the order to look: where a folder holds two, the plainer name counts."""

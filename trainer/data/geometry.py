@@ -12,6 +12,7 @@ from PIL import Image
 
 from .findings import Findings, Place
 from .folders import is_below, leads_out
+from .names import Listing
 from .pictures import Seen
 from .records import ImageRecord, Records
 from .validate import Columns, mark, show
@@ -134,6 +135,7 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
     twice: dict[int, str] = {}
     roots = {os.path.realpath(folder) for folder in records.folders}
     real: dict[str, str] = {}
+    listing = Listing(records.folders)
 
     def is_within(path: str) -> bool:
         folder, base = os.path.split(path)
@@ -154,7 +156,7 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
         path = None
         if leads_out(image.file_name) if known is None else not is_named_within(known):
             outside.append(i)
-        elif paths := _paths(image.file_name, known, records.folders):
+        elif paths := _paths(image.file_name, known, records.folders, listing):
             path = paths[0]
             if len(paths) > 1 and _differ(*paths[:2]):
                 twice[i] = f"{path} and {paths[1]}"
@@ -165,7 +167,8 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
             missing.append(i)
         found.append(Path(path) if path else None)
     places = _places_of(records)
-    findings.add_at("path-outside", records.name, records.source, outside, places)
+    hint = listing.hint([records.images[i].file_name for i in outside])
+    findings.add_at("path-outside", records.name, records.source, outside, places, hint)
     findings.add_at("link-outside", records.name, records.source, linked, places)
     findings.add_at(
         "place-ambiguous",
@@ -175,14 +178,17 @@ def locate(records: Records, findings: Findings) -> list[Path | None]:
         lambda i: replace(places(i), detail=twice[i]),
     )
     if missing:
-        _tell_missing(records, findings, missing)
+        _tell_missing(records, findings, missing, listing)
     return found
 
 
-def _paths(name: str, known: Path | None, folders: Sequence[Path]) -> list[str]:
-    """The file that is known, or all of that name in the folders."""
+def _paths(name: str, known: Path | None, folders: Sequence[Path], listing: Listing) -> list[str]:
+    """The file that is known, or all of that name in the folders; where none is, the one whose
+    name is spelt otherwise."""
     places = [str(known)] if known else [f"{folder.absolute()}/{name}" for folder in folders]
-    return [path for path in places if os.path.isfile(path)]
+    paths = [path for path in places if os.path.isfile(path)]
+    other = None if paths or known else listing.spelt_otherwise(name)
+    return [other] if other else paths
 
 
 def _differ(one: str, other: str) -> bool:
@@ -192,41 +198,29 @@ def _differ(one: str, other: str) -> bool:
         return True
 
 
-def _tell_missing(records: Records, findings: Findings, missing: list[int]) -> None:
+def _tell_missing(
+    records: Records, findings: Findings, missing: list[int], listing: Listing
+) -> None:
     """That these pictures are nowhere, or, of all of a split, that their folder is another."""
     images = [records.images[i] for i in missing]
-    near = _there(records.folders)
-    hints = [near.get(_base(image.file_name), "") for image in images]
+    near = [listing.near(image.file_name) for image in images]
     looked = " or ".join(str(folder) for folder in records.folders)
 
     def place(i: int) -> Place:
-        detail = f"there is {hints[i]}" if hints[i] else ""
+        detail = f"there is {near[i]}" if near[i] else ""
         return Place(images[i].file_name, images[i].id, detail=detail)
 
     is_named_well = all(
-        not hint or f"/{hint}".endswith(f"/{image.file_name}")
-        for image, hint in zip(images, hints, strict=True)
+        not other or f"/{other}".endswith(f"/{image.file_name}")
+        for image, other in zip(images, near, strict=True)
     )
     if len(missing) == len(records.images) > 1 and is_named_well:
         nowhere = f"no {images[0].file_name} in {looked}, say"
-        detail = next((f"there is {hint}" for hint in hints if hint), nowhere)
+        detail = next((f"there is {other}" for other in near if other), nowhere)
         findings.add("pictures-elsewhere", records.name, records.source, [Place(detail=detail)])
     else:
-        findings.add_at("picture-missing", records.name, looked, range(len(missing)), place)
-
-
-def _there(folders: Sequence[Path]) -> dict[str, str]:
-    """What lies in the folders, by name without case: for who misses a picture."""
-    return {
-        name.casefold(): os.path.relpath(os.path.join(place, name), folder)
-        for folder in reversed(folders)
-        for place, _, names in os.walk(folder)
-        for name in names
-    }
-
-
-def _base(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1].casefold()
+        hint = listing.hint([image.file_name for image in images])
+        findings.add_at("picture-missing", records.name, looked, range(len(missing)), place, hint)
 
 
 def turned(boxes: NDArray[np.float64], seen: Seen) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from .findings import Findings, Place, shown
+from .names import composed
 from .records import Records
 
 NEEDED = {
@@ -174,7 +175,7 @@ def _check_ids(records: Records, findings: Findings) -> None:
     if records.format == "COCO" and all(isinstance(identity, int | str) for identity in own):
         again = (Place(annotation=own[i]) for i in _repeats(own))
         findings.add("annotation-id-twice", records.name, records.source, again)
-    names = [image.file_name.casefold() for image in records.images]
+    names = [composed(image.file_name).casefold() for image in records.images]
     files = (
         Place(records.images[i].file_name, image=records.images[i].id) for i in _repeats(names)
     )

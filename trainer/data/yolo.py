@@ -17,6 +17,8 @@ from .pixels import SUFFIXES
 from .records import BoxRecord, CategoryRecord, ImageRecord, Records
 from .yolo_labels import BOX, begins_with_class, is_of_another_task, read_rows
 
+CLASS_LIST = "classes.txt"
+"""Stands for a data.yaml where there is none: a class a line, beside images/ and labels/."""
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """The keys of a data.yaml that name each split."""
 
@@ -54,7 +56,10 @@ def read_yolo(records: Records, findings: Findings) -> bool:
 
 
 def read_yolo_yaml(file: Path) -> dict[str, Any]:
-    """The keys of a data.yaml; nothing in it is ever run or downloaded. Raises BadInput."""
+    """The keys of a data.yaml, or of what a classes.txt stands for; nothing in it is ever run or
+    downloaded. Raises BadInput."""
+    if file.name == CLASS_LIST:
+        return _of_class_list(file)
     try:
         content = load_yaml(file.read_text(encoding="utf-8-sig"))
     except NoYaml as error:
@@ -67,6 +72,27 @@ def read_yolo_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "names" not in content:
         raise BadInput(["is no data.yaml of YOLO's: it has no names"])
     return content
+
+
+def _of_class_list(file: Path) -> dict[str, Any]:
+    """Beside images/ and labels/ (Label Studio), among the label files, or beside all (labelImg);
+    images/ may have a folder a split."""
+    if file.is_symlink():  # its lines are shown as names: they may be anyone's
+        raise BadInput(["is a link; put the file itself there"])
+    try:
+        names = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError:
+        raise BadInput(["is not UTF-8 text"]) from None
+    beside = file.absolute().parent
+    root = beside.parent if beside.name == "labels" else beside
+    images = "images" if (root / "labels").is_dir() else "."
+    places = {
+        keys[0]: f"{images}/{key}"
+        for keys in KEYS.values()
+        for key in reversed(keys)
+        if (root / images / key).is_dir()
+    }
+    return {"path": str(root), "names": names, **(places or {"train": images})}
 
 
 def splits_of(file: Path) -> dict[str, Path]:
