@@ -16,7 +16,7 @@ from rich.text import Text
 from trainer.config import BadInput, Data, Model, parse, parse_what_can_be
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Picture
-from trainer.data.examine import Examined, examine
+from trainer.data.examine import SPLIT_NAMES, Examined, examine, format_of
 from trainer.data.findings import CODES, Finding, allowable
 from trainer.data.formats import find, given
 from trainer.escaping import printable
@@ -29,7 +29,12 @@ SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def check_data(
-    place: Path, allow: list[str], out: Path | None, pictures: bool, as_json: bool
+    place: Path,
+    allow: list[str],
+    images: list[str],
+    out: Path | None,
+    pictures: bool,
+    as_json: bool,
 ) -> bool:
     """Examine a data set and print what was found; True where it has no errors.
 
@@ -37,16 +42,17 @@ def check_data(
     """
     if out is not None and out.exists() and not out.is_dir():
         raise BadInput([f"--out {out}: is no folder"])
-    data = allowing(given(find_data(place), cache_folder()), allow)
+    data = with_images(find_data(place), images)
+    data = allowing(given(data, cache_folder()), allow)
     model = model_of(place)
     with progress_bar() as step:
         examined = examine(data, cache_folder(), pictures=pictures, step=step, model=model)
-    if as_json:
-        print(json.dumps(_as_json(examined), indent=1))
-    else:
+    if not as_json:
         _print(examined, text_console())
     if out is not None:
         _draw(examined, model, out)
+    if as_json:  # last: what fails before is told in JSON of its own
+        print(json.dumps(_as_json(examined), indent=1))
     return not examined.errors
 
 
@@ -57,7 +63,7 @@ def find_data(place: Path) -> Data | str:
     """
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
-    if place.suffix in {".yaml", ".yml"}:
+    if place.suffix.lower() in {".yaml", ".yml"}:
         from .config import read_yaml
         from .errors import resolve  # torch, which the other ways can do without
 
@@ -85,6 +91,45 @@ def allowing(data: AnyData, codes: Sequence[str]) -> AnyData:
     if not isinstance(data, Data) or not codes:
         return data
     return data.model_copy(update={"allow": [*(data.allow or []), *codes]})
+
+
+def with_images(data: AnyData, given: Sequence[str]) -> AnyData:
+    """The data set with its pictures in the folders of --images, each DIR or SPLIT=DIR.
+
+    Raises BadInput.
+    """
+    if not given:
+        return data
+    if not isinstance(data, Data):
+        raise BadInput(["--images: the embedded data set has its own; leave it out"])
+    if format_of(data.train) == "YOLO":
+        raise BadInput(["--images: path and train in data.yaml say where YOLO's pictures are"])
+    return data.model_copy(update={"images": _folders(data, given)})
+
+
+def _folders(data: Data, given: Sequence[str]) -> Path | dict[str, Path] | None:
+    """What `data.images` becomes: SPLIT=DIR counts before DIR, and that before what is there."""
+    splits = [name for name in SPLIT_NAMES if getattr(data, name) is not None]
+    folders: dict[str, Path] = {}
+    errors = []
+    for text in given:
+        split, equals, folder = text.partition("=")
+        name, path = (split, Path(folder)) if equals and split in SPLIT_NAMES else ("", Path(text))
+        if name in folders:
+            errors.append(f"--images {text}: {name or 'all'} has {folders[name]} already")
+        if name and name not in splits:
+            errors.append(f"--images {text}: there is no {name}, only {', '.join(splits)}")
+        if not path.is_dir():
+            errors.append(f"--images {text}: no folder {path}")
+        folders[name] = path
+    if errors:
+        raise BadInput(errors)
+    one_a_split = isinstance(data.images, dict)
+    before: Any = data.images if one_a_split else dict.fromkeys(splits, data.images)
+    every = [folders.get(name) or folders.get("") or before.get(name) for name in splits]
+    if len({*every}) == 1:
+        return every[0]
+    return {name: path for name, path in zip(splits, every, strict=True) if path}
 
 
 def data_errors(raw: Any, beside: Path) -> list[str]:
@@ -184,6 +229,7 @@ def _print_finding(finding: Finding, console: Console) -> None:
     lines = [f"in {finding.source}", *map(str, finding.places)]
     more = finding.count - len(finding.places)
     lines += [f"and {more} more"] if more else []
+    lines.append(printable(finding.hint))
     if code.mend:
         lines.append(f"-> {code.mend}" + (f"; allowed: {code.allowed}" if code.allowed else ""))
     for line in filter(None, lines):

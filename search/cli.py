@@ -6,11 +6,12 @@ import io
 import json
 import os
 import sys
-from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .failures import Misused, Parser, as_json, explain
 
 if TYPE_CHECKING:
     from .config import SearchConfig
@@ -18,13 +19,21 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 How deep should you unfreeze? Unfreeze finds out, and shows you: it searches for the best way to
 fine-tune a pretrained object detector on your own pictures."""
-DATA = "a COCO json, YOLO's data.yaml, or a folder in the layout of COCO, Roboflow, VOC or YOLO"
+DATA = (
+    "a COCO json, YOLO's data.yaml, or a folder as COCO, Roboflow, VOC, YOLO, CVAT, FiftyOne, "
+    "Label Studio or mmdetection lay it out"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input."""
-    options = parser().parse_args(arguments)
-    from .console import log_plainly, tell
+    try:
+        options = parser().parse_args(arguments)
+    except Misused as error:
+        if "--json" in (sys.argv if arguments is None else arguments):
+            print(as_json([error.message]))
+        raise
+    from .console import log_plainly
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal lacks letters for
@@ -32,34 +41,28 @@ def main(arguments: list[str] | None = None) -> int:
     log_plainly()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     if strange := _strangers():
-        print(strange, file=sys.stderr)
-        return 1
-    from clusters.definitions import CannotConnect
-    from trainer.config import BadInput
-
-    from .lock import Busy
-
+        return _fail(options, [strange], 1)
     try:
         return int(options.run(options))
-    except BadInput as error:
-        for line in error.errors:
-            tell(line, error=True)
-        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.errno not in {EACCES, EPERM, EROFS, ENOSPC, EDQUOT}:
+    except (Exception, KeyboardInterrupt) as error:
+        explained = explain(error, goes_on=options.run in (_search, _train))
+        if explained is None:  # a bug
+            _fail(options, [f"{type(error).__name__}: {error}"], 1)
             raise
-        tell(f"{error.filename or 'disk'}: {error.strerror}", error=True)
-        return 1 if error.errno in {ENOSPC, EDQUOT} else 2
-    except (Busy, CannotConnect) as error:
-        tell(error, error=True)
-        return 1
-    except KeyboardInterrupt:
-        goes_on = "; the same line continues" if options.run in (_search, _train) else ""
-        print(f"interrupted{goes_on}", file=sys.stderr)
-        return 1
+        return _fail(options, *explained)
+
+
+def _fail(options: argparse.Namespace, lines: list[str], status: int) -> int:
+    from .console import tell
+
+    for line in lines:
+        tell(line, error=True)
+    if getattr(options, "json", False):
+        print(as_json(lines))
+    return status
 
 
 def _strangers() -> str:
@@ -78,7 +81,7 @@ def _strangers() -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="unfreeze", description=DESCRIPTION)
+    top = Parser(prog="unfreeze", description=DESCRIPTION)
     top.add_argument("--version", action="version", version=f"unfreeze {version('unfreeze')}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
@@ -88,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("search.yaml"), metavar="FILE", help="default: search.yaml"
     )
     _allowances(init)
+    _picture_folders(init)
 
     check = _command(commands, "check", _check, "find everything that is wrong with a data set")
     check.add_argument("data", type=Path, metavar="DATA", help=f"{DATA}, or a search.yaml")
@@ -97,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
         "--no-pictures", action="store_true", help="check the annotation files alone"
     )
     _allowances(check)
+    _picture_folders(check)
 
     models = _command(commands, "models", _models, "backbones and detectors, and their stages")
     models.add_argument("name", nargs="?", metavar="NAME", help="of one; default: all tested")
@@ -214,6 +219,16 @@ def _allowances(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _picture_folders(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--images",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where the pictures are, or SPLIT=DIR, once a split; not for YOLO",
+    )
+
+
 def _config(
     options: argparse.Namespace, sets: list[str], elsewhere: bool = False
 ) -> "SearchConfig":
@@ -238,15 +253,21 @@ def _init(options: argparse.Namespace) -> int:
     from .console import tell
     from .init import write_search
 
-    write_search(options.data, options.out, tell, options.allow)
+    write_search(options.data, options.out, tell, options.allow, options.images)
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
     from .check import check_data
 
-    pictures = not options.no_pictures
-    good = check_data(options.data, options.allow, options.out, pictures, options.json)
+    good = check_data(
+        options.data,
+        options.allow,
+        options.images,
+        options.out,
+        not options.no_pictures,
+        options.json,
+    )
     return 0 if good else 2
 
 

@@ -18,7 +18,7 @@ from trainer.data.formats import find, load
 from trainer.data.unseen import most_objects, needed_canvases
 from trainer.escaping import printable, quoted
 
-from .check import allowing
+from .check import allowing, with_images
 from .console import program
 
 TEMPLATE = """\
@@ -83,9 +83,14 @@ pictures the head phase of 4 epochs came to 0.470 AP with 4 a batch and 0.433 wi
 
 
 def write_search(
-    place: Path, out: Path, say: Callable[[str], None], allow: Sequence[str] = ()
+    place: Path,
+    out: Path,
+    say: Callable[[str], None],
+    allow: Sequence[str] = (),
+    images: Sequence[str] = (),
 ) -> None:
-    """Write a search.yaml for the data at `place`, whose errors of the codes `allow` are none.
+    """Write a search.yaml for the data at `place`, whose errors of the codes `allow` are none and
+    whose pictures are in the folders `images`, each DIR or SPLIT=DIR.
 
     Raises BadInput, also where `out` is taken.
     """
@@ -95,7 +100,7 @@ def write_search(
         raise BadInput([f"--out {out}: there is no folder {out.parent}"])
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
-    data = allowing(find(place), allow)
+    data = allowing(with_images(find(place), images), allow)
     splits = load(data, cache_folder())
     for note in splits.notes:
         say(note)

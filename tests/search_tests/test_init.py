@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from search.config import SearchConfig, read
 from search.errors import resolve
 from search.init import write_search
 from trainer.config import BadInput, Data
+from trainer.data.formats import load
 from trainer.model.detectors import is_coco
 
 Write = Callable[..., SearchConfig]
@@ -31,10 +32,12 @@ def dataset(tiny_data: Data, tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-def written(place: Path, out: Path = Path("search.yaml")) -> tuple[SearchConfig, list[str]]:
+def written(
+    place: Path, out: Path = Path("search.yaml"), images: Sequence[str] = ()
+) -> tuple[SearchConfig, list[str]]:
     """What init wrote, as a search reads it, and what it said."""
     said: list[str] = []
-    write_search(place, out, said.append)
+    write_search(place, out, said.append, images=images)
     return resolve(read(out, []), out.parent), said
 
 
@@ -56,6 +59,38 @@ def test_a_single_json_is_enough(dataset: Callable[[str], Path]) -> None:
     config, said = written(dataset("cells") / "train.json")
     assert config.data.val is None
     assert any("no val given" in line for line in said)
+
+
+def test_the_folders_of_pictures_that_were_given_are_written(
+    dataset: Callable[[str], Path], tmp_path: Path
+) -> None:
+    place = dataset("cells")
+    elsewhere = (place / "images").rename(tmp_path / "elsewhere")
+    assert written(place, images=["elsewhere"])[0].data.images == elsewhere
+    assert 'images: "elsewhere"' in Path("search.yaml").read_text()
+    each = [f"{split}={elsewhere}" for split in ("train", "val")]
+    config, _ = written(place, Path("each.yaml"), each)
+    assert config.data.images == elsewhere
+    copied = shutil.copytree(elsewhere, tmp_path / "other")
+    config, _ = written(place, Path("two.yaml"), [f"train={copied}", f"val={elsewhere}"])
+    assert config.data.images == {"train": copied, "val": elsewhere}
+
+
+def test_what_it_writes_of_another_tools_layout_runs_too(dataset: Callable[[str], Path]) -> None:
+    place = dataset("cvat")
+    for split, subset in (("train", "Train"), ("val", "Validation")):
+        (place / "annotations").mkdir(exist_ok=True)
+        file = place / "annotations" / f"instances_{subset}.json"
+        (place / f"{split}.json").rename(file)
+        for image in json.loads(file.read_text())["images"]:
+            (place / "images" / subset).mkdir(exist_ok=True)
+            picture = place / "images" / image["file_name"]
+            picture.rename(place / "images" / subset / image["file_name"])
+    config, _ = written(place)
+    subsets = {"train": "Train", "val": "Validation"}
+    assert config.data.images == {s: place / "images" / name for s, name in subsets.items()}
+    splits = load(config.data, place.parent / "cache")
+    assert (len(splits.train.pictures), len(splits.val.pictures)) == (12, 6)
 
 
 @pytest.mark.parametrize("name", ["2024", "données", "no", "null", "1e3", "a b", "-x-", "x" * 120])
