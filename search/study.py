@@ -186,13 +186,13 @@ class Study:
         with self.together():
             trial = self.optuna.ask()
             values = suggest(space, written, trial)
-        self._ids[trial.number] = trial._trial_id
-        record = self.records.setdefault(
-            trial.number, TrialRecord(trial.number, "sampled", dict(trial.params))
-        )
-        record.parameters = dict(trial.params)
-        if begins:
-            self.begin(trial.number)
+            self._ids[trial.number] = trial._trial_id
+            record = self.records.setdefault(
+                trial.number, TrialRecord(trial.number, "sampled", dict(trial.params))
+            )
+            record.parameters = dict(trial.params)
+            if begins:
+                self.begin(trial.number)
         if record.seed is not None:
             values["train.seed"] = record.seed
         return trial.number, apply(written, values)
