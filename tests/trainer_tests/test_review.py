@@ -192,7 +192,7 @@ def test_a_detector_that_finds_nothing_has_a_review_too(
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_no_name_of_a_class_loses_a_review(tiny: Splits, tmp_path: Path, name: str) -> None:
     split = replace(tiny.val, categories=(Category(3, name), tiny.val.categories[1]))
-    module._review(split, [], tmp_path)
+    module._review(split, [], tmp_path, 100)
     assert {file.name for file in tmp_path.iterdir()} == {PREDICTIONS, MISSES, CURVES, CLASSES}
     box = Box(split.categories[0], 0.9, (1.0, 1.0, 9.0, 9.0))
     module._pair(split, split.pictures[0], {split.pictures[0].id: [box]}, "")
