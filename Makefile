@@ -8,7 +8,7 @@ search: venv
 
 # side by side, a file in one process: what its tests share is made once
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 slow-tests: venv
 	$(BIN)/python -m pytest -m slow

@@ -36,6 +36,14 @@ TINY = {
 }
 
 
+LONGEST = ("test_end_to_end.py", "test_exports.py", "test_cli.py", "test_fit.py")
+"""Files that take minutes: begun first, so that no core waits for another at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
