@@ -144,7 +144,7 @@ class Faulty:
                 process_group=0,
             )
 
-    def wait(self, seconds: float = 85) -> int:
+    def wait(self, seconds: float = 300) -> int:
         assert self.process is not None
         return self.process.wait(seconds)
 
@@ -156,7 +156,7 @@ class Faulty:
     def out(self) -> str:
         return (self.place / "out").read_text()
 
-    def until_epoch(self, epochs: int, seconds: float = 60) -> None:
+    def until_epoch(self, epochs: int, seconds: float = 240) -> None:
         """Wait until some trial that runs has so many epochs."""
 
         def reached() -> bool:
