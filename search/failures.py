@@ -3,12 +3,12 @@
 import argparse
 import contextlib
 import json
-from errno import EACCES, EDQUOT, ENAMETOOLONG, ENOSPC, EPERM, EROFS
+from errno import EACCES, EDQUOT, ELOOP, ENAMETOOLONG, ENOSPC, EPERM, EROFS
 from typing import NoReturn
 
 from trainer.redaction import redacted
 
-NO_BUGS = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG}
+NO_BUGS = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP}
 """Errors of the system that a user can do something about."""
 
 

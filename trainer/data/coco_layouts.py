@@ -129,8 +129,13 @@ def _folders(place: Path) -> dict[str, Path]:
     if not place.is_dir():
         return {}
     with os.scandir(place) as entries:  # there may be a million pictures beside them
-        inside = [place / entry.name for entry in entries if entry.is_dir()]
+        inside = [place / entry.name for entry in entries if _is_folder(entry)]
     return {folder.name.lower(): folder for folder in visible(inside, place)}
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is one, or a link to one: only a link is looked at, which may lead to itself."""
+    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
 
 
 def _with_pictures(fields: Fields) -> Fields:

@@ -163,3 +163,11 @@ def test_names_that_no_system_can_look_up_are_in_no_folder(tmp_path: Path) -> No
         content["images"][1]["file_name"] = name
         file.write_text(json.dumps(content))
         assert find(place).images == place / "images" / "default"
+
+
+def test_a_link_to_itself_is_a_picture_that_is_not_there(tmp_path: Path) -> None:
+    place = lay_out(tmp_path, {"train.json": ("", "")})
+    (place / "0.png").unlink()
+    (place / "0.png").symlink_to("0.png")
+    examined = examine(find(place / "train.json"), CACHE)
+    assert [finding.code for finding in examined.errors] == ["picture-missing"]
