@@ -13,6 +13,7 @@ from search.asha import (
     SIMULATED_TRIALS,
     SIMULATIONS,
     _simulate,
+    confirming_epochs,
     cutoff,
     expected_epochs,
     rungs,
@@ -258,3 +259,20 @@ def test_a_forecast_of_many_trials_takes_no_longer_than_one_of_some(
 def test_a_single_rung_less_budget_costs_everything(make_search: Make) -> None:
     config = make_search({"search.asha": {"grace_period": 9}})
     assert expected_epochs(config, slots=2) == 1 + 6 * 9
+
+
+@pytest.mark.parametrize(
+    ("trials", "confirm", "epochs"),
+    [
+        (6, "off", 0),
+        (6, {"top": 2, "seeds": 3}, 3 * (1 + 3 * 9)),  # the best two, and the one as written
+        (2, {"top": 2, "seeds": 3}, 3 * (1 + 2 * 9)),  # no more than there are
+        (6, {"top": 1, "seeds": 1}, 1 + 2 * 9),
+    ],
+)
+def test_each_seed_confirms_the_best_and_the_one_as_written(
+    make_search: Make, trials: int, confirm: Any, epochs: int
+) -> None:
+    config = make_search({"search.trials": trials, "search.confirm": confirm, "search.asha": "off"})
+    assert confirming_epochs(config) == epochs
+    assert expected_epochs(config, slots=2) == 1 + trials * 9 + epochs
