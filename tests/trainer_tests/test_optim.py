@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import chain, pairwise
 from math import cos, pi
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -151,6 +152,31 @@ def test_sgd_takes_its_momentum(detector: Detector, momentum: float) -> None:
     optimizer = build_optimizer(detector, Train(optimizer="sgd", momentum=momentum))
     assert isinstance(optimizer, torch.optim.SGD)
     assert {group["momentum"] for group in optimizer.param_groups} == {momentum}
+
+
+def changed(detector: Detector, **parts: Any) -> Any:
+    """What an optimizer is built of, with other parts."""
+    names = ("backbone", "stages", "neck", "head", "mean")
+    return SimpleNamespace(**{name: getattr(detector, name) for name in names} | parts)
+
+
+def test_no_group_is_empty(detector: Detector) -> None:
+    bare = changed(detector, neck=torch.nn.Conv2d(1, 1, 1, bias=False))
+    optimizer = build_optimizer(bare, Train())
+    assert "neck" in report_groups(optimizer)
+    assert "neck no decay" not in report_groups(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "precision", "fused"),
+    [(True, "bf16", True), (True, "fp32", True), (True, "fp16", False), (False, "fp32", False)],
+)
+def test_sgd_is_fused_on_a_gpu_unless_a_scaler_skips_steps(
+    detector: Detector, on_gpu: bool, precision: str, fused: bool
+) -> None:
+    placed = changed(detector, mean=SimpleNamespace(is_cuda=on_gpu))
+    train = parse(Train, {"optimizer": "sgd", "precision": precision})
+    assert build_optimizer(placed, train).defaults["fused"] is fused
 
 
 def test_adamw_is_the_default(detector: Detector) -> None:

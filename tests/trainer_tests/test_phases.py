@@ -127,6 +127,19 @@ def test_each_phase_has_its_own_settings() -> None:
         assert phase.backbone_lr_ratio == 0.2
 
 
+def test_what_acts_on_stages_is_set_where_enough_of_them_are_open() -> None:
+    settings = {"backbone_lr_ratio": 0.25, "stage_lr_decay": 0.5, "drop_path": 0.125}
+
+    def acting(phases: list[Phase]) -> list[tuple[float, ...]]:
+        return [(p.depth, p.backbone_lr_ratio, p.stage_lr_decay, p.drop_path) for p in phases]
+
+    closed, one = (0, 0.0, 1.0, 0.0), (1, 0.25, 1.0, 0.125)
+    several = [(2, 0.25, 0.5, 0.125), (3, 0.25, 0.5, 0.125)]
+    phases = planned(3, epochs=4, open_epochs=3, **settings)
+    assert acting(phases) == [closed, one, *several]
+    assert acting(planned(0, **settings)) == [closed, closed]
+
+
 @pytest.mark.parametrize(
     ("limit", "kept"),
     [
