@@ -2,9 +2,11 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import ENOMEM
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -348,6 +350,61 @@ def test_few_canvases_wait_for_a_slow_disk(
     store = open_store(tiny.train, 64, tmp_path)
     assert len(made) == len(store) == 12
     assert max(ahead) <= 3
+
+
+def test_canvases_are_made_side_by_side(
+    tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def together(picture: Picture, size: int) -> Any:
+        both.wait()  # for another that is being made, which there is none of one by one
+        return letterbox(picture, size)
+
+    monkeypatch.setattr(canvas, "letterbox", together)
+    monkeypatch.setattr(canvas, "AHEAD", 2)
+    assert len(open_store(tiny.train, 32, tmp_path)) == 12
+
+
+def test_a_store_that_cannot_be_read_back_is_an_error(
+    tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canvas, "find", lambda *_: None)
+    with pytest.raises(OSError, match="what was written there is not what is read"):
+        open_store(tiny.val, 32, tmp_path)
+
+
+def test_what_a_process_that_died_left_of_a_store_goes(tiny: Splits, tmp_path: Path) -> None:
+    left = tmp_path / f"{store_digest(tiny.val, 32)}.of-one-that-died.part"
+    other = tmp_path / "of-another-store.1.part"
+    left.touch()
+    other.touch()
+    steps: list[int] = []
+    open_store(tiny.val, 32, tmp_path, lambda: steps.append(1))
+    assert list(tmp_path.glob("*.part")) == [other]
+    assert len(steps) >= len(tiny.val.pictures)  # whoever waits is told again and again
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(ENOMEM, "Cannot allocate memory")])
+def test_a_lack_of_memory_is_not_a_fault_of_the_picture(
+    tiny: Splits, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(canvas, "to_rgb", fail)
+    with pytest.raises(type(error)) as raised:
+        letterbox(tiny.val.pictures[0], 32)
+    assert raised.value is error
+
+
+def test_a_picture_in_a_format_that_no_camera_writes_is_refused(
+    make_picture: MakePicture, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(file, format="PCX")
+    with pytest.raises(BadInput, match=r"a\.png: cannot be read as a picture"):
+        letterbox(make_picture(file=file, size=(8, 8)), 8)
 
 
 def test_the_cache_lies_where_the_environment_says(
