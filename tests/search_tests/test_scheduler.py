@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,14 @@ def test_of_workers_that_ray_ends_for_memory_the_one_that_took_it_is_out_of_memo
 def test_where_ray_does_not_say_who_took_the_memory_it_was_the_trial(
     make_search: Make, tmp_path: Path
 ) -> None:
-    study = opened(2)
-    asked(study, make_search, 2)
-    for number, text in enumerate(("the node running low on memory", "memory pressure")):
+    study = opened(4)
+    asked(study, make_search, 4)
+    texts = ("the node running low on memory", "memory pressure")
+    workers: tuple[dict[str, Any], ...] = ({"pid": 42}, {})  # one without a report: it is unknown
+    for number, (text, known) in enumerate(product(texts, workers)):
         file = tmp_path / f"{number}.txt"
         file.write_text(f"Failure # 1\nTask was killed due to {text}.\n")
-        trial = RayTrial(number, "ERROR", str(file), {"pid": 42})
+        trial = RayTrial(number, "ERROR", str(file), known)
         StudyScheduler(study, None, 9).on_trial_error(None, trial)
         assert study.records[number].end is End.OUT_OF_MEMORY
 
