@@ -192,6 +192,16 @@ def test_no_more_trials_are_asked_for_than_the_cluster_holds(make_search: Make) 
     assert out.suggest("c")["number"] == 2
 
 
+def test_what_waits_goes_on_waiting_while_there_is_no_room(make_search: Make) -> None:
+    study = opened()
+    config = make_search({"space": HEAD_SPACE})
+    for number in (1, 2, 3):
+        study.enqueue({"train.unfreeze.lr": 1e-3, "train.head.lr": number / 1e3}, "first")
+    out = searcher(study, config, slots=1)
+    assert [out.suggest(name) is None for name in "abc"] == [False, True, True]
+    assert study.waiting == [1, 2]
+
+
 def test_without_any_room_one_trial_waits_so_that_tune_goes_on_looking(make_search: Make) -> None:
     out = searcher(opened(), make_search({"space": HEAD_SPACE}), slots=0)
     suggestion = out.suggest("a")
@@ -258,6 +268,7 @@ def test_an_end_that_is_known_outlives_the_worker(make_search: Make) -> None:
     study.end(0, End.DIVERGED)
     out.on_trial_complete("a", error=True)
     assert study.records[0].end is End.DIVERGED and not study.waiting
+    assert out.suggest("b")["number"] == 1  # it does not come again
 
 
 def test_nodes_may_go_three_times_without_an_epoch_between(
