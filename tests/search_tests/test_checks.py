@@ -4,6 +4,7 @@ import ast
 import socket
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,16 @@ def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     wanted = node_checks(tmp_path, write_token(tmp_path), [])
     monkeypatch.setattr(checks, "version", lambda name: "0.1" if name == "torch" else "none")
     told = {check.name: check.ask() for check in wanted}["versions"]
-    assert "torch 0.1, not " in told and "timm none, not " in told
+    assert f"torch 0.1, not {version('torch')}; torchvision none, not " in told
     assert told.endswith("install what clusters/constraints.txt says")
+
+
+def test_a_token_makes_its_storage(tmp_path: Path) -> None:
+    storage = tmp_path / "new" / "searches"
+    token = write_token(storage)
+    assert write_token(storage) != token
+    (storage / token).write_text("of another")
+    assert "holds something else than" in asked(storage, token)["storage"]
 
 
 def test_a_storage_of_ones_own_is_none(tmp_path: Path) -> None:
@@ -120,7 +129,8 @@ def test_a_storage_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    assert "cannot be written (Permission denied)" in asked(tmp_path, token)["storage"]
+    told = asked(tmp_path, token)["storage"]
+    assert told.startswith(f"{tmp_path} cannot be written (Permission denied): ")
 
 
 def test_data_that_cannot_be_read(tmp_path: Path) -> None:
@@ -154,4 +164,25 @@ def test_mlflow_is_looked_for(tmp_path: Path) -> None:
     assert "does not answer" in tracking_failure(uri)
     assert tracking_failure("off") == ""
     assert tracking_failure(f"sqlite:///{tmp_path}/mlflow.db") == ""
-    assert "cannot be written" in tracking_failure(f"sqlite:///{tmp_path}/none/mlflow.db")
+    told = tracking_failure(f"sqlite:///{tmp_path}/none/mlflow.db")
+    assert told.startswith(f"tracking: {tmp_path}/none cannot be written; ")
+
+
+@pytest.mark.parametrize(
+    ("uri", "asked"),
+    [
+        ("https://mlflow.lab/api", ("mlflow.lab", 443)),
+        ("http://mlflow.lab", ("mlflow.lab", 80)),
+        ("https://mlflow.lab:5000", ("mlflow.lab", 5000)),
+    ],
+)
+def test_mlflow_is_looked_for_at_its_port(
+    monkeypatch: pytest.MonkeyPatch, uri: str, asked: tuple[str, int]
+) -> None:
+    def refuse(address: tuple[str, int], timeout: float) -> None:
+        assert timeout > 0
+        raise ConnectionRefusedError(f"asked {address}")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    told = f"tracking: {asked[0]}:{asked[1]} does not answer (asked {asked}); "
+    assert tracking_failure(uri).startswith(told)

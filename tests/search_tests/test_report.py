@@ -4,6 +4,7 @@ import base64
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from search import charts
 from search.gain import describe_gain
-from search.report import page, read_result, verdict, write_report
+from search.report import _about, _figures, _table, page, read_result, verdict, write_report
 from search.space import read_space
 from search.study import End, Study, open_study
 from trainer.config import Model
@@ -47,6 +48,75 @@ def test_a_winner_that_ran_once_is_told_as_such(make_search: Make, make_reports:
     result = read_result(make_search({"space": SPACE}), study)
     assert "leads so far" in verdict(result)[0]
     assert "cannot be told from luck; search.confirm trains both" in " ".join(verdict(result))
+
+
+def test_a_test_split_that_was_looked_at_often_flatters(made_up: MadeUp) -> None:
+    result = read_result(made_up.config, made_up.study)
+    test = result.metrics["test"]
+    often = {"test": test | {"figures": test["figures"] | {"map": 0.53}, "looks": 3}}
+    told = verdict(replace(result, metrics=result.metrics | often))
+    assert told[2] == (
+        "On test, which had no say in the choice, it is 0.530: 0.030 above val; test was looked at "
+        "3 times: it flatters by now."
+    )
+
+
+def test_without_an_export_the_figure_of_training_is_told(made_up: MadeUp) -> None:
+    result = replace(read_result(made_up.config, made_up.study), metrics={})
+    assert result.winner is not None and result.winner.map is not None
+    first, second, *_ = verdict(result)
+    assert "leads so far" in first
+    assert second == f"Its best val AP during training is {result.winner.map:.3f}."
+
+
+def test_figures_of_all_detections_stand_below_cocos(made_up: MadeUp) -> None:
+    result = read_result(made_up.config, made_up.study)
+    more = {"detections": 300, "at_detections": {"map": 0.52, "map_small": None}}
+    figures = _figures(result.metrics | {"val": result.metrics["val"] | more})
+    assert figures["heads"] == (
+        "AP,AP50,AP75,AP small,AP medium,AP large,AR 1,AR 10,AR 100,AR small,AR medium,AR large"
+    ).split(",")
+    val, all_of_val, test = figures["rows"]
+    assert val == ["val", *["0.500"] * 12]
+    assert all_of_val == ["val, 300 boxes a picture", "0.520", *["-"] * 11]
+    assert test == ["test", "0.470", *["0.500"] * 11]
+
+
+def test_the_table_shows_what_it_is_sorted_by(made_up: MadeUp) -> None:
+    result = read_result(made_up.config, made_up.study)
+    table = _table(result)
+    assert table["heads"] == (
+        ["", "trial", "AP", "AP50", "fresh mean", "depth", "schedule", "lr"]
+        + ["epochs", "min", "state"]
+    )
+    (first, is_winner), (again, _), *others = table["rows"]
+    best = result.rows[0].record.best
+    mean = result.rows[0].mean
+    assert is_winner and not any(won for _, won in others) and best and mean
+    assert first[0] == ("1", 1) and again[0] == ("", 1)  # the run that confirms it has its rank
+    assert first[2] == (f"{best.map:.3f}", best.map) and first[4] == (f"{mean:.3f}", mean)
+    assert again[4] == ("", -1)
+    assert first[-3:] == [("9", 9), ("0.3", 18.0), ("finished", "finished")]  # one was forked
+    assert again[-2] == ("0.3", 20.0)
+
+
+def test_the_report_tells_when_on_what_and_for_how_much(made_up: MadeUp) -> None:
+    config, study = made_up.config, made_up.study
+    result = read_result(config, study)
+    about = dict(_about(result, study))
+    starts = [r.started for r in study.records.values() if r.started]
+    ends = [r.ended for r in study.records.values() if r.ended]
+    first, last = (
+        datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+        for at in (min(starts), max(ends))
+    )
+    assert about["when"] == f"{first} to {last}"
+    assert about["model"] == f"retinanet on {config.model.backbone}, weights none, 96 px, fp32"
+    assert about["data"] == "digest " + "d" * 12
+    assert about["a trial had"] == "-"
+    for gpu_hours, told in ((0.0, "1.50 CPU-hours"), (2.0, "2.00 GPU-hours")):
+        costs = replace(result.costs, cpu_hours=1.5, gpu_hours=gpu_hours)
+        assert dict(_about(replace(result, costs=costs), study))["spent"] == told
 
 
 def test_the_configuration_as_written_may_win(make_search: Make, make_reports: Make) -> None:

@@ -16,7 +16,7 @@ from search.journal import JOURNAL
 from search.sampling import as_written
 from search.space import read_space
 from search.study import STATES, End, Study, from_json, open_study, read_study, to_json
-from trainer.config import TrainConfig
+from trainer.config import BadInput, TrainConfig
 
 from .conftest import SPACE
 
@@ -157,6 +157,17 @@ def test_optuna_is_told_what_unfreezing_came_to(make_search: Make, make_reports:
     number, _ = asked(study, make_search())
     told(study, number, make_reports([0.5, 0.2, 0.3]), End.FINISHED)  # the head phase was better
     assert study.optuna.trials[0].value == 0.3
+
+
+def test_what_went_wrong_is_kept_without_passwords_and_control_characters(
+    make_search: Make,
+) -> None:
+    study = opened()
+    number, _ = asked(study, make_search())
+    study.end(number, End.ERROR, "first\nno http://me:canary@host/\x1b[2J")
+    for record in (study.records[number], opened().records[number]):
+        assert record.text.startswith("first\nno http://me:***@host/")
+        assert "\x1b" not in record.text
 
 
 def test_every_end_has_a_state() -> None:
@@ -317,6 +328,21 @@ def test_there_is_no_study_to_read_where_none_was_begun() -> None:
     with pytest.raises(FileNotFoundError, match="no search in kept"):
         read_study(FOLDER, "tiny")
     assert not FOLDER.exists()
+
+
+def test_a_database_that_cannot_be_opened_is_bad_input(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/none/studies.db"
+    with pytest.raises(BadInput, match="study: sqlite:.* cannot be opened: ") as raised:
+        open_study(FOLDER, "tiny", uri)
+    assert "\n" not in str(raised.value)
+
+
+def test_trials_that_confirm_are_none_of_the_searchs_own(make_search: Make) -> None:
+    study, config = opened(), make_search()
+    number, _ = asked(study, config)
+    study.enqueue(study.records[number].parameters, "confirms #0", confirms=number, seed=1)
+    assert [r.number for r in study.searched()] == [number]
+    assert [r.number for r in opened().searched()] == [number]
 
 
 def test_records_are_plain_data(make_record: Make) -> None:
