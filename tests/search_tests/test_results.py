@@ -5,7 +5,21 @@ from typing import Any
 
 import pytest
 
-from search.results import columns, markdown, rank, show, trial_name, winner
+from search.results import (
+    columns,
+    identity,
+    is_of,
+    leaders,
+    markdown,
+    may_win,
+    rank,
+    show,
+    show_mean,
+    state_in,
+    to_confirm,
+    trial_name,
+    winner,
+)
 from search.sampling import as_written
 from search.space import read_space
 from search.study import End, TrialRecord
@@ -79,6 +93,110 @@ def test_a_trial_still_in_its_head_phase_is_of_no_rung(
 ) -> None:
     (row,) = rank(make_search(), [make_record(0, [0.3, 0.3], head=2)])
     assert row.rung == 0
+
+
+@pytest.mark.parametrize(
+    ("search", "maps", "end", "state"),
+    [
+        ("running", [], None, "no epoch yet"),
+        ("stopped", [], None, "no epoch yet"),
+        ("running", [0.1], None, "under way"),
+        ("stopped", [0.1], None, "interrupted"),
+        ("running", [0.1], End.PRUNED, "pruned"),
+        ("running", [], End.ERROR, "error"),
+    ],
+)
+def test_a_trial_without_an_end_has_the_state_of_its_search(
+    make_search: Make,
+    make_record: Make,
+    search: str,
+    maps: list[float],
+    end: End | None,
+    state: str,
+) -> None:
+    (row,) = rank(make_search(), [make_record(0, maps, end=end)])
+    assert state_in(search, row) == state
+
+
+# -- who is confirmed, and whose checkpoint is kept -----------------------------------------------
+
+
+def finished(make_record: Make, number: int, value: float, depth: int, **more: Any) -> TrialRecord:
+    """A trial that ran all its epochs."""
+    parameters = {"train.unfreeze.depth": depth}
+    maps = [0.1] + [value] * 9
+    return make_record(number, maps, **{"end": End.FINISHED, "parameters": parameters} | more)
+
+
+def test_the_best_configurations_that_finished_lead_each_once(
+    make_search: Make, make_record: Make
+) -> None:
+    records = [
+        finished(make_record, 0, 0.5, depth=2, origin="as written"),
+        finished(make_record, 1, 0.6, depth=2),  # the same again: the one as written stands for it
+        finished(make_record, 2, 0.4, depth=3),
+        finished(make_record, 3, 0.9, depth=4, end=End.PRUNED),
+        finished(make_record, 4, 0.45, depth=3),
+        finished(make_record, 5, 0.3, depth=5),
+    ]
+    for top, numbers in ((1, [0]), (2, [0, 4]), (5, [0, 4, 5])):
+        config = make_search({"search.confirm": {"top": top, "seeds": 1}})
+        assert [r.number for r in leaders(config, iter(records))] == numbers
+    assert leaders(make_search({"search.confirm": "off"}), records) == []
+
+
+@pytest.mark.parametrize("end", [None, *End])
+def test_the_configuration_as_written_is_confirmed_unless_it_failed(
+    make_search: Make, make_record: Make, end: End | None
+) -> None:
+    config = make_search({"search.confirm": {"top": 1, "seeds": 1}})
+    written = finished(make_record, 0, 0.2, depth=2, origin="as written", end=end)
+    records = [written, finished(make_record, 1, 0.5, depth=3)]
+    again = [1, 0] if end in {End.FINISHED, End.PRUNED} else [1]
+    assert [r.number for r in to_confirm(config, iter(records))] == again
+    assert to_confirm(config, [written]) == ([written] if end is End.FINISHED else [])
+
+
+def test_checkpoints_are_kept_of_who_may_win(make_search: Make, make_record: Make) -> None:
+    ends = (None, End.DIVERGED, End.FINISHED, End.FINISHED, End.FINISHED)
+    records = [
+        finished(make_record, number, 0.9 - number / 10, depth=number, end=end)
+        for number, end in enumerate(ends)
+    ]
+    off = make_search({"search.confirm": "off"})
+    assert may_win(off, iter(records)) == {0, 2}  # the first, and the first of those that ended
+    assert may_win(off, records[:2]) == {0}
+    confirm = make_search({"search.confirm": {"top": 2, "seeds": 1}})
+    assert may_win(confirm, records) == {0, 2, 3}
+    again = finished(make_record, 5, 0.1, depth=4)
+    again.confirms = 4
+    assert may_win(off, [*records, again]) == {0, 2, 4, 5}
+
+
+def test_figures_are_of_the_best_run_at_its_best_epoch(
+    make_search: Make, make_record: Make
+) -> None:
+    (row,) = rank(make_search(), iter([make_record(3, [0.1, 0.5, 0.2], end=End.FINISHED)]))
+    it, another = {"trial": 3, "epoch": 2}, {"trial": 3, "epoch": 1}
+    assert identity(row) == it
+    assert is_of({"of": it}, row) and not is_of({"of": another}, row)
+    assert is_of({"for": it, "of": another}, row)  # which stood in for it
+    assert not is_of({"for": another, "of": it}, row) and not is_of({}, row)
+    (row,) = rank(make_search(), [make_record(3, [])])
+    assert identity(row) == {"trial": 3, "epoch": 0}
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"), [([], ""), ([0.5], "0.500"), ([0.4, 0.6], "0.500±0.141")]
+)
+def test_a_mean_is_shown_with_the_deviation_of_several_runs(
+    make_search: Make, make_record: Make, values: list[float], shown: str
+) -> None:
+    runs = [finished(make_record, n, value, depth=2) for n, value in enumerate(values, start=1)]
+    for run in runs:
+        run.confirms = 0
+    row, *_ = rank(make_search(), [finished(make_record, 0, 0.5, depth=2), *runs])
+    assert show_mean(row) == shown
 
 
 # -- the table ------------------------------------------------------------------------------------
