@@ -167,7 +167,7 @@ def test_checkpoints_are_kept_of_who_may_win(make_search: Make, make_record: Mak
     assert may_win(off, iter(records)) == {0, 2}  # the first, and the first of those that ended
     assert may_win(off, records[:2]) == {0}
     confirm = make_search({"search.confirm": {"top": 2, "seeds": 1}})
-    assert may_win(confirm, records) == {0, 2, 3}
+    assert may_win(confirm, iter(records)) == {0, 2, 3}
     again = finished(make_record, 5, 0.1, depth=4)
     again.confirms = 4
     assert may_win(off, [*records, again]) == {0, 2, 4, 5}
