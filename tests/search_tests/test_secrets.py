@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.tune.execution import class_cache
 
-from search import driver, tracking
+from search import tracking
 from search.console import lasting_console
 from search.driver import configure_tune, run
 from search.progress import Lines
