@@ -79,7 +79,7 @@ def _charts(splits: list[Split], model: Model) -> Image.Image:
 
 
 def _draw_classes(axes: Axes, splits: list[Split]) -> None:
-    counts = [Counter(np.concatenate([p.labels for p in s.pictures]).tolist()) for s in splits]
+    counts = [objects_a_class(split) for split in splits]
     categories = splits[0].categories
     order = sorted(range(1, len(categories) + 1), key=lambda label: -counts[0][label])
     shown = order[:CLASSES]
@@ -93,6 +93,11 @@ def _draw_classes(axes: Axes, splits: list[Split]) -> None:
     more = len(order) - len(shown)
     axes.set_title("boxes a class" + (f" (and {more} classes more)" if more else ""), color=TEXT)
     axes.legend(frameon=False)
+
+
+def objects_a_class(split: Split) -> Counter[int]:
+    """Boxes of each label, without crowds and what is to be ignored."""
+    return Counter(np.concatenate([p.labels[~p.crowd] for p in split.pictures]).tolist())
 
 
 def _draw_sizes(axes: Axes, splits: list[Split], model: Model) -> None:
