@@ -1,4 +1,4 @@
-"""A Ray of one search's own: its files, its token and its ports are for this account alone."""
+"""The Ray of a local search: its files, its token and its ports are for this account alone."""
 
 import contextlib
 import os
@@ -48,9 +48,9 @@ def is_safe(folder: Path) -> bool:
 
 
 def _is_kept(folder: Path) -> bool:
-    found = folder.stat()
-    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
-    return found.st_uid in {0, os.geteuid()} and not shared
+    status = folder.stat()
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    return status.st_uid in {0, os.geteuid()} and not shared
 
 
 @contextlib.contextmanager
