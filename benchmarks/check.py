@@ -24,9 +24,10 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.canvas import cache_folder
+from trainer.data.checks.examine import examine
 from trainer.data.digits import make_digits
-from trainer.data.examine import examine
-from trainer.data.formats import find, load
+from trainer.data.formats.layouts import find
+from trainer.data.loading import load
 
 PICTURES, BOXES = 100_000, 7
 ROUNDS = 5
@@ -90,7 +91,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _check(place: Path, cache: str, *more: str) -> tuple[float, int]:
     """Seconds of the command, and the most memory it had, in bytes."""
-    line = [sys.executable, "-P", "-m", "search.cli", "check", str(place), *more]
+    line = [sys.executable, "-P", "-m", "search.commands.cli", "check", str(place), *more]
     env = {**os.environ, "XDG_CACHE_HOME": cache, "PYTHONPATH": str(Path(__file__).parents[1])}
     started = time.monotonic()
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, env=env)

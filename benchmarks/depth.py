@@ -22,17 +22,17 @@ from typing import Any
 import matplotlib
 import torch
 
-from trainer.checkpoint import BEST, load, load_trained_state, write_whole
 from trainer.config import TrainConfig
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Splits
-from trainer.data.formats import find
-from trainer.data.formats import load as load_data
-from trainer.evaluate import measure
-from trainer.fit import fit
+from trainer.data.formats.layouts import find
+from trainer.data.loading import load as load_data
+from trainer.evaluation.coco_metrics import measure
+from trainer.model.checkpoint import BEST, load, load_trained_state, write_whole
 from trainer.model.detectors import build, count_stages
-from trainer.phase_cache import PhaseCache, environment
 from trainer.precision import device
+from trainer.training.fit import fit
+from trainer.training.phase_cache import PhaseCache, environment
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (after the choice of what draws)

@@ -22,16 +22,16 @@ from typing import Any
 import ray
 from ray import tune
 
-from search import driver
-from search.config import Resources, SearchConfig
-from search.errors import resolve
-from search.opening import open_search
-from search.progress import Quiet
-from search.space import read_space
-from search.study import End, to_json
+from search.reporting.progress import Quiet
+from search.running import driver
+from search.space.config import Resources, SearchConfig
+from search.space.space import read_space
+from search.space.validation import resolve
+from search.study.opening import open_search
+from search.study.study import End, to_json
 from trainer.data.canvas import cache_folder
-from trainer.data.formats import load
-from trainer.reports import EpochReport, GroupReport
+from trainer.data.loading import load
+from trainer.epoch_report import EpochReport, GroupReport
 
 SPACE = {
     "train.unfreeze.lr": {"log": [1e-4, 1e-2]},

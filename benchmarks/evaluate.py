@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.dataset import Category, Picture, Split
-from trainer.evaluate import Metrics, Truth, score, score_finally
+from trainer.evaluation.coco_metrics import Metrics, Truth, score, score_finally
 
 CLASSES = 80
 

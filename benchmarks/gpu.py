@@ -29,18 +29,18 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
-from trainer import optim
 from trainer.config import Data, Model, Train, TrainConfig
 from trainer.data.batches import batches, makers_for
 from trainer.data.canvas import open_store
 from trainer.data.dataset import Splits
-from trainer.data.formats import load
-from trainer.engine import train_one_epoch
+from trainer.data.loading import load
 from trainer.model.detectors import build
 from trainer.model.freezing import set_depth
 from trainer.precision import DTYPES, device, resolve
-from trainer.timing import choose_trunk_cache
-from trainer.trunk_cache import keep_outputs
+from trainer.training import optim
+from trainer.training.engine import train_one_epoch
+from trainer.training.frozen_features import keep_outputs
+from trainer.training.probe import choose_trunk_cache
 
 EPOCHS_OF_A_TRIAL = (2, 4)
 TRIALS = 8

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from trainer.config import Train, TrainConfig
 from trainer.data.canvas import cache_folder
-from trainer.data.formats import find, load
-from trainer.fit import fit
+from trainer.data.formats.layouts import find
+from trainer.data.loading import load
+from trainer.epoch_report import EpochReport
 from trainer.model import detectors
-from trainer.reports import EpochReport
+from trainer.training.fit import fit
 
 SHAPES = ((256, 4), (128, 4), (96, 2))
 """Channels, convolutions of a branch: torchvision's, half as wide, ours."""
@@ -40,7 +41,7 @@ def main() -> None:
     figures = {}
     for channels, convs in SHAPES:
         detectors.CHANNELS, detectors.BRANCH_CONVS = channels, convs
-        detectors._NoBackbone.out_channels = channels
+        detectors.NoBackbone.out_channels = channels
         reports: list[EpochReport] = []
 
         def keep(report: EpochReport, into: list[EpochReport] = reports) -> bool:

@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 from trainer.config import Data
 from trainer.data.batches import batches
 from trainer.data.canvas import open_store
-from trainer.data.formats import load
+from trainer.data.loading import load
 
 READER = """
 import sys, numpy as np

@@ -63,9 +63,9 @@ def measured(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """One side, in this process."""
     import torch
 
-    from search import trial
+    from search.running import trial
     from trainer.config import Data
-    from trainer.data.formats import load
+    from trainer.data.loading import load
 
     torch.set_num_threads(1)
     trial.tune.report = lambda _: None
@@ -102,7 +102,7 @@ def measured(options: argparse.Namespace, place: Path) -> dict[str, Any]:
 
 def run_trial(asked: dict[str, Any], data: Any, folder: Path) -> None:
     """As Tune has a worker do."""
-    from search import trial
+    from search.running import trial
 
     common = {"threads": 1, "gpu_share": 0, "hang_timeout": 600, "disk_cap": 1e9}
     ended = trial.run_trial(asked, data=data, folder=folder, **common)

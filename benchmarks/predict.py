@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from search.exports import find_model, load_data, make_portable
+from search.exports.exports import find_model, load_data, make_portable
 from trainer.data.canvas import open_picture
 from trainer.data.dataset import Picture
-from trainer.export import open_export
-from trainer.predict import predict
+from trainer.evaluation.predict import predict
+from trainer.export.bundle import open_export
 
 
 def main() -> None:

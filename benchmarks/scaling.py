@@ -23,15 +23,15 @@ from driver import SPACE, _report
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from search import driver
-from search.config import Resources
-from search.errors import resolve
-from search.opening import open_search
-from search.progress import Quiet
-from search.space import read_space
-from search.study import End, to_json
+from search.reporting.progress import Quiet
+from search.running import driver
+from search.space.config import Resources
+from search.space.space import read_space
+from search.space.validation import resolve
+from search.study.opening import open_search
+from search.study.study import End, to_json
 from trainer.data.canvas import cache_folder
-from trainer.data.formats import load
+from trainer.data.loading import load
 
 TRIALS = 32
 

@@ -18,8 +18,8 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from search.config import tracking_uri
-from search.ui import HOST, RUNS, command, environment
+from search.space.config import tracking_uri
+from search.tracking.ui import HOST, RUNS, command, environment
 
 DOCS = Path(__file__).parents[1] / "docs"
 PORT = 5099

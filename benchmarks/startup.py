@@ -58,14 +58,15 @@ def measured(folder: Path, backbone: str, image_size: int) -> dict[str, float]:
     started = time.monotonic()
     import torch
 
-    import search.trial  # noqa: F401  (what a worker imports)
+    import search.running.trial  # noqa: F401  (what a worker imports)
     from trainer.config import TrainConfig
     from trainer.data.canvas import cache_folder
-    from trainer.data.formats import find, load
-    from trainer.fit import fit
-    from trainer.phase_cache import PhaseCache
-    from trainer.reports import EpochReport
-    from trainer.review import review
+    from trainer.data.formats.layouts import find
+    from trainer.data.loading import load
+    from trainer.epoch_report import EpochReport
+    from trainer.evaluation.review import review
+    from trainer.training.fit import fit
+    from trainer.training.phase_cache import PhaseCache
 
     found["imports"] = time.monotonic() - started
     torch.set_num_threads(1)

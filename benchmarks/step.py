@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from plain import make_plain
 
-from trainer import optim
 from trainer.config import Model, Train, TrainConfig
 from trainer.data.batches import batches
 from trainer.data.dataset import Category, Picture, Split
-from trainer.engine import train_one_epoch
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
 from trainer.precision import device, resolve
-from trainer.trunk_cache import Bytes, KeptOutputs, keep_outputs
+from trainer.training import optim
+from trainer.training.engine import train_one_epoch
+from trainer.training.frozen_features import Bytes, KeptOutputs, keep_outputs
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet50", "vgg16")
 

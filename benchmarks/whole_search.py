@@ -22,11 +22,11 @@ from pathlib import Path
 
 import psutil
 
-from search.begun import read_search
-from search.costs import costs
-from search.exports import load_data
-from search.study import read_study
-from trainer.reports import EpochReport
+from search.exports.exports import load_data
+from search.ranking.costs import costs
+from search.study.reading import read_search
+from search.study.study import read_study
+from trainer.epoch_report import EpochReport
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def _options() -> argparse.Namespace:
 
 def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -> dict[str, object]:
     """Write a search.yaml for the folder, run it, and read the winner's figures."""
-    unfreeze = [sys.executable, "-P", "-m", "search.cli"]
+    unfreeze = [sys.executable, "-P", "-m", "search.commands.cli"]
     line = [*unfreeze, "search"]
     if folder is not None:
         subprocess.run([*unfreeze, "init", str(folder.resolve())], cwd=place, check=True)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from trainer.config import Data, TrainConfig, override, parse
 from trainer.data.dataset import Category, Picture, Split, Splits
-from trainer.data.formats import load
+from trainer.data.loading import load
 from trainer.model.backbones import Backbone, build
 
 WIDTH, HEIGHT = 96, 72

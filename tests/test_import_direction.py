@@ -1,6 +1,8 @@
-"""Imports run one way: search -> trainer, search -> clusters, and no circle between files."""
+"""Imports run one way: search -> trainer, search -> clusters, in each from upper rooms to lower
+ones, and no circle between files."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,33 @@ FORBIDDEN = {
     "clusters": {"trainer", "search", "optuna", "mlflow", "torch", "torchvision", "timm"},
     "search": {"tests", "benchmarks"},
 }
+FLOORS = {
+    "search": (
+        "commands",
+        "running",
+        "tracking",
+        "exports",
+        "reporting",
+        "ranking",
+        "study",
+        "space",
+    ),
+    "trainer": (
+        "export",
+        "training",
+        "evaluation",
+        "data",
+        "data/checks",
+        "data/formats",
+        "model",
+        "model/acceleration",
+        "",
+        "text",
+    ),
+}
+"""Rooms of each package, top floor first. Imports lead down; `data` and `model` share theirs with
+the rooms inside them, which know their records and types."""
+SHARED = {("data/checks", "data"), ("data/formats", "data"), ("model/acceleration", "model")}
 FILES = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
 
 
@@ -54,6 +83,33 @@ def test_a_room_knows_only_what_it_may(file: Path) -> None:
 def test_imports_within_a_room_are_relative(file: Path) -> None:
     room = package(file)[0]
     assert [name for name, dots in imports(file) if not dots and name.split(".")[0] == room] == []
+
+
+def floor(name: str) -> str:
+    """The room of a module within its package: `trainer.data.checks.examine` in `data/checks`."""
+    return "/".join(name.split(".")[1:-1])
+
+
+@pytest.mark.parametrize("package_name", FLOORS)
+def test_imports_lead_to_the_same_floor_or_down(package_name: str) -> None:
+    modules = {module(file): file for file in FILES if package(file)[0] == package_name}
+    modules = {name: file for name, file in modules.items() if file.name != "__init__.py"}
+    floors = FLOORS[package_name]
+    assert {floor(name) for name in modules} == set(floors)
+    wrong = []
+    for name, file in modules.items():
+        for imported, _ in imports(file):
+            target = imported if imported in modules else imported.rpartition(".")[0]
+            if target not in modules or (floor(name), floor(target)) in SHARED:
+                continue
+            if floors.index(floor(target)) < floors.index(floor(name)):
+                wrong.append(f"{name} -> {target}")
+    assert wrong == []
+
+
+def test_no_room_holds_more_than_twelve_files() -> None:
+    rooms = Counter(file.parent for file in FILES if file.name != "__init__.py")
+    assert {str(room): count for room, count in rooms.items() if count > 12} == {}
 
 
 def test_optuna_and_mlflow_are_known_in_search_alone() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search.cli import parser
+from search.commands.cli import parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -22,17 +22,17 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from rich.console import Console
 
-from search.config import SearchConfig, stored, write_yaml
-from search.errors import resolve
-from search.progress import Lines
-from search.results import SearchResult
-from search.single import train
-from search.space import read_space
-from search.study import End, Study, TrialRecord, open_study
+from search.ranking.results import SearchResult
+from search.reporting.progress import Lines
+from search.running.single import train
+from search.space.config import SearchConfig, stored, write_yaml
+from search.space.space import read_space
+from search.space.validation import resolve
+from search.study.study import End, Study, TrialRecord, open_study
 from trainer.config import BadInput, Data, override
-from trainer.evaluate import FIGURES
-from trainer.reports import EpochReport, GroupReport
-from trainer.review import CURVES, MISSES, PREDICTIONS, REVIEW
+from trainer.epoch_report import EpochReport, GroupReport
+from trainer.evaluation.coco_metrics import FIGURES
+from trainer.evaluation.review import CURVES, MISSES, PREDICTIONS, REVIEW
 
 SEARCH: dict[str, Any] = {
     "name": "tiny",

@@ -23,15 +23,15 @@ import torch
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from search.config import SearchConfig, trial_folder, write_yaml
-from search.errors import resolve
-from search.exports import evaluate_model
-from search.results import config_of
-from search.study import End, Study, TrialRecord, read_study
-from trainer.checkpoint import BEST, load
+from search.exports.exports import evaluate_model
+from search.ranking.results import config_of
+from search.space.config import SearchConfig, trial_folder, write_yaml
+from search.space.validation import resolve
+from search.study.study import End, Study, TrialRecord, read_study
 from trainer.config import Data, override
 from trainer.data.dataset import Splits
-from trainer.fit import fit
+from trainer.model.checkpoint import BEST, load
+from trainer.training.fit import fit
 
 Make = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ class Faulty:
                     sys.executable,
                     "-P",
                     "-m",
-                    "search.cli",
+                    "search.commands.cli",
                     "search",
                     str(file),
                     *options,

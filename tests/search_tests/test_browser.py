@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from search.description import Description
-from search.report import read_result, write_report
-from search.tracking import MlflowTracking
-from search.ui import HOST, RUNS, command, environment
+from search.reporting.report import read_result, write_report
+from search.tracking.description import Description
+from search.tracking.tracking import MlflowTracking
+from search.tracking.ui import HOST, RUNS, command, environment
 
 from .conftest import MadeUp, free_port, serving
 

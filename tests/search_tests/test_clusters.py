@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from search.config import write_yaml
-from search.lock import is_held
+from search.space.config import write_yaml
+from search.study.lock import is_held
 from trainer.config import Data
 
 from ..clusters_tests.hosts import BIN, NEEDS_HOSTS, Host, Hosts, until
@@ -146,7 +146,7 @@ def test_a_wrong_or_missing_token_is_refused(on_hosts: Make) -> None:
     assert search.out.count("refuses our token") == 2
     assert "Traceback" not in search.out
     for options in (["list", "--cluster", "auto"],):
-        words = [sys.executable, "-P", "-m", "search.cli", *options]
+        words = [sys.executable, "-P", "-m", "search.commands.cli", *options]
         job = head.start(*words, PYTHONPATH=str(search.code), **wrong)
         assert job.wait(60) == 1
     assert "refuses our token" in head.said
@@ -187,7 +187,7 @@ def test_a_search_sent_to_the_cluster_is_stopped_from_afar_and_goes_on(
 
     send()
     search.until_epoch(2, 120)
-    line = [sys.executable, "-P", "-m", "search.cli", "stop", search.config.name]
+    line = [sys.executable, "-P", "-m", "search.commands.cli", "stop", search.config.name]
     head.run(*line, "--cluster", "auto", PYTHONPATH=str(search.code))
     assert "its trials will stop within seconds" in head.said
     until(lambda: search.study.get("state") == "stopped", 60)
@@ -228,7 +228,7 @@ def test_ray_up_over_ssh_a_detached_search_and_ray_down(
         search.start("--cluster", str(definition), "--detach")
         assert search.wait(120) == 0, search.out  # it has gone: the search runs without it
         assert " at once, 1 CPU each" in search.out and "goes on as job" in search.out
-        cli = [sys.executable, "-P", "-m", "search.cli"]
+        cli = [sys.executable, "-P", "-m", "search.commands.cli"]
         name, code = search.config.name, str(search.code)
         for words in (["list"], ["status", name], ["status", name, "--watch"]):
             desk.run(*cli, *words, "--cluster", "auto", seconds=WAIT, PYTHONPATH=code)
@@ -277,7 +277,7 @@ def test_a_slurm_job_is_requeued_and_goes_on(
     log = tmp_path / "job.log"
     command = tmp_path / "bin" / "unfreeze"  # of this interpreter, wherever that was installed
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m search.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m search.commands.cli "$@"\n')
     command.chmod(0o755)
     host.run(
         "sbatch", "--nodes=1", "--cpus-per-task=1", "--gpus-per-node=0", "--time=20",

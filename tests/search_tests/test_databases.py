@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import TrialState
 from optuna_dashboard import wsgi
 
-from search.space import read_space
-from search.study import End, open_study, read_study
+from search.space.space import read_space
+from search.study.study import End, open_study, read_study
 from trainer.config import BadInput
 
 from .conftest import SPACE

@@ -16,23 +16,23 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from rich.console import Console
 
-from search.asha import stops
-from search.cli import main
-from search.config import Confirm, SearchConfig, write_yaml
-from search.description import flat_metrics
-from search.driver import run
-from search.errors import resolve
-from search.exports import evaluate_model
-from search.gain import describe_gain
-from search.progress import Lines
-from search.results import SearchResult
-from search.sampling import as_written
-from search.study import End, Study, TrialRecord, read_study
-from trainer.checkpoint import load
+from search.commands.cli import main
+from search.exports.exports import evaluate_model
+from search.ranking.asha import stops
+from search.ranking.gain import describe_gain
+from search.ranking.results import SearchResult
+from search.reporting.progress import Lines
+from search.running.driver import run
+from search.space.config import Confirm, SearchConfig, write_yaml
+from search.space.sampling import as_written
+from search.space.validation import resolve
+from search.study.study import End, Study, TrialRecord, read_study
+from search.tracking.description import flat_metrics
 from trainer.config import BadInput, Data, TrainConfig, override
-from trainer.export import load_export
-from trainer.optim import lr_factor
+from trainer.export.bundle import load_export
+from trainer.model.checkpoint import load
 from trainer.phases import plan
+from trainer.training.optim import lr_factor
 
 from .conftest import SPACE, errors_of
 

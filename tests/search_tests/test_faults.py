@@ -20,13 +20,13 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from clusters.connect import use_token
-from search.config import trial_folder
-from search.store import make_ready
-from search.study import End
-from search.trial import STACKS
-from trainer.checkpoint import LAST
+from search.running.trial import STACKS
+from search.space.config import trial_folder
+from search.study.study import End
+from search.tracking.database import make_ready
 from trainer.config import Data
 from trainer.data.dataset import Splits
+from trainer.model.checkpoint import LAST
 
 from .faulty import (
     CHECKPOINT_ENDS,
@@ -74,7 +74,7 @@ def faulty(make_raw: Make, tmp_path: Path, server: Server) -> Iterator[Callable[
 MAKE_TABLES = """
 import os, sys, time
 from pathlib import Path
-from search.store import make_ready
+from search.tracking.database import make_ready
 for after in range(1, 1000):
     file = Path(sys.argv[1]) / str(after) / "mlflow.db"
     child = os.fork()
@@ -262,7 +262,7 @@ def test_it_is_asked_to_stop_from_another_terminal(faulty: Make, tiny_data: Data
     search = faulty("time.sleep(0.5)")
     search.start()
     search.until_epoch(2)
-    line = [sys.executable, "-P", "-m", "search.cli", "stop", search.config.name]
+    line = [sys.executable, "-P", "-m", "search.commands.cli", "stop", search.config.name]
     env = {**os.environ, "PYTHONPATH": str(search.code)}
     subprocess.run(line, cwd=search.place, env=env, check=True, stdout=subprocess.DEVNULL)
     assert search.wait(60) == 0, search.out

@@ -7,9 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from search.driver import run
-from search.progress import Lines
-from search.study import End, read_study
+from search.reporting.progress import Lines
+from search.running.driver import run
+from search.study.study import End, read_study
 
 pytestmark = [
     pytest.mark.gpu,

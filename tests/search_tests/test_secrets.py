@@ -11,10 +11,10 @@ import pytest
 import ray
 from ray.tune.execution import class_cache
 
-from search import tracking
-from search.console import lasting_console
-from search.driver import configure_tune, run
-from search.progress import Lines
+from search.reporting.console import lasting_console
+from search.reporting.progress import Lines
+from search.running.driver import configure_tune, run
+from search.tracking import tracking
 
 SECRET = "canary-7f3a"
 PLANTED = {

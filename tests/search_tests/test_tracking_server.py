@@ -14,12 +14,12 @@ import pytest
 import sqlalchemy
 from mlflow.tracking import MlflowClient
 
-from search import tracking
-from search.description import Description, flat_metrics
-from search.space import read_space
-from search.study import End, Study, open_study
-from search.tracking import MlflowTracking
-from trainer.review import PREDICTIONS, REVIEW
+from search.space.space import read_space
+from search.study.study import End, Study, open_study
+from search.tracking import tracking
+from search.tracking.description import Description, flat_metrics
+from search.tracking.tracking import MlflowTracking
+from trainer.evaluation.review import PREDICTIONS, REVIEW
 
 from .conftest import SPACE, free_port, serving
 

@@ -10,24 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import optim
-from trainer.checkpoint import BEST
 from trainer.config import NewDetector, TrainConfig
 from trainer.data.batches import Batch, batches, makers_for
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Splits
-from trainer.engine import Diverged, train_one_epoch
-from trainer.evaluate import detect
-from trainer.export import export, load_export
-from trainer.fit import Result, fit
-from trainer.machine import OutOfMemory
+from trainer.epoch_report import EpochReport
+from trainer.evaluation.coco_metrics import detect
+from trainer.export.bundle import export, load_export
+from trainer.machine_errors import OutOfMemory
+from trainer.model.checkpoint import BEST
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
 from trainer.model.heads import Outputs
 from trainer.precision import autocast, resolve
-from trainer.reports import EpochReport
-from trainer.timing import memory_share, time_epochs
-from trainer.trunk_cache import keep_outputs
+from trainer.training import optim
+from trainer.training.engine import Diverged, train_one_epoch
+from trainer.training.fit import Result, fit
+from trainer.training.frozen_features import keep_outputs
+from trainer.training.probe import memory_share, time_epochs
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..model.chain import FrozenOutputs
+from ..model.acceleration.chain import FrozenOutputs
 from .augment import FLIPPING, LIGHT, flip, light
 from .canvas import scales
 from .dataset import Picture, Split

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from ..config import BadInput, nearest
-from ..escaping import printable
+from ..text.escaping import printable
 
 SHOWN = 10
 """Places of a finding that are listed; the rest is counted."""

@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ..config import BadInput, did_you_mean, nearest
-from ..machine import is_of_machine
+from ..machine_errors import is_of_machine
 from . import weights as files
 from .freezing import Stage, split_stages, stop_drop_paths
 from .weights import SPEC

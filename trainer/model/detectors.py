@@ -20,13 +20,14 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from ..config import NAMED_WEIGHTS, BadInput, CocoDetector, Model, TrainConfig
-from . import backbones, coco
+from . import backbones
+from . import torchvision_coco as coco
 from . import weights as files
+from .acceleration.chain import FrozenOutputs
+from .acceleration.cpu_bf16 import work_around
+from .acceleration.cuda_graphs import CudaGraphs
+from .acceleration.folding import fold_norms
 from .backbones import Backbone, Pixels
-from .chain import FrozenOutputs
-from .cpu_bf16 import work_around
-from .cuda_graphs import CudaGraphs
-from .folding import fold_norms
 from .freezing import BATCH_NORMS
 from .heads import (
     Detections,

@@ -22,15 +22,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
-from .losses import (
-    INSIDE,
-    Targets,
-    Truth,
-    fcos_losses,
-    lie_in,
-    retinanet_losses,
-    ssd_losses,
-)
+from .losses import INSIDE, Targets, Truth, fcos_losses, lie_in, retinanet_losses, ssd_losses
 
 SCORE_THRESHOLD = 0.02
 """Detections below are dropped before NMS: low, for AP counts the whole curve."""

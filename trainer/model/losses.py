@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import BoxLinearCoder
 
-from .terms import FocalLoss, area, giou_loss
+from .loss_terms import FocalLoss, area, giou_loss
 
 Targets = list[dict[str, Tensor]]
 """Of each picture `boxes` (n, 4) as x1, y1, x2, y2 and `labels` (n,); where there are some,

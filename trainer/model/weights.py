@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..config import BadInput
-from ..machine import is_out_of_memory
+from ..machine_errors import is_out_of_memory
 
 WEIGHTS, SPEC = "model.safetensors", "spec.json"
 """Files of an export."""

@@ -26,9 +26,9 @@ from trainer.data.canvas import (
     store_digest,
     to_canvas,
 )
+from trainer.data.checks.pictures import decode
 from trainer.data.dataset import Picture, Split, Splits
-from trainer.data.formats import load, load_split
-from trainer.data.pictures import decode
+from trainer.data.loading import load, load_split
 from trainer.data.pixels import GREY
 
 MakePicture = Callable[..., Picture]
@@ -272,7 +272,7 @@ import sys
 from pathlib import Path
 from trainer.config import Data
 from trainer.data import canvas
-from trainer.data.formats import load
+from trainer.data.loading import load
 train, val, stores = map(Path, sys.argv[1:])
 split = load(Data(train=train, val=val), stores).train
 written = []

@@ -13,16 +13,11 @@ from torchvision.models.detection.image_list import ImageList
 
 from trainer.config import BadInput, Model, NewDetector, TrainConfig
 from trainer.data.dataset import Category
+from trainer.evaluation.predict import predict
 from trainer.model.backbones import Pixels
 from trainer.model.detectors import HEADS, Detector, Shape, build, outline, rebuild, unused
 from trainer.model.freezing import set_depth
-from trainer.model.heads import (
-    DETECTIONS,
-    SCORE_THRESHOLD,
-    FasterRCNNFromPyramid,
-    SSDFromPyramid,
-)
-from trainer.predict import predict
+from trainer.model.heads import DETECTIONS, SCORE_THRESHOLD, FasterRCNNFromPyramid, SSDFromPyramid
 
 SIZE = 64
 DETECTORS = get_args(NewDetector)

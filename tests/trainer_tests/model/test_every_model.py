@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from trainer.checkpoint import BEST, load, load_trained_state
 from trainer.config import CocoDetector, Model, NewDetector, TrainConfig
 from trainer.data.dataset import Splits
-from trainer.evaluate import measure
-from trainer.export import export, load_export
-from trainer.fit import fit
+from trainer.evaluation.coco_metrics import measure
+from trainer.export.bundle import export, load_export
 from trainer.model.backbones import TESTED
+from trainer.model.checkpoint import BEST, load, load_trained_state
 from trainer.model.detectors import Detector, build
+from trainer.training.fit import fit
 
 GOLDEN = Path(__file__).with_name("golden.json")
 LITE0 = "tf_efficientnet_lite0"

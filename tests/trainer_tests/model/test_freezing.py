@@ -9,14 +9,14 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor
 
-from trainer import optim
 from trainer.config import Model, TrainConfig
 from trainer.data.batches import Batch
-from trainer.engine import train_one_epoch
 from trainer.model.backbones import Backbone
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import opened_names, set_depth
 from trainer.phases import Phase, plan
+from trainer.training import optim
+from trainer.training.engine import train_one_epoch
 
 
 @pytest.fixture(scope="module")

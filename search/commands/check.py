@@ -1,0 +1,188 @@
+"""`unfreeze check`: what a data set holds, and everything that is wrong with it."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from trainer.config import BadInput, Model, parse_what_can_be
+from trainer.data.canvas import cache_folder
+from trainer.data.checks.examine import Examined, examine
+from trainer.data.dataset import Picture
+from trainer.data.findings import CODES, Finding, allowable
+from trainer.data.loading import given
+from trainer.text.escaping import printable
+
+from ..reporting.console import text_console
+from ..space.data import allowing, find_data, with_images
+
+SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+"""In the order in which they are told, with their colours."""
+
+
+def check_data(
+    place: Path,
+    allow: list[str],
+    images: list[str],
+    out: Path | None,
+    pictures: bool,
+    as_json: bool,
+) -> bool:
+    """Examine a data set and print what was found; True where it has no errors.
+
+    Raises BadInput where there is no data set, or where `out` cannot be made.
+    """
+    if out is not None and out.exists() and not out.is_dir():
+        raise BadInput([f"--out {out}: is no folder"])
+    data = with_images(find_data(place), images)
+    data = allowing(given(data, cache_folder()), allow)
+    model = model_of(place)
+    with progress_bar() as step:
+        examined = examine(data, cache_folder(), pictures=pictures, step=step, model=model)
+    if not as_json:
+        _print(examined, text_console())
+    if out is not None:
+        _draw(examined, model, out)
+    if as_json:  # last: what fails before is told in JSON of its own
+        print(json.dumps(_as_json(examined), indent=1))
+    return not examined.errors
+
+
+def model_of(place: Path) -> Model:
+    """The model of a YAML with a `model:` part, as far as it is sound, else the default: of which
+    what it would not see is found."""
+    if place.suffix not in {".yaml", ".yml"}:
+        return Model()
+    from ..space.config import read_yaml
+
+    model, _ = parse_what_can_be(Model, read_yaml(place).get("model") or {})
+    return model or Model()
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar of decoded pictures on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, of: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("pictures", total=None)
+
+        def step(done: int, of: int) -> None:
+            progress.update(task, total=of, advance=done)
+
+        yield step
+
+
+def _as_json(examined: Examined) -> dict[str, Any]:
+    return {
+        "format": examined.format,
+        "splits": examined.counts,
+        "categories": [asdict(category) for category in examined.categories],
+        "errors": _count(examined, "error"),
+        "warnings": _count(examined, "warning"),
+        "findings": [
+            {
+                **asdict(finding),
+                "what": CODES[finding.code].what,
+                "mend": CODES[finding.code].mend,
+                "allowable": finding.code in allowable(),
+            }
+            for finding in _ordered(examined)
+        ],
+        "notes": examined.notes,
+    }
+
+
+def _count(examined: Examined, severity: str) -> int:
+    return sum(finding.severity == severity for finding in examined.findings)
+
+
+def _ordered(examined: Examined) -> list[Finding]:
+    order = list(SEVERITIES)
+    return sorted(examined.findings, key=lambda finding: order.index(finding.severity))
+
+
+def _print(examined: Examined, console: Console) -> None:
+    counts = "; ".join(
+        f"{name} {count['pictures']} pictures, {count['boxes']} boxes"
+        for name, count in examined.counts.items()
+    )
+    console.print(f"{examined.format}{': ' if counts else ''}{counts}")
+    if examined.categories:
+        names = ", ".join(category.name for category in examined.categories)
+        noun = "class" if len(examined.categories) == 1 else "classes"
+        console.print(Text(printable(f"{len(examined.categories)} {noun}: {names}")))
+    for finding in _ordered(examined):
+        _print_finding(finding, console)
+    errors, warnings = _count(examined, "error"), _count(examined, "warning")
+    console.print(f"\n{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
+    may = sorted({finding.code for finding in examined.errors} & allowable())
+    if may:
+        console.print(Text("Where one is none in your data, say so, here and to search and train:"))
+        console.print(
+            Padding(Text(" ".join(f"--allow {code}" for code in may)), (0, 0, 0, 2), expand=False)
+        )
+
+
+def _print_finding(finding: Finding, console: Console) -> None:
+    code = CODES[finding.code]
+    console.print()
+    head = Text.assemble(
+        (finding.severity, SEVERITIES[finding.severity]),
+        f" {finding.code}, {finding.split}: ",
+        (f"{finding.count} " if finding.count > 1 else "") + code.what,
+    )
+    console.print(head)
+    lines = [f"in {finding.source}", *map(str, finding.places)]
+    more = finding.count - len(finding.places)
+    lines += [f"and {more} more"] if more else []
+    lines.append(printable(finding.hint))
+    if code.mend:
+        lines.append(f"-> {code.mend}" + (f"; allowed: {code.allowed}" if code.allowed else ""))
+    for line in filter(None, lines):
+        console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def _draw(examined: Examined, model: Model, out: Path) -> None:
+    splits = [split for split in examined.splits.values() if split.pictures]
+    if not splits:
+        print("there is no picture to draw", file=sys.stderr)
+        return
+    from trainer.data.checks.overview import OVERVIEW, draw_overview
+
+    out.mkdir(parents=True, exist_ok=True)
+    draw_overview(splits, model, out / OVERVIEW, _wrong_pictures(examined))
+    print(f"wrote {out / OVERVIEW}", file=sys.stderr)
+
+
+def _wrong_pictures(examined: Examined) -> list[tuple[str, Picture]]:
+    """Pictures with errors and warnings and the code of each, the codes in turn."""
+    pictures = {(s.name, p.id): p for s in examined.splits.values() for p in s.pictures}
+    queues = [
+        [
+            (finding.code, key)
+            for place in finding.places
+            if (key := (finding.split, place.image)) in pictures
+        ]
+        for finding in _ordered(examined)
+        if finding.severity != "note"
+    ]
+    every = dict.fromkeys(found for turn in zip_longest(*queues) for found in turn if found)
+    return [(code, pictures[key]) for code, key in every]

@@ -1,0 +1,92 @@
+"""The data set that a command or a config names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trainer.config import BadInput, Data, parse
+from trainer.data.canvas import cache_folder
+from trainer.data.checks.examine import SPLIT_NAMES, examine, format_of
+from trainer.data.formats.layouts import find
+
+AnyData = TypeVar("AnyData", Data, Data | str)
+
+
+def find_data(place: Path) -> Data | str:
+    """The data set that DATA names: a YAML with a `data:` part, or what `find` knows.
+
+    Raises BadInput.
+    """
+    if not place.exists():
+        raise BadInput([f"{place}: no such file or folder"])
+    if place.suffix.lower() in {".yaml", ".yml"}:
+        from .config import read_yaml
+        from .validation import resolve  # torch, which the other ways can do without
+
+        raw = read_yaml(place)
+        if "data" in raw:
+            return resolve({"name": "data", "data": raw["data"]}, place.parent).data
+        if "names" not in raw:
+            raise BadInput([f"{place}: has no data: part, and no names as YOLO's have"])
+    return find(place)
+
+
+def allowing(data: AnyData, codes: Sequence[str]) -> AnyData:
+    """The data set with further errors that are none in it; the embedded one has none."""
+    if not isinstance(data, Data) or not codes:
+        return data
+    return data.model_copy(update={"allow": [*(data.allow or []), *codes]})
+
+
+def with_images(data: AnyData, given: Sequence[str]) -> AnyData:
+    """The data set with its pictures in the folders of --images, each DIR or SPLIT=DIR.
+
+    Raises BadInput.
+    """
+    if not given:
+        return data
+    if not isinstance(data, Data):
+        raise BadInput(["--images: the embedded data set has its own; leave it out"])
+    if format_of(data.train) == "YOLO":
+        raise BadInput(["--images: path and train in data.yaml say where YOLO's pictures are"])
+    return data.model_copy(update={"images": _folders(data, given)})
+
+
+def _folders(data: Data, given: Sequence[str]) -> Path | dict[str, Path] | None:
+    """What `data.images` becomes: SPLIT=DIR counts before DIR, and that before what is there."""
+    splits = [name for name in SPLIT_NAMES if getattr(data, name) is not None]
+    folders: dict[str, Path] = {}
+    errors = []
+    for text in given:
+        split, equals, folder = text.partition("=")
+        name, path = (split, Path(folder)) if equals and split in SPLIT_NAMES else ("", Path(text))
+        if name in folders:
+            errors.append(f"--images {text}: {name or 'all'} has {folders[name]} already")
+        if name and name not in splits:
+            errors.append(f"--images {text}: there is no {name}, only {', '.join(splits)}")
+        if not path.is_dir():
+            errors.append(f"--images {text}: no folder {path}")
+        folders[name] = path
+    if errors:
+        raise BadInput(errors)
+    one_a_split = isinstance(data.images, dict)
+    before: Any = data.images if one_a_split else dict.fromkeys(splits, data.images)
+    every = [folders.get(name) or folders.get("") or before.get(name) for name in splits]
+    if len({*every}) == 1:
+        return every[0]
+    return {name: path for name, path in zip(splits, every, strict=True) if path}
+
+
+def data_errors(raw: Any, beside: Path) -> list[str]:
+    """Errors in the annotation files of a config's `data:` part, to be told with the config's own.
+
+    Pictures are not looked at; what is wrong with the part itself the config's check has told.
+    """
+    from .config import absolute_data
+
+    try:
+        data = absolute_data(parse(Data, raw), beside)
+        errors = examine(data, cache_folder(), pictures=False).errors
+    except BadInput:
+        return []
+    return [finding.line for finding in errors if finding.code != "file-missing"]

@@ -1,0 +1,61 @@
+"""A command that could not be done: its lines, its JSON and its exit code."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from clusters.definitions import CannotConnect
+from search.commands.cli import main
+from search.commands.errors import Misused, Parser, as_json, explain
+from search.study.lock import Busy
+from trainer.config import BadInput
+
+
+@pytest.mark.parametrize(
+    ("error", "lines", "status"),
+    [
+        (BadInput(["a: 1", "b: 2"]), ["a: 1", "b: 2"], 2),
+        (OSError(errno.EACCES, "Permission denied", "x"), ["x: Permission denied"], 2),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), ["x: File name too long"], 2),
+        (OSError(errno.ENOSPC, "No space left on device"), ["disk: No space left on device"], 1),
+        (Busy("is being run"), ["is being run"], 1),
+        (CannotConnect("no Ray"), ["no Ray"], 1),
+        (KeyboardInterrupt(), ["interrupted"], 1),
+    ],
+)
+def test_each_kind_has_its_lines_and_exit_code(
+    error: BaseException, lines: list[str], status: int
+) -> None:
+    assert explain(error, goes_on=False) == (lines, status)
+
+
+def test_what_was_interrupted_may_go_on() -> None:
+    assert explain(KeyboardInterrupt(), goes_on=True) == (
+        ["interrupted; the same line continues"],
+        1,
+    )
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), OSError(errno.EIO, "Input/output error")])
+def test_a_bug_is_not_explained_away(error: Exception) -> None:
+    assert explain(error, goes_on=False) is None
+
+
+def test_a_command_line_that_is_refused_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Misused) as raised:
+        Parser(prog="p").parse_args(["--odd"])
+    assert (raised.value.code, raised.value.message) == (2, "unrecognized arguments: --odd")
+    assert capsys.readouterr().err.splitlines()[-1] == "p: error: unrecognized arguments: --odd"
+
+
+def test_json_of_a_failure_has_the_fields_of_a_check() -> None:
+    report = json.loads(as_json(["a", "b"]))
+    assert report == {"errors": 2, "warnings": 0, "findings": [], "messages": ["a", "b"]}
+
+
+def test_evaluate_tells_its_failure_in_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "nowhere", "x.json", "--json"]) == 2
+    (message,) = json.loads(capsys.readouterr().out)["messages"]
+    assert message == f"nowhere: neither an exported folder nor a search in {Path('searches')}"

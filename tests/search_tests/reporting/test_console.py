@@ -1,0 +1,63 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from search.reporting.console import lasting_console, program, tell, text_console
+
+
+def test_texts_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    text_console().print("valve [open], [/closed] on cuda[0] :smile:")
+    assert capsys.readouterr().out == "valve [open], [/closed] on cuda[0] :smile:\n"
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "typed"),
+    [
+        (".venv/bin/unfreeze", True, "unfreeze"),
+        (".venv/bin/unfreeze", False, ".venv/bin/unfreeze"),
+        ("/a folder/bin/unfreeze", False, "'/a folder/bin/unfreeze'"),
+        ("/lib/pytest/__main__.py", False, "unfreeze"),
+    ],
+)
+def test_the_next_command_is_one_that_the_shell_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, found: bool, typed: str
+) -> None:
+    if found:
+        (tmp_path / "unfreeze").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [called])
+    assert program() == typed
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31mred\u202e"
+SHOWN = r"\x1b]0;owned\x07\x1b[31mred\u202e"
+
+
+def test_a_name_gives_the_terminal_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(HOSTILE)
+    table.add_row(Text(HOSTILE, style="bold"))
+    for console in (text_console(), lasting_console()):
+        console.print(f"{HOSTILE}\n{HOSTILE}", table)
+    tell(f"{HOSTILE}\nhttps://canary:x@host")
+    tell(HOSTILE, error=True)
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err and "\u202e" not in out + err and "\x07" not in out + err
+    assert out.endswith(f"{SHOWN}\nhttps://***@host\n") and err == f"{SHOWN}\n"
+
+
+def test_warnings_and_tracebacks_are_plain_and_without_secrets() -> None:
+    code = (
+        "import logging, search.reporting.console as c; c.log_plainly();"
+        f"logging.getLogger('a').warning('password=canary %s', {HOSTILE!a});"
+        f"raise RuntimeError('https://canary:x@host ' + {HOSTILE!a})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    first, *_, last = done.stderr.splitlines()
+    assert first.startswith("password=*** ") and "\x1b" not in done.stderr
+    assert last == f"RuntimeError: https://***@host {SHOWN}"
+    assert "canary:x" not in last

@@ -1,0 +1,136 @@
+"""What a person sees while a search runs."""
+
+import errno
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from search.ranking.asha import expected_epochs
+from search.reporting.progress import Lines, LiveTable, Quiet
+from search.space.space import read_space
+from search.study.study import End, Study, open_study
+
+from ..conftest import SPACE
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def study(make_search: Make, make_reports: Make) -> Study:
+    """A study of two trials: one pruned, one in its head phase."""
+    study = open_study(Path("kept"), "tiny", trials=6)
+    for _ in range(2):
+        study.ask(read_space(SPACE), make_search())
+    for report in make_reports([0.1, 0.25]):
+        study.record(0, report)
+    study.end(0, End.PRUNED)
+    study.record(1, make_reports([0.1], forked=1)[0])
+    return study
+
+
+def test_lines_tell_each_report_and_each_end_once(study: Study, make_search: Make) -> None:
+    out = io.StringIO()
+    lines = Lines(Console(file=out, width=200))
+    lines.start(make_search(), open_study(Path("new"), "tiny"), lambda: 1)
+    lines._study = study
+    for _ in range(2):
+        lines.update(0)
+        lines.update(1)
+    assert out.getvalue().splitlines() == [
+        "trial 0 epoch 1 head depth 0: AP 0.100 best 0.100 (2 s)",
+        "trial 0 epoch 2 unfreeze depth 2: AP 0.250 best 0.250 (2 s)",
+        "trial 0 pruned (1 of 6)",
+        "trial 1 epoch 1 head depth 0: AP 0.100 best 0.100 (forked)",
+    ]
+
+
+def test_a_continued_search_does_not_tell_again(
+    study: Study, make_search: Make, make_reports: Make
+) -> None:
+    out = io.StringIO()
+    lines = Lines(Console(file=out, width=200))
+    lines.start(make_search(), study, lambda: 1)
+    lines.update(1)
+    assert out.getvalue() == ""
+    study.record(1, make_reports([0.1, 0.3])[1])
+    lines.update(1)
+    assert out.getvalue().startswith("trial 1 epoch 2 ")
+
+
+def test_long_lines_are_not_broken() -> None:
+    out = io.StringIO()
+    Lines(Console(file=out, width=20)).say("word " * 30)
+    assert len(out.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", [Lines, LiveTable])
+def test_a_terminal_that_is_gone_ends_no_search(kind: Any) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    kind(Console(file=Gone())).say("exporting")
+
+
+def test_a_reader_that_is_gone_ends_no_search() -> None:
+    code = (
+        "import sys; from search.reporting.console import lasting_console;"
+        "from search.reporting.progress import Lines;"
+        "lines = Lines(lasting_console()); sys.stdin.read(); lines.say('a'); lines.say('b');"
+        "print('goes on', file=sys.stderr)"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == "goes on\n"
+    assert process.returncode == 0
+
+
+def test_the_live_table_shows_trials_and_what_is_spent(study: Study, make_search: Make) -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    table = LiveTable(console)
+    table.start(make_search(), study, lambda: 1)
+    table.update(0)
+    shown = Console(file=(text := io.StringIO()), width=120)
+    shown.print(table._render())
+    table.close()
+    table.close()
+    assert "#0" in text.getvalue() and "pruned" in text.getvalue()
+    assert "#1" in text.getvalue() and "running" in text.getvalue()
+    assert "1 of 6 trials, 2 epochs, 0:00" in text.getvalue()
+
+
+def test_the_time_left_runs_down_between_epochs(
+    study: Study, make_search: Make, make_reports: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("search.reporting.progress.time.monotonic", lambda: now)
+    table = LiveTable(Console(file=io.StringIO()))
+    config = make_search()
+    table.start(config, study, lambda: 1)
+    table.close()
+    assert "to go" not in table._summary(1)
+    now = 10.0
+    study.record(1, make_reports([0.1, 0.3])[1])
+    left = 10 * (expected_epochs(config, 1) - 3)
+    for now in (10.0, 14.0):
+        minutes, seconds = divmod(left - (now - 10), 60)
+        assert f", about {minutes:.0f}:{seconds:02.0f} to go" in table._summary(1)
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], make_search: Make) -> None:
+    quiet = Quiet()
+    quiet.say("line")
+    quiet.start(make_search(), open_study(Path("new"), "tiny"), lambda: 1)
+    quiet.update(0)
+    quiet.close()
+    assert capsys.readouterr() == ("", "")

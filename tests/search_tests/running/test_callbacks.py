@@ -1,0 +1,84 @@
+"""What watches a search tells, and cannot stop it."""
+
+import io
+import logging
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from search.ranking.gain import describe_gain
+from search.ranking.results import rank
+from search.reporting.progress import Lines
+from search.reporting.report import read_result
+from search.running import callbacks
+from search.running.callbacks import Watchers, code_version, try_report
+from search.study.study import End, TrialRecord
+from search.tracking.tracking import NoTracking
+from trainer.data.dataset import Splits
+
+from ..conftest import MadeUp
+
+Patch = pytest.MonkeyPatch
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_report_that_fails_is_told_and_loses_nothing(
+    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> Path:
+        raise OSError("no room")
+
+    monkeypatch.setattr("search.running.callbacks.write_report", fail)
+    with caplog.at_level(logging.WARNING):
+        assert try_report(read_result(made_up.config, made_up.study), made_up.study) is None
+    assert "the report could not be written (OSError: no room)" in caplog.text
+
+
+def test_mlflow_is_told_the_gain_as_the_report_tells_it(
+    made_up: MadeUp, tiny: Splits, make_record: Callable[..., TrialRecord], monkeypatch: Patch
+) -> None:
+    records = [
+        make_record(0, [0.1] + [0.3] * 9, origin="as written", end=End.FINISHED),
+        make_record(1, [0.1] + [0.5] * 9, parameters={"n": 1}, end=End.FINISHED),
+    ]
+    for number, value in ((0, 0.3), (1, 0.4), (0, 0.31), (1, 0.41)):
+        record = make_record(len(records), [0.1] + [value] * 9, end=End.FINISHED)
+        record.confirms, record.seed = number, len(records)
+        records.append(record)
+    rows = rank(made_up.config, records)
+    made = read_result(made_up.config, made_up.study)
+    result = replace(made, rows=rows, winner=rows[0], metrics={})
+    monkeypatch.setattr(callbacks, "read_result", lambda *_: result)
+    description = callbacks._describe(made_up.config, tiny, made_up.study, None)
+    said = describe_gain(made_up.config, rows, rows[0])
+    assert said.endswith("That is more than luck.")
+    assert said in description.tags["mlflow.note.content"]
+    assert description.tags["unfreeze.best_map"] == "0.4050"  # of the fresh runs
+    assert description.metrics["gain/difference"] == pytest.approx(0.1)
+    assert 0 < description.metrics["gain/low"] < 0.1 < description.metrics["gain/high"]
+
+
+def test_the_code_is_told_by_version_and_commit() -> None:
+    tags = code_version()
+    assert tags["unfreeze.version"]
+    if (ROOT / ".git").exists():
+        assert re.fullmatch(r"[0-9a-f]{40}", tags["mlflow.source.git.commit"])
+
+
+def test_ctrl_c_is_answered_before_tune_minds_it() -> None:
+    seen: list[int] = []
+    out = io.StringIO()
+    before = signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    try:
+        Watchers(NoTracking(), Lines(Console(file=out, width=200)), lambda: None).setup()
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert out.getvalue().startswith("stopping its trials")
+    assert seen == [signal.SIGINT]

@@ -1,0 +1,194 @@
+"""What must hold on a cluster: each failure names what is wrong and the mend."""
+
+import ast
+import socket
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from packaging.utils import canonicalize_name
+from ray._private.authentication import authentication_utils
+
+import search
+from search.running import preflight
+from search.running.preflight import PACKAGES, node_checks, tracking_failure, versions, write_token
+
+ROOT = Path(__file__).parents[3]
+
+
+def asked(storage: Path, token: str, *files: Path) -> dict[str, str]:
+    return {check.name: check.ask() for check in node_checks(storage, token, files)}
+
+
+@pytest.fixture
+def node_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def make(address: str, token: bool = False) -> None:
+        monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: address)
+        monkeypatch.setattr(authentication_utils, "is_token_auth_enabled", lambda: token)
+
+    return make
+
+
+def test_all_is_well_here(tmp_path: Path, node_at: Callable[..., None]) -> None:
+    node_at("127.0.0.1")
+    token = write_token(tmp_path / "searches")
+    assert set(asked(tmp_path / "searches", token, Path(__file__)).values()) == {""}
+    assert [file.name for file in (tmp_path / "searches").iterdir()] == [token]
+
+
+def test_all_that_computes_is_compared() -> None:
+    found = versions()
+    assert set(found) == {"python", *PACKAGES}
+    assert "none" not in found.values()
+
+
+ASKED = (
+    "search.running.trial",
+    "search.running.auto",
+    "search.study.opening",
+    "trainer.training.probe",
+    "search.running.preflight",
+)
+"""Modules of what a driver has workers do."""
+NAMES = {"PIL": "pillow", "ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
+"""Packages that are imported under another name."""
+
+
+def imported(module: str, *, at_once: bool) -> set[str]:
+    """Full names of what a module of ours imports; `at_once` leaves out what its functions do."""
+    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    found: set[str] = set()
+    for node in tree.body if at_once else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            found |= {base, *(f"{base}.{name.name}" for name in node.names)}
+    return found
+
+
+def needed(*, at_once: bool) -> set[str]:
+    """Distributions that the code which workers run imports, and all of ours that it imports."""
+    ours, others, ahead = set(), set(), [*ASKED]
+    while ahead:
+        module = ahead.pop()
+        if module in ours or not (ROOT / f"{module.replace('.', '/')}.py").is_file():
+            continue
+        ours.add(module)
+        for name in imported(module, at_once=at_once):
+            top = name.partition(".")[0]
+            if top in ("trainer", "search", "clusters"):
+                ahead.append(name)
+            elif top not in sys.stdlib_module_names:
+                others.add(top)
+    return {canonicalize_name(NAMES.get(top, top)) for top in others}
+
+
+def test_all_that_a_trial_imports_is_compared_and_nothing_else() -> None:
+    listed = {canonicalize_name(package) for package in PACKAGES}
+    assert needed(at_once=True) <= listed <= needed(at_once=False)
+
+
+def test_a_node_where_no_trial_can_be_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = node_checks(tmp_path, write_token(tmp_path), [])
+    monkeypatch.delattr(search, "trial", raising=False)
+    monkeypatch.setitem(sys.modules, "search.running.trial", None)  # as a package that is not there
+    told = {check.name: check.ask() for check in wanted}["imports"]
+    assert told.startswith("no trial can start here (ModuleNotFoundError: ")
+    assert told.endswith(": install what clusters/constraints.txt says")
+
+
+def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = node_checks(tmp_path, write_token(tmp_path), [])
+    monkeypatch.setattr(preflight, "version", lambda name: "0.1" if name == "torch" else "none")
+    told = {check.name: check.ask() for check in wanted}["versions"]
+    assert f"torch 0.1, not {version('torch')}; torchvision none, not " in told
+    assert told.endswith("install what clusters/constraints.txt says")
+
+
+def test_a_token_makes_its_storage(tmp_path: Path) -> None:
+    storage = tmp_path / "new" / "searches"
+    token = write_token(storage)
+    assert write_token(storage) != token
+    (storage / token).write_text("of another")
+    assert "holds something else than" in asked(storage, token)["storage"]
+
+
+def test_a_storage_of_ones_own_is_none(tmp_path: Path) -> None:
+    token = write_token(tmp_path / "shared")
+    assert "mount one folder there" in asked(tmp_path / "other", token)["storage"]
+    (tmp_path / "other").mkdir()
+    assert "is not the driver's" in asked(tmp_path / "other", token)["storage"]
+
+
+def test_a_storage_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = write_token(tmp_path)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    told = asked(tmp_path, token)["storage"]
+    assert told.startswith(f"{tmp_path} cannot be written (Permission denied): ")
+
+
+def test_data_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "images" / "a.png"
+    told = asked(tmp_path, write_token(tmp_path), Path(__file__), missing)["data"]
+    assert told.startswith(f"{missing} cannot be read (No such file or directory)")
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "open_to_all"),
+    [("127.0.0.1", False, False), ("10.0.0.2", True, False), ("10.0.0.2", False, True)],
+)
+def test_a_node_in_a_network_wants_a_token(
+    tmp_path: Path,
+    node_at: Callable[..., None],
+    address: str,
+    token: bool,
+    open_to_all: bool,
+) -> None:
+    node_at(address, token)
+    told = asked(tmp_path, write_token(tmp_path))["token"]
+    assert ("RAY_AUTH_MODE=token" in told) is open_to_all
+
+
+def test_mlflow_is_looked_for(tmp_path: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert tracking_failure(uri) == ""
+    assert "does not answer" in tracking_failure(uri)
+    assert tracking_failure("off") == ""
+    assert tracking_failure(f"sqlite:///{tmp_path}/mlflow.db") == ""
+    told = tracking_failure(f"sqlite:///{tmp_path}/none/mlflow.db")
+    assert told.startswith(f"tracking: {tmp_path}/none cannot be written; ")
+
+
+@pytest.mark.parametrize(
+    ("uri", "asked"),
+    [
+        ("https://mlflow.lab/api", ("mlflow.lab", 443)),
+        ("http://mlflow.lab", ("mlflow.lab", 80)),
+        ("https://mlflow.lab:5000", ("mlflow.lab", 5000)),
+    ],
+)
+def test_mlflow_is_looked_for_at_its_port(
+    monkeypatch: pytest.MonkeyPatch, uri: str, asked: tuple[str, int]
+) -> None:
+    def refuse(address: tuple[str, int], timeout: float) -> None:
+        assert timeout > 0
+        raise ConnectionRefusedError(f"asked {address}")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    told = f"tracking: {asked[0]}:{asked[1]} does not answer (asked {asked}); "
+    assert tracking_failure(uri).startswith(told)

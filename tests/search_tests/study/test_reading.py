@@ -1,0 +1,114 @@
+"""A search that was begun, read from its folder."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from search.exports.exports import export_model
+from search.exports.retention import clean
+from search.reporting.progress import Lines
+from search.reporting.report import read_result, write_report
+from search.running.single import train
+from search.space.config import read
+from search.space.validation import resolve
+from search.study.lock import is_held, locked
+from search.study.reading import begun_study, read_search
+from trainer.config import BadInput
+
+from ..conftest import Trained
+
+
+def test_a_search_is_read_wherever_it_lies_now(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.config.storage, tmp_path / "moved")
+    found = read_search("once", Path("moved"))
+    assert found.folder == tmp_path / "moved" / "once"
+    assert found.train == trained.config.train
+    with pytest.raises(BadInput, match="no search twice in .*; there: once"):
+        read_search("twice", Path("moved"))
+
+
+@pytest.fixture
+def storage(trained: Trained, tmp_path: Path) -> Path:
+    """A folder of one finished search, under the name it was begun with."""
+    shutil.copytree(trained.config.storage, tmp_path / "searches")
+    return tmp_path / "searches"
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_is_done_to_a_copy_leaves_the_original(storage: Path) -> None:
+    shutil.copytree(storage / "once", storage / "copy")
+    before = files(storage / "once")
+    config = read_search("copy", storage)
+    assert config.folder == storage / "copy"
+    study = begun_study(config)
+    assert clean(config, study) > 0
+    assert write_report(read_result(config, study), study) == storage / "copy" / "report.html"
+    with locked(config.folder):
+        assert not is_held(read_search("once", storage).folder)
+    assert files(storage / "once") == before
+    assert not list((storage / "copy" / "phases").rglob("*.pt"))
+
+
+def test_a_renamed_search_goes_on(trained: Trained, storage: Path, tmp_path: Path) -> None:
+    (storage / "once").rename(storage / "renamed")
+    raw = {**trained.raw, "name": "renamed", "storage": str(storage), "tracking": "off"}
+    for _ in range(2):
+        result = train(resolve(raw, tmp_path), Lines(Console(file=io.StringIO())))
+        assert result.metrics == trained.result.metrics
+        config = read_search("renamed", storage)
+        assert begun_study(config).get("state") == "done"
+    export_model("renamed", 0, "safetensors", storage, tmp_path / "model")
+    assert (tmp_path / "model" / "spec.json").is_file()
+    assert [place.name for place in storage.iterdir()] == ["renamed"]
+    assert str(storage) not in (storage / "renamed" / "search.yaml").read_text()
+
+
+def test_a_searchs_own_yaml_is_the_search_where_it_lies(storage: Path, tmp_path: Path) -> None:
+    (storage / "once").rename(storage / "renamed")
+    raw = read(storage / "renamed" / "search.yaml", [])
+    assert (raw["name"], raw["storage"]) == ("renamed", str(storage))
+    assert read(storage / "renamed" / "search.yaml", [], "new")["name"] == "new"
+    shutil.copy(storage / "renamed" / "search.yaml", tmp_path)  # the file alone is a config
+    assert read(tmp_path / "search.yaml", [])["name"] == "once"
+    assert "storage" not in read(tmp_path / "search.yaml", [])
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "searches/once", "../searches/once"])
+def test_a_path_is_no_name(storage: Path, name: str) -> None:
+    (storage.parent / "search.yaml").write_text("name: mine\n")
+    with pytest.raises(BadInput, match="no search .* in .*searches; there: once"):
+        read_search(name, storage)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is damaged (holds no keys); bring it back from a copy, or"),
+        (b"name: once\nspace: {", "is damaged (line 2: "),
+        (b"\xff\xfe\x00", "is damaged (is not UTF-8 text); bring it back"),
+        (b"name: once\nsearch: {trials: 0}\n", ": search.trials: "),
+    ],
+)
+def test_a_damaged_config_is_named_with_what_to_do(
+    storage: Path, content: bytes, reason: str
+) -> None:
+    file = storage / "once" / "search.yaml"
+    file.write_bytes(content)
+    with pytest.raises(BadInput) as raised:
+        read_search("once", storage)
+    assert all(line.startswith(str(file)) for line in raised.value.errors)
+    assert reason in raised.value.errors[-1]
+
+
+def test_a_search_without_its_study_is_told(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.config.storage, tmp_path / "moved")
+    assert begun_study(read_search("once", Path("moved"))).get("state") == "done"
+    (tmp_path / "moved" / "once" / "study.journal").unlink()
+    with pytest.raises(BadInput, match="no search in .*moved/once"):
+        begun_study(read_search("once", Path("moved")))

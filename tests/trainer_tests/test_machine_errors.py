@@ -1,0 +1,96 @@
+"""What fails because of the machine is told from what fails because of a file or a model."""
+
+import errno
+
+import pytest
+import torch
+
+from trainer.machine_errors import (
+    OutOfMemory,
+    give_memory_back,
+    has_lost_accelerator,
+    is_of_accelerator,
+    is_of_machine,
+    is_out_of_memory,
+    memory_errors,
+)
+
+NO_MEMORY: list[Exception] = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+    OutOfMemory("no memory"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    *map(
+        RuntimeError,
+        (
+            "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you "
+            "tried to allocate 8 bytes. Error code 12 (Cannot allocate memory)",
+            "unable to mmap 1024 bytes from file <a.pth>: Cannot allocate memory (12)",
+            "can't start new thread",
+            "std::bad_alloc",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+            "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+            "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+            "GET was unable to find an engine to execute this computation",
+        ),
+    ),
+]
+OTHERS: list[Exception] = [
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    ValueError("out of memory"),  # a name that somebody gave
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    KeyError("memory"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
+def test_a_lack_of_memory_in_whatever_words(error: Exception) -> None:
+    assert is_out_of_memory(error) and is_of_machine(error) and not is_of_accelerator(error)
+    with pytest.raises(OutOfMemory), memory_errors():
+        raise error
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=repr)
+def test_everything_else_is_no_lack_of_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+    assert is_of_machine(error) is is_of_accelerator(error)
+    assert is_of_accelerator(error) is isinstance(error, torch.AcceleratorError)
+    with pytest.raises(type(error)) as raised, memory_errors():
+        raise error
+    assert raised.value is error
+
+
+def test_the_first_line_is_kept() -> None:
+    with pytest.raises(OutOfMemory, match="^std::bad_alloc$"), memory_errors():
+        raise RuntimeError("std::bad_alloc\nand pages more")
+
+
+def test_an_accelerator_is_lost_when_it_takes_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not has_lost_accelerator()  # none was used
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert not has_lost_accelerator()
+
+    def fail() -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    assert has_lost_accelerator()
+
+
+def test_detectors_that_refer_to_themselves_are_given_back() -> None:
+    class Part:
+        own: "Part"
+        ended: list[bool]
+
+        def __del__(self) -> None:
+            self.ended.append(True)
+
+    part = Part()
+    part.own, part.ended = part, (ended := [])
+    del part
+    give_memory_back()
+    assert ended

@@ -1,0 +1,19 @@
+"""What a process takes of its machine."""
+
+import time
+
+from trainer.training.usage import Meter
+
+
+def test_a_busy_process_takes_a_core_and_a_sleeping_one_none() -> None:
+    meter = Meter()
+    time.sleep(0.1)
+    asleep = meter.read()
+    meter = Meter()
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    busy = meter.read()
+    assert asleep["cpu_cores"] < busy["cpu_cores"]
+    assert 0.01 < busy["memory_gb"] < 100
+    assert 0 < busy["machine_memory_percent"] <= 100
