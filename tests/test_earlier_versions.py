@@ -97,7 +97,7 @@ def test_a_search_goes_on(recorded: Path, caplog: pytest.LogCaptureFixture) -> N
 
     after = records(recorded)
     assert [after[n] for n in (0, 2)] == [before[n] for n in (0, 2)]
-    assert after[1].end is End.FINISHED and len(after[1].reports) == EPOCHS
+    assert after[1].end is not None and len(after[1].reports) > STOPPED_AFTER
     told = [asdict(after[1].reports[epoch]) for epoch in before[1].reports]
     assert told == [asdict(report) for report in before[1].reports.values()]
     assert "trial 1 goes on from epoch 7 on with" in caplog.text
