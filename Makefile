@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test lint venv slow-tests browser-tests gpu-tests faults cluster-tests
+.PHONY: search test lint docs docs-serve venv slow-tests browser-tests gpu-tests faults cluster-tests
 
 search: venv
 	$(BIN)/unfreeze search
@@ -29,6 +29,17 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: venv .venv/installed-docs
+	$(BIN)/python -m docs.generate
+	$(BIN)/zensical build --strict
+
+docs-serve: docs
+	$(BIN)/zensical serve
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint clusters/constraints.txt --editable '.[docs]'
+	touch $@
 
 venv: .venv/installed
 

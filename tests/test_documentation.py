@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from docs import generate
 from search.commands.cli import parser
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("trainer", "search", "clusters")
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "clusters" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 (COMMANDS,) = (action.choices for action in parser()._actions if isinstance(action.choices, dict))
@@ -76,3 +76,15 @@ def test_the_architecture_names_every_room() -> None:
         if folder.parent.name != package
     }
     assert [room for room in sorted(rooms) if f"  {room}/" not in text] == []
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    page = generate.PAGES[name]()
+    assert TEXTS[f"docs/{name}.md"] == page, "run `make docs`"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    pages = [page.removeprefix("docs/") for page in TEXTS if page.startswith("docs/")]
+    assert [page for page in pages if f" {page}\n" not in navigation] == []
