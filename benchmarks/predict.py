@@ -15,7 +15,9 @@ from pathlib import Path
 
 import torch
 
-from search.exports.exports import find_model, load_data, make_portable
+from search.exports.export_model import make_portable
+from search.exports.model_data import load_data
+from search.exports.model_location import find_model
 from trainer.data.canvas import open_picture
 from trainer.data.dataset import Picture
 from trainer.evaluation.predict import predict

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from search.exports.exports import load_data
+from search.exports.model_data import load_data
 from search.ranking.costs import costs
 from search.study.reading import read_search
 from search.study.study import read_study

@@ -36,7 +36,7 @@ TINY = {
 }
 
 
-LONGEST = ("test_end_to_end.py", "test_exports.py", "test_cli.py", "test_fit.py")
+LONGEST = ("test_end_to_end.py", "test_export_model.py", "test_cli.py", "test_fit.py")
 """Files that take minutes: begun first, so that no core waits for another at the end."""
 
 

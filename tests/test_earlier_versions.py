@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from search.exports.exports import evaluate_model
+from search.exports.evaluate import evaluate_model
 from search.reporting.progress import Lines
 from search.running.driver import run
 from search.study.reading import begun_study, read_search

@@ -323,9 +323,9 @@ def _list(options: argparse.Namespace) -> int:
         from ..running.detached import ask
 
         return ask(None, ["list"], options.storage, print)
-    from ..reporting import summary
+    from ..reporting import status
 
-    summary.print_list(options.storage)
+    status.print_list(options.storage)
     return 0
 
 
@@ -336,9 +336,9 @@ def _status(options: argparse.Namespace) -> int:
         if options.watch:
             return watch(options.name, print)
         return ask(options.name, ["status", options.name], options.storage, print)
-    from ..reporting import summary
+    from ..reporting import status
 
-    show = summary.watch_status if options.watch else summary.print_status
+    show = status.watch_status if options.watch else status.print_status
     show(options.storage, options.name)
     return 0
 
@@ -385,7 +385,7 @@ def _clean(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from ..exports.exports import export_model
+    from ..exports.export_model import export_model
 
     export_model(
         options.model,
@@ -404,7 +404,7 @@ def _export(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from trainer.config import BadInput
 
-    from ..exports.exports import evaluate_model
+    from ..exports.evaluate import evaluate_model
     from ..reporting import summary
 
     splits = options.split or ["val"]
@@ -435,7 +435,7 @@ def _score(text: str) -> float:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from ..exports.exports import predict_pictures
+    from ..exports.predict import predict_pictures
     from ..reporting import summary
     from ..reporting.console import tell
 

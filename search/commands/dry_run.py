@@ -7,9 +7,10 @@ from trainer.data.dataset import Splits
 from trainer.data.loading import load
 from trainer.training.probe import memory_share, time_epochs
 
-from ..ranking.asha import confirming_epochs, expected_epochs, rungs
-from ..ranking.costs import duration
+from ..ranking.asha import rungs
+from ..ranking.forecast import confirming_epochs, expected_epochs
 from ..reporting.console import text_console
+from ..reporting.cost_text import duration
 from ..running.auto import settle
 from ..running.resources import at_once, divided, here, largest_trial, threads_of
 from ..space.config import SearchConfig, stored, write_yaml

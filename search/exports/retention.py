@@ -5,18 +5,19 @@ from pathlib import Path
 from trainer.evaluation.review import REVIEW
 from trainer.model.checkpoint import BEST, LAST, PREVIOUS
 
-from ..ranking.results import may_win, order
+from ..ranking.contenders import may_win
+from ..ranking.trial_order import sort_trials
 from ..space.config import SearchConfig, trial_folder
 from ..study.lock import locked
 from ..study.study import Study
 
 
 class Tidying:
-    """Deletes, whenever called, what no one needs any more: ended trials' last checkpoints, and of
-    their best ones the worst, as long as all together are over the cap; none that may become the
-    winner's.
+    """Deletes checkpoints of ended trials that are not needed, each time it is called.
 
-    Reviews are small, and MLflow may not have them yet: they stay.
+    Last checkpoints go at once. Best checkpoints go, the worst first, while all of them together
+    are larger than `search.disk_cap`; those that may become the winner's stay. Reviews stay: they
+    are small, and MLflow may not have them yet.
     """
 
     def __init__(self, config: SearchConfig, study: Study) -> None:
@@ -26,6 +27,7 @@ class Tidying:
         """Bytes of the best checkpoint of each trial that ended, by number."""
 
     def __call__(self) -> None:
+        """Delete what is not needed now."""
         ended = self._study.ended()
         for record in ended:
             if record.number not in self._sizes:
@@ -39,31 +41,32 @@ class Tidying:
             return
         needed = may_win(self._config, self._study.records.values())
         total = 0
-        for record in order(self._config, ended):
+        for record in sort_trials(self._config, ended):
             total += self._sizes[record.number]
             if record.number not in needed and total > cap:
                 (trial_folder(self._config.folder, record.number) / BEST).unlink(missing_ok=True)
                 self._sizes[record.number] = 0
 
 
-def _kept(trial: Path) -> list[Path]:
-    """What an ended trial keeps: its best checkpoint, and its review."""
-    return [f for f in (trial / BEST, *(trial / REVIEW).glob("*")) if f.is_file()]
-
-
 def clean(config: SearchConfig, study: Study) -> int:
-    """Delete the shared phases and the trials' checkpoints and reviews; the record, the winner, and
-    those of trials that have no end or may yet become another winner stay.
+    """Delete the shared phases, and checkpoints and reviews of trials that are not needed.
 
-    Returns the bytes that became free. Raises Busy while the search runs.
+    The study and the winner's export stay. So do the best checkpoints of trials that may yet
+    become the winner, and the last ones of trials that have not ended.
+
+    Returns:
+        The bytes that became free.
+
+    Raises:
+        Busy: The search runs.
     """
     needed = {
         file
         for number in may_win(config, study.records.values())
-        for file in _kept(trial_folder(config.folder, number))
+        for file in _best_and_review(trial_folder(config.folder, number))
     }
     for record in study.records.values():
-        if record.end is None:  # to be continued
+        if record.end is None:
             folder = trial_folder(config.folder, record.number)
             needed |= {folder / LAST, folder / PREVIOUS}
     freed = 0
@@ -71,7 +74,13 @@ def clean(config: SearchConfig, study: Study) -> int:
         for name in ("trials", "phases"):
             for file in (config.folder / name).rglob("*"):
                 if file.is_file() and file not in needed:
-                    left = file.stat()
-                    freed += left.st_size if left.st_nlink == 1 else 0  # forks share bytes
+                    status = file.stat()
+                    # a fork is a hard link: its bytes become free with the last link
+                    freed += status.st_size if status.st_nlink == 1 else 0
                     file.unlink()
     return freed
+
+
+def _best_and_review(trial: Path) -> list[Path]:
+    """The best checkpoint of a trial, and the files of its review."""
+    return [file for file in (trial / BEST, *(trial / REVIEW).glob("*")) if file.is_file()]

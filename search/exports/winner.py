@@ -13,11 +13,13 @@ from trainer.export.bundle import export, read_metrics, write_metrics, write_pic
 from trainer.export.card import write_card
 from trainer.model.checkpoint import BEST, Damaged, load
 
-from ..ranking.gain import describe_gain
-from ..ranking.results import Row, config_of, identity, is_of, rank
+from ..ranking.gain_sentence import describe_gain
+from ..ranking.ranking import rank
+from ..ranking.row import Row, are_of, checkpoint_of
 from ..reporting.progress import Progress
 from ..space.config import SearchConfig, trial_folder
 from ..study.study import Study, TrialRecord
+from .trial_config import config_of
 
 log = logging.getLogger(__name__)
 
@@ -25,36 +27,37 @@ log = logging.getLogger(__name__)
 def export_winner(
     config: SearchConfig, data: Splits, study: Study, best: Row, progress: Progress
 ) -> dict[str, Any]:
-    """Write `winner/` and measure it, unless it holds this very checkpoint already; what it says of
-    the gain is brought up to date.
+    """Write `winner/` and measure it, unless it holds this very checkpoint already.
 
-    Raises BadInput where no checkpoint of the winner is there.
+    What it says of the gain is brought up to date either way.
+
+    Returns:
+        The content of `winner/metrics.json`.
+
+    Raises:
+        BadInput: No checkpoint of the winner exists.
     """
     out = config.folder / "winner"
-    metrics = _known(out)
+    metrics = _earlier_metrics(out)
     gain = {"gain": describe_gain(config, rank(config, study.records.values()), best)}
-    if is_of(metrics, best):
+    if are_of(metrics, best):
         if gain.items() <= metrics.items():
             return metrics
         write_metrics(out, gain)
         write_card(out, config.name)
         return metrics | gain
-    run, epoch = _source(config, best)
-    of = {"trial": run.number, "epoch": epoch}
+    run, epoch = _checkpoint(config, best)
     progress.say(f"exporting trial {run.number} and measuring it in a fresh process")
     fresh = config.folder / ".winner"
     shutil.rmtree(fresh, ignore_errors=True)
-    trial_config = config_of(config, run, study.get("precision"))
-    checkpoint = trial_folder(config.folder, run.number) / BEST
-    export(checkpoint, trial_config, data.categories, data.digest, fresh)
+    _export_run(config, data, study, run, fresh)
     pictured = data.test or data.val
-    write_metrics(fresh, {"of": of, "for": identity(best), "pictured": pictured.name, **gain})
+    of = {"trial": run.number, "epoch": epoch}
+    write_metrics(fresh, {"of": of, "for": checkpoint_of(best), "pictured": pictured.name, **gain})
     splits = ["val"]
     if data.test:
         splits.append("test")
-        looks = max(study.get("looks", 0), _looks(out))
-        study.set("looks", looks + 1)  # before: a look that is cut short was one
-        write_metrics(fresh, {"test": {"looks": looks}})
+        _count_look(study, out, fresh)
     _measure(fresh, config.folder / "search.yaml", splits)
     metrics = read_metrics(fresh)
     write_pictures(fresh, pictured)
@@ -64,18 +67,18 @@ def export_winner(
     return metrics
 
 
-def _source(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
-    """The best run of a configuration of which a checkpoint is there, and its epoch."""
+def _checkpoint(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
+    """The best run of a configuration whose checkpoint exists, and the checkpoint's epoch."""
     for run in best.by_map:
         checkpoint = trial_folder(config.folder, run.number) / BEST
         try:
             epoch: int = load(checkpoint)["report"]["epoch"]
         except (FileNotFoundError, Damaged):
             continue
-        if run.best and epoch != run.best.epoch:  # its last epochs were trained again, elsewhere
+        if run.best and epoch != run.best.epoch:  # its last epochs were repeated on another node
             log.warning(
-                "%s is of epoch %d, while the best that trial %d reported is epoch %d: exported is "
-                "what is there",
+                "%s is of epoch %d, but the best that trial %d reported is epoch %d: the "
+                "checkpoint is exported as it is",
                 checkpoint,
                 epoch,
                 run.number,
@@ -84,19 +87,34 @@ def _source(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
         return run, epoch
     raise BadInput(
         [
-            f"{trial_folder(config.folder, best.record.number)} has no whole {BEST}: was it "
+            f"{trial_folder(config.folder, best.record.number)} has no intact {BEST}: was it "
             "deleted, or written on a node with another storage?"
         ]
     )
 
 
-def _looks(export: Path) -> int:
-    """How often test was looked at with an earlier winner, evaluations by hand included."""
-    return int(_known(export).get("test", {}).get("looks", 0))
+def _export_run(
+    config: SearchConfig, data: Splits, study: Study, run: TrialRecord, out: Path
+) -> None:
+    trial_config = config_of(config, run, study.get("precision"))
+    checkpoint = trial_folder(config.folder, run.number) / BEST
+    export(checkpoint, trial_config, data.categories, data.digest, out)
 
 
-def _known(export: Path) -> dict[str, Any]:
-    """Figures of an earlier winner; damaged ones are as none, for all is measured anew."""
+def _count_look(study: Study, earlier: Path, fresh: Path) -> None:
+    """Count that test is looked at, before it is: a look that is cut short was one.
+
+    `unfreeze evaluate` counts looks in the earlier export, so the larger count is gone on from.
+    """
+    looks = max(
+        study.get("looks", 0), int(_earlier_metrics(earlier).get("test", {}).get("looks", 0))
+    )
+    study.set("looks", looks + 1)
+    write_metrics(fresh, {"test": {"looks": looks}})
+
+
+def _earlier_metrics(export: Path) -> dict[str, Any]:
+    """Figures of an earlier winner; empty if they are damaged, since all is measured anew."""
     try:
         return read_metrics(export)
     except BadInput:
@@ -104,18 +122,9 @@ def _known(export: Path) -> dict[str, Any]:
 
 
 def _measure(model: Path, data: Path, splits: list[str]) -> None:
-    """Run `unfreeze evaluate` as a user would; it keeps its figures beside the model."""
-    line = [
-        sys.executable,
-        "-P",
-        "-m",
-        "search.commands.cli",
-        "evaluate",
-        str(model),
-        str(data),
-        "--json",
-    ]
-    line += [f"--split={split}" for split in splits]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    """Run `unfreeze evaluate` as a user would; it stores the figures in the model's folder."""
+    command = [sys.executable, "-P", "-m", "search.commands.cli", "evaluate"]
+    command += [str(model), str(data), "--json", *(f"--split={split}" for split in splits)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring {model} failed:\n{done.stderr[-2000:]}")

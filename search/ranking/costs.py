@@ -1,4 +1,4 @@
-"""What a search cost, and what it saved: read off the study."""
+"""What a search cost, and what it saved, computed from the study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ..study.study import End, Study, TrialRecord
 
 @dataclass(frozen=True)
 class Costs:
-    """What a search ran, and what it did not have to."""
+    """What a search ran, and what it did not have to run."""
 
     trials: int
     run: int
@@ -21,23 +21,26 @@ class Costs:
     forked: int
     """Epochs taken over from an equal phase."""
     stopped: int
-    """Epochs that stopped trials did not run."""
+    """Epochs that trials did not train because ASHA stopped them."""
     read: int
     """Pictures whose frozen stages were read from files instead of run."""
     seconds: float
-    """Of training and evaluation, added up over trials."""
+    """Of training and evaluation, summed over trials."""
     whole: float
-    """Seconds had nothing been taken over, nothing been stopped, and no outputs been kept where
-    their gain was measured; at each trial's own pace."""
+    """Seconds without forks, stops and cached features, at each trial's measured speed.
+
+    Cached features count only at depths where their speedup was measured.
+    """
     counts_kept: bool
-    """Whether `whole` counts kept outputs."""
+    """Whether `whole` counts cached features."""
     cpu_hours: float
-    """Of the cores that trials held; None of what forks took over."""
+    """Cores that trials were given, times hours; forked epochs cost none."""
     gpu_hours: float
+    """GPUs that trials were given, times hours; forked epochs cost none."""
 
 
 def costs(config: SearchConfig, study: Study) -> Costs:
-    """What the search cost."""
+    """What a search has cost so far."""
     records = list(study.records.values())
     reports = [report for record in records for report in list(record.reports.values())]
     trained = [
@@ -47,53 +50,37 @@ def costs(config: SearchConfig, study: Study) -> Costs:
         if not report.forked
     ]
     cpus, gpus = held(study, trained)
-    whole = config.train.unfreeze.epochs
+    budget = config.train.unfreeze.epochs
     gains = study.get("gains", ())
     return Costs(
         trials=len(records),
         run=sum(not report.forked for report in reports),
         forked=sum(report.forked for report in reports),
         stopped=sum(
-            whole - record.unfreeze_epoch for record in records if record.end is End.PRUNED
+            budget - record.unfreeze_epoch for record in records if record.end is End.PRUNED
         ),
         read=sum(report.read for report in reports if not report.forked),
         seconds=sum(seconds for _, seconds in trained),
-        whole=sum(_without(report, gains) for report in reports)
-        + sum(_unrun(record, whole, gains) for record in records),
-        counts_kept=any(_without(report, gains) > report.seconds for report in reports),
+        whole=sum(_uncached_seconds(report, gains) for report in reports)
+        + sum(_stopped_seconds(record, budget, gains) for record in records),
+        counts_kept=any(_uncached_seconds(report, gains) > report.seconds for report in reports),
         cpu_hours=cpus / 3600,
         gpu_hours=gpus / 3600,
     )
 
 
-def saved(spent: Costs) -> str:
-    """`training took 3 min of trials' time; without forks and stops about 6 min`; empty where there
-    was none of it."""
-    if spent.whole <= spent.seconds:
-        return ""
-    what = "forks, stops and kept outputs" if spent.counts_kept else "forks and stops"
-    return (
-        f"training took {duration(spent.seconds)} of trials' time; without {what} about "
-        f"{duration(spent.whole)}"
-    )
+def _uncached_seconds(report: EpochReport, gains: Sequence[float]) -> float:
+    """Seconds that an epoch would have taken without cached features.
 
-
-def _without(report: EpochReport, gains: Sequence[float]) -> float:
-    """Seconds that an epoch would have taken without kept outputs."""
+    `gains` is their measured speedup by depth.
+    """
     is_known = report.read and report.depth < len(gains)
     return report.seconds * (gains[report.depth] if is_known else 1.0)
 
 
-def _unrun(record: TrialRecord, epochs: int, gains: Sequence[float]) -> float:
-    """Seconds that the rest of a stopped trial's unfreeze epochs would have taken."""
+def _stopped_seconds(record: TrialRecord, epochs: int, gains: Sequence[float]) -> float:
+    """Seconds that the remaining unfreeze epochs of a stopped trial would have taken."""
     if record.end is not End.PRUNED:
         return 0.0
-    own = [_without(r, gains) for r in record.reports.values() if r.unfreeze_epoch]
-    return (epochs - record.unfreeze_epoch) * mean(own) if own else 0.0
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `14 min` or `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    seconds = [_uncached_seconds(r, gains) for r in record.reports.values() if r.unfreeze_epoch]
+    return (epochs - record.unfreeze_epoch) * mean(seconds) if seconds else 0.0

@@ -1,4 +1,4 @@
-"""Where commands print."""
+"""Consoles and log handlers that print plain text: no control codes, no secrets."""
 
 import logging
 import shutil
@@ -19,8 +19,8 @@ from trainer.text.redaction import redacted
 PROGRAM = "unfreeze"
 
 
-class _Texts(Console):
-    """Whatever is printed, no name in it moves the cursor or gives the terminal commands."""
+class _TextConsole(Console):
+    """Escapes control codes in what it prints, so no name can give the terminal commands."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -30,34 +30,34 @@ class _Texts(Console):
             yield segment if shown == segment.text else Segment(shown, segment.style)
 
 
-class _Lasting(_Texts):
+class _LastingConsole(_TextConsole):
     def on_broken_pipe(self) -> None:
-        with suppress(SystemExit):
+        with suppress(SystemExit):  # rich would end the process
             super().on_broken_pipe()
 
 
 def text_console() -> Console:
-    """Prints texts as they are: a class may be called `valve [open]`, a list `[adamw, sgd]`."""
-    return _for_texts(_Texts)
+    """A console that takes no markup: a class may be called `valve [open]`."""
+    return _without_markup(_TextConsole)
 
 
 def lasting_console() -> Console:
-    """The same, and goes silent, rather than end the process, when its reader has gone."""
-    return _for_texts(_Lasting)
+    """A text console that goes silent, instead of ending the process, when its reader has gone."""
+    return _without_markup(_LastingConsole)
 
 
-def _for_texts(kind: type[_Texts]) -> Console:
+def _without_markup(kind: type[_TextConsole]) -> Console:
     return kind(highlight=False, markup=False, emoji=False)
 
 
 def program() -> str:
-    """What to type for `unfreeze`: as it was called, where a shell would not find its name."""
+    """What to type for `unfreeze`: its path, where the shell does not find it by name."""
     called = sys.argv[0]
     return PROGRAM if shutil.which(PROGRAM) or Path(called).name != PROGRAM else quote(called)
 
 
 def tell(line: object, *, error: bool = False) -> None:
-    """Print a line, or one of what went wrong, as plain text without secrets."""
+    """Print a line as plain text without secrets, to stderr if it is an error."""
     print(_plain(str(line)), file=sys.stderr if error else sys.stdout, flush=True)
 
 
@@ -65,20 +65,20 @@ def _plain(text: str) -> str:
     return printable_lines(redacted(text))
 
 
-class _Plain(logging.Formatter):
+class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return _plain(super().format(record))
 
 
 def log_plainly() -> None:
-    """Have warnings, and the traceback of what nobody foresaw, go to stderr in the same way."""
+    """Write warnings, and the traceback of an uncaught exception, to stderr as plain text."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain("%(message)s"))
+    handler.setFormatter(_PlainFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    sys.excepthook = _tell_traceback
+    sys.excepthook = _print_traceback
 
 
-def _tell_traceback(
+def _print_traceback(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     tell("".join(traceback.format_exception(kind, error, trace)).rstrip(), error=True)

@@ -17,9 +17,11 @@ from trainer.data.checks.overview import OVERVIEW, draw_overview
 from trainer.data.dataset import Splits
 
 from ..ranking.gain import gain_metrics
-from ..ranking.results import SearchResult, markdown
+from ..ranking.results import SearchResult
+from ..reporting.formatting import markdown
 from ..reporting.progress import Progress
-from ..reporting.report import read_result, verdict, write_report
+from ..reporting.report import read_result, write_report
+from ..reporting.verdict import verdict
 from ..space.config import SearchConfig, stored, tracking_uri, write_yaml
 from ..study.study import Study
 from ..tracking.description import DataInput, Description

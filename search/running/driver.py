@@ -34,7 +34,8 @@ from ..exports.retention import Tidying
 from ..exports.winner import export_winner
 from ..ranking import confirm
 from ..ranking.costs import costs
-from ..ranking.results import SearchResult, rank, winner
+from ..ranking.ranking import rank, winner
+from ..ranking.results import SearchResult
 from ..reporting.progress import Progress, Quiet
 from ..space.config import Resources, SearchConfig, absolute, tracking_uri, trial_folder
 from ..space.space import Space, read_space

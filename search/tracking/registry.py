@@ -18,7 +18,7 @@ from trainer.data.dataset import Picture
 from trainer.export.conversion import FILES
 from trainer.model.weights import SPEC
 
-from ..exports.exports import make_portable
+from ..exports.export_model import make_portable
 from . import pyfunc
 
 CHAMPION = "champion"

@@ -23,8 +23,8 @@ import torch
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from search.exports.exports import evaluate_model
-from search.ranking.results import config_of
+from search.exports.evaluate import evaluate_model
+from search.exports.trial_config import config_of
 from search.space.config import SearchConfig, trial_folder, write_yaml
 from search.space.validation import resolve
 from search.study.study import End, Study, TrialRecord, read_study

@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from search.commands.cli import main
-from search.exports.exports import evaluate_model
+from search.exports.evaluate import evaluate_model
 from search.ranking.asha import stops
-from search.ranking.gain import describe_gain
+from search.ranking.gain_sentence import describe_gain
 from search.ranking.results import SearchResult
 from search.reporting.progress import Lines
 from search.running.driver import run

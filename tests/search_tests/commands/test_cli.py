@@ -226,7 +226,7 @@ def test_a_file_whose_space_gives_a_field_its_effect_can_be_trained(
         }
     )
     assert main(["train", "tiny.yaml"]) == 0
-    assert "Winner: trial #0 as written" in capsys.readouterr().out
+    assert "Winner: trial #0 baseline" in capsys.readouterr().out
 
 
 def test_evaluate_can_answer_in_json(trained: Trained, tiny_data: Data, capsys: Captured) -> None:
@@ -348,6 +348,6 @@ def test_what_may_not_be_read_or_written_is_one_line(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "searches")
 
-    monkeypatch.setattr("search.reporting.summary.print_list", refuse)
+    monkeypatch.setattr("search.reporting.status.print_list", refuse)
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "searches: Permission denied\n"

@@ -1,6 +1,5 @@
-"""What a search keeps on disk."""
+"""Which checkpoints a search keeps on disk."""
 
-import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 
 from search.exports.retention import Tidying, clean
 from search.space.config import trial_folder
-from search.study.disk import is_full, sweep
 from search.study.lock import Busy, locked
 from search.study.study import End, open_study
 from trainer.evaluation.review import PREDICTIONS, REVIEW
@@ -18,7 +16,7 @@ FILES = ("last.pt", "previous.pt", "best.pt")
 
 
 def searched(config: Any, make_record: Make, maps: dict[int, float], running: int) -> Any:
-    """A search of ended trials with these best APs, and one that runs, each of 100 bytes a file."""
+    """A search of ended trials with these best APs, and one that runs; each file has 100 bytes."""
     study = open_study(config.folder, config.name)
     records = {n: make_record(n, [0.0, value] * 5, end=End.FINISHED) for n, value in maps.items()}
     study.records = records | {running: make_record(running, [0.01])}
@@ -30,39 +28,41 @@ def searched(config: Any, make_record: Make, maps: dict[int, float], running: in
     return study
 
 
-def left(config: Any, number: int) -> list[str]:
+def files_of(config: Any, number: int) -> list[str]:
     return sorted(f.name for f in trial_folder(config.folder, number).iterdir())
 
 
-def test_ended_trials_keep_their_best_up_to_the_cap_worst_first(
+def test_the_worst_checkpoints_of_ended_trials_go_above_the_cap(
     make_search: Make, make_record: Make
 ) -> None:
     config = make_search({"search.disk_cap": 200})
     study = searched(config, make_record, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}, running=4)
     Tidying(config, study)()
-    assert [left(config, n) for n in range(4)] == [[], ["best.pt"], ["best.pt"], []]
-    assert left(config, 4) == sorted(FILES)
+    assert [files_of(config, n) for n in range(4)] == [[], ["best.pt"], ["best.pt"], []]
+    assert files_of(config, 4) == sorted(FILES)
 
 
-def test_a_worse_one_goes_when_a_better_one_has_ended(make_search: Make, make_record: Make) -> None:
+def test_a_worse_checkpoint_goes_when_a_better_trial_has_ended(
+    make_search: Make, make_record: Make
+) -> None:
     config = make_search({"search.disk_cap": 100})
     study = searched(config, make_record, {0: 0.1}, running=1)
-    tidy = Tidying(config, study)
-    tidy()
-    assert [left(config, n) for n in range(2)] == [["best.pt"], sorted(FILES)]
+    delete = Tidying(config, study)
+    delete()
+    assert [files_of(config, n) for n in range(2)] == [["best.pt"], sorted(FILES)]
     study.records[1] = make_record(1, [0.0, 0.4] * 5, end=End.FINISHED)
-    tidy()
-    assert [left(config, n) for n in range(2)] == [[], ["best.pt"]]
+    delete()
+    assert [files_of(config, n) for n in range(2)] == [[], ["best.pt"]]
 
 
-def test_the_best_stays_whatever_the_cap(make_search: Make, make_record: Make) -> None:
+def test_the_best_checkpoint_stays_with_any_cap(make_search: Make, make_record: Make) -> None:
     config = make_search({"search.disk_cap": 0})
     study = searched(config, make_record, {0: 0.1, 1: 0.4}, running=2)
     Tidying(config, study)()
-    assert [left(config, n) for n in range(2)] == [[], ["best.pt"]]
+    assert [files_of(config, n) for n in range(2)] == [[], ["best.pt"]]
 
 
-def test_clean_leaves_the_record_and_the_winner(make_search: Make, make_record: Make) -> None:
+def test_clean_leaves_the_study_and_the_winner(make_search: Make, make_record: Make) -> None:
     config = make_search()
     study = searched(config, make_record, {0: 0.1, 1: 0.2}, running=2)
     (config.folder / "winner").mkdir()
@@ -70,9 +70,9 @@ def test_clean_leaves_the_record_and_the_winner(make_search: Make, make_record: 
     (config.folder / "phases" / "a").mkdir(parents=True)
     (config.folder / "phases" / "a" / "last.pt").write_bytes(bytes(50))
     assert clean(config, study) == 650
-    left = {str(f.relative_to(config.folder)) for f in config.folder.rglob("*") if f.is_file()}
-    # what wins now may have to be exported again
-    assert left - {"driver.lock"} == {
+    remaining = {str(f.relative_to(config.folder)) for f in config.folder.rglob("*") if f.is_file()}
+    # the winning checkpoint may have to be exported again
+    assert remaining - {"driver.lock"} == {
         "study.journal",
         "winner/model.safetensors",
         "trials/1/best.pt",
@@ -81,7 +81,7 @@ def test_clean_leaves_the_record_and_the_winner(make_search: Make, make_record: 
     }
 
 
-def test_a_file_that_forks_share_is_freed_once(make_search: Make, make_record: Make) -> None:
+def test_bytes_that_forks_share_are_counted_once(make_search: Make, make_record: Make) -> None:
     config = make_search()
     study = searched(config, make_record, {0: 0.1, 1: 0.2}, running=2)
     phase = config.folder / "phases" / "a" / "best.pt"
@@ -98,17 +98,17 @@ def test_a_search_that_runs_is_not_cleaned(make_search: Make) -> None:
         clean(config, study)
 
 
-def test_what_is_confirmed_stays_whatever_the_cap(make_search: Make, make_record: Make) -> None:
+def test_confirmed_trials_stay_with_any_cap(make_search: Make, make_record: Make) -> None:
     config = make_search({"search.disk_cap": 0, "search.confirm": {"top": 2, "seeds": 1}})
     study = searched(config, make_record, {0: 0.6, 1: 0.1, 2: 0.5, 3: 0.4, 4: 0.5}, running=5)
-    for number, confirmed in ((3, 0), (4, 2)):  # the better mean may be that of 2
+    for number, confirmed in ((3, 0), (4, 2)):  # trial 2 may have the better mean
         study.records[number].confirms = confirmed
     Tidying(config, study)()
-    kept = [n for n in range(5) if left(config, n)]
-    assert kept == [0, 2, 3, 4]
+    remaining = [n for n in range(5) if files_of(config, n)]
+    assert remaining == [0, 2, 3, 4]
 
 
-def test_a_stopped_configuration_as_written_stays_for_its_fresh_runs_may_win(
+def test_a_stopped_baseline_stays_since_its_fresh_runs_may_win(
     make_search: Make, make_record: Make
 ) -> None:
     config = make_search({"search.disk_cap": 0, "search.confirm": {"top": 1, "seeds": 1}})
@@ -119,43 +119,20 @@ def test_a_stopped_configuration_as_written_stays_for_its_fresh_runs_may_win(
     for record in study.records.values():
         record.parameters = {"n": record.number}
     Tidying(config, study)()
-    assert [n for n in range(5) if left(config, n)] == [0, 2, 3, 4]
+    assert [n for n in range(5) if files_of(config, n)] == [0, 2, 3, 4]
 
 
-def test_what_a_killed_worker_left_half_written_goes(make_search: Make) -> None:
-    folder = make_search().folder
-    trial, phase = folder / "trials" / "0", folder / "phases" / ".key.host.7"
-    for place in (trial, phase):
-        place.mkdir(parents=True)
-    for file in (trial / ".last.pt.123", trial / "last.pt", phase / "last.pt"):
-        file.touch()
-    sweep(folder)
-    assert [f.name for f in folder.rglob("*") if f.is_file()] == ["last.pt"]
-    assert not phase.exists()
-
-
-@pytest.mark.parametrize(
-    ("error", "full"),
-    [
-        (OSError(errno.ENOSPC, "x"), True),
-        (OSError(errno.EDQUOT, "x"), True),
-        (OSError(errno.EACCES, "x"), False),
-        (ValueError(), False),
-    ],
-)
-def test_a_full_disk_is_known_by_its_number(error: Exception, full: bool) -> None:
-    assert is_full(error) is full
-
-
-def test_who_has_no_end_can_go_on_after_cleaning(make_search: Make, make_record: Make) -> None:
+def test_a_trial_that_has_not_ended_can_go_on_after_cleaning(
+    make_search: Make, make_record: Make
+) -> None:
     config = make_search()
     study = searched(config, make_record, {0: 0.1, 1: 0.2}, running=2)
     clean(config, study)
-    assert {"last.pt", "previous.pt"} <= set(left(config, 2))
-    assert "last.pt" not in left(config, 1)
+    assert {"last.pt", "previous.pt"} <= set(files_of(config, 2))
+    assert "last.pt" not in files_of(config, 1)
 
 
-def test_of_reviews_the_winners_alone_stays(make_search: Make, make_record: Make) -> None:
+def test_only_the_winners_review_stays(make_search: Make, make_record: Make) -> None:
     config = make_search()
     study = searched(config, make_record, {0: 0.1, 1: 0.2}, running=2)
     for number in (0, 1):

@@ -1,3 +1,5 @@
+"""Consoles that print plain text: no control codes, no secrets."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ def test_texts_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("called", "found", "typed"),
+    ("called", "on_path", "typed"),
     [
         (".venv/bin/unfreeze", True, "unfreeze"),
         (".venv/bin/unfreeze", False, ".venv/bin/unfreeze"),
@@ -24,9 +26,9 @@ def test_texts_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_the_next_command_is_one_that_the_shell_finds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, found: bool, typed: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, on_path: bool, typed: str
 ) -> None:
-    if found:
+    if on_path:
         (tmp_path / "unfreeze").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [called])
@@ -37,7 +39,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[31mred\u202e"
 SHOWN = r"\x1b]0;owned\x07\x1b[31mred\u202e"
 
 
-def test_a_name_gives_the_terminal_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(HOSTILE)
     table.add_row(Text(HOSTILE, style="bold"))
     for console in (text_console(), lasting_console()):

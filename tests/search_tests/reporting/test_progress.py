@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.ranking.asha import expected_epochs
+from search.ranking.forecast import expected_epochs
 from search.reporting.progress import Lines, LiveTable, Quiet
 from search.space.space import read_space
 from search.study.study import End, Study, open_study
@@ -35,7 +35,7 @@ def study(make_search: Make, make_reports: Make) -> Study:
     return study
 
 
-def test_lines_tell_each_report_and_each_end_once(study: Study, make_search: Make) -> None:
+def test_lines_print_each_report_and_each_end_once(study: Study, make_search: Make) -> None:
     out = io.StringIO()
     lines = Lines(Console(file=out, width=200))
     lines.start(make_search(), open_study(Path("new"), "tiny"), lambda: 1)
@@ -51,7 +51,7 @@ def test_lines_tell_each_report_and_each_end_once(study: Study, make_search: Mak
     ]
 
 
-def test_a_continued_search_does_not_tell_again(
+def test_a_continued_search_does_not_print_reports_again(
     study: Study, make_search: Make, make_reports: Make
 ) -> None:
     out = io.StringIO()
@@ -86,16 +86,20 @@ def test_a_reader_that_is_gone_ends_no_search() -> None:
         "lines = Lines(lasting_console()); sys.stdin.read(); lines.say('a'); lines.say('b');"
         "print('goes on', file=sys.stderr)"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
     with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdin and process.stdout and process.stderr
         process.stdout.close()
         process.stdin.close()
         assert process.stderr.read() == "goes on\n"
     assert process.returncode == 0
 
 
-def test_the_live_table_shows_trials_and_what_is_spent(study: Study, make_search: Make) -> None:
+def test_the_live_table_shows_trials_and_epochs(study: Study, make_search: Make) -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     table = LiveTable(console)
     table.start(make_search(), study, lambda: 1)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from search.ranking.gain import describe_gain
-from search.ranking.results import rank
+from search.ranking.gain_sentence import describe_gain
+from search.ranking.ranking import rank
 from search.reporting.progress import Lines
 from search.reporting.report import read_result
 from search.running import callbacks

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from search.exports.exports import export_model
+from search.exports.export_model import export_model
 from search.exports.retention import clean
 from search.reporting.progress import Lines
 from search.reporting.report import read_result, write_report

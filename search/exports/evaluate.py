@@ -1,0 +1,82 @@
+"""`unfreeze evaluate`: a model's COCO figures on a split."""
+
+import errno
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trainer.config import BadInput
+from trainer.data.dataset import Category
+from trainer.evaluation.coco_metrics import measure
+from trainer.evaluation.operating_point import best_thresholds
+from trainer.export.bundle import folder_of, open_export, record_evaluation, write_thresholds
+from trainer.model.checkpoint import write_whole
+
+from .model_data import is_training_data, load_named_split
+from .model_location import find_model
+
+log = logging.getLogger(__name__)
+
+UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors of a model's folder that is on a read-only mount, or belongs to another user."""
+
+
+def evaluate_model(
+    model: str,
+    place: Path,
+    name: str,
+    storage: Path,
+    detections: Path | None,
+    allow: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The COCO figures of a model on a split, in fp32, picture by picture.
+
+    They are stored in the model's folder too, if it can be written. On the val split of the data
+    that the model was trained on, the thresholds of its classes are stored as well.
+
+    Args:
+        model: MODEL, see `find_model`.
+        place: DATA, see `load_named_split`.
+        name: The split, `val` or `test`.
+        storage: The folder that holds the searches.
+        detections: A file to write the detections to, as COCO results.
+        allow: Codes of findings in the data that are allowed.
+
+    Raises:
+        BadInput: The model or the split does not exist, or their classes differ.
+    """
+    location = find_model(model, storage)
+    folder = folder_of(location)
+    if detections is not None and not detections.resolve().parent.is_dir():
+        raise BadInput([f"--detections {detections}: there is no folder {detections.parent}"])
+    detect, spec = open_export(location)
+    split = load_named_split(place, name, allow)
+    _require_same_classes(place, split.categories, spec.categories)
+    metrics, results = measure(
+        detect, split, spec.config.model.image_size, spec.config.model.detections
+    )
+    if detections is not None:
+        write_whole(json.dumps(results).encode(), detections)
+    try:
+        record_evaluation(folder, split, metrics)
+        if name == "val" and is_training_data(place, spec.data, allow):
+            write_thresholds(folder, best_thresholds(split, results))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        log.warning("these figures are not stored in %s (%s)", folder, error.strerror)
+    return asdict(metrics)
+
+
+def _require_same_classes(place: Path, data: Sequence[Category], model: Sequence[Category]) -> None:
+    if [(c.id, c.name) for c in data] != [(c.id, c.name) for c in model]:
+        raise BadInput(
+            [f"{place}: its classes ({_names(data)}) are not the model's ({_names(model)})"]
+        )
+
+
+def _names(categories: Sequence[Category]) -> str:
+    return ", ".join(f"{category.id} {category.name}" for category in categories)

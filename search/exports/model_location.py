@@ -1,0 +1,35 @@
+"""MODEL on the command line: an exported folder, one of its files, or a search's name."""
+
+from pathlib import Path
+
+from trainer.config import BadInput
+from trainer.export.bundle import folder_of
+from trainer.export.conversion import FILES
+from trainer.model.weights import SPEC, WEIGHTS
+
+
+def find_model(model: str, storage: Path) -> Path:
+    """The exported folder, or the one file of such a folder, that MODEL names.
+
+    Raises:
+        BadInput: It names neither; the message says where they were looked for.
+    """
+    folder = Path(model)
+    if not model:
+        raise BadInput(["MODEL is empty: give a search's name or an exported folder"])
+    if folder.is_file() and folder.name in {WEIGHTS, *FILES.values()}:
+        return folder
+    if (folder / SPEC).is_file():
+        return folder
+    winner = storage / model / "winner"
+    if (winner / SPEC).is_file():
+        return winner
+    if (storage / model).is_dir():
+        raise BadInput([f"{model}: the search in {storage / model} has no winner yet"])
+    raise BadInput([f"{model}: neither an exported folder nor a search in {storage}"])
+
+
+def name_of(model: str) -> str:
+    """The name of MODEL: of a search's winner the search's, else its folder's."""
+    folder = folder_of(Path(model).resolve())
+    return folder.parent.name if folder.name == "winner" else folder.name

@@ -1,0 +1,21 @@
+"""The configuration that one trial trained with."""
+
+from trainer.config import TrainConfig
+
+from ..space.config import SearchConfig
+from ..space.space import apply, by_field
+from ..study.study import TrialRecord
+
+
+def config_of(config: SearchConfig, record: TrialRecord, precision: str) -> TrainConfig:
+    """The search's configuration with a trial's values, seed and precision in it.
+
+    Args:
+        config: The search.
+        record: The trial.
+        precision: The precision that `auto` was resolved to, as the study records it.
+    """
+    values = by_field(record.parameters) | {"train.precision": precision}
+    if record.seed is not None:
+        values["train.seed"] = record.seed
+    return apply(config, values)

@@ -1,0 +1,57 @@
+"""Small studies, for the tests of what is said of a search."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.space.space import read_space
+from search.study.opening import open_search
+from search.study.study import End, Study, open_study
+from trainer.data.dataset import Splits
+
+from ..conftest import SPACE
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def make_study(make_search: Make, make_reports: Make) -> Callable[[list[list[float]]], Study]:
+    """Makes a finished study of trials with these APs, the baseline first.
+
+    A trial without an AP is lost.
+    """
+
+    def make(maps: list[list[float]]) -> Study:
+        study = open_study(Path("kept"), "tiny", trials=9)
+        study.set("state", "done")
+        baseline = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
+        study.enqueue({**baseline, "train.unfreeze.schedule": "gradual"}, "as written")
+        for number, values in enumerate(maps):
+            study.ask(read_space(SPACE), make_search({"space": SPACE}))
+            for report in make_reports(values):
+                study.record(number, report)
+            study.end(number, End.FINISHED if values else End.LOST)
+        return study
+
+    return make
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.fixture
+def begun(make_search: Make, make_reports: Make, tiny: Splits) -> Study:
+    """A search with one finished trial and one that runs."""
+    config = make_search({"space": SPACE})
+    study = open_search(config, read_space(SPACE), tiny)
+    study.set("state", "running")
+    for _ in range(2):
+        study.ask(read_space(SPACE), config)
+    for report in make_reports([0.1] * 9 + [0.25]):
+        study.record(0, report)
+    study.end(0, End.FINISHED)
+    return study

@@ -1,0 +1,111 @@
+"""How trials, values and figures are written."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from search.ranking.ranking import rank
+from search.reporting.formatting import (
+    column_headings,
+    error_line,
+    markdown,
+    show_figure,
+    show_mean,
+    show_settings,
+    show_value,
+    trial_name,
+)
+from search.space.sampling import as_written
+from search.space.space import read_space
+from search.study.study import End
+
+from ..conftest import SPACE
+
+Make = Callable[..., Any]
+
+
+def test_headings_are_the_shortest_ends_that_differ() -> None:
+    space = read_space(
+        {
+            "train.unfreeze.lr": {"log": [1e-4, 1e-2]},
+            "train.head.lr": {"log": [1e-4, 1e-2]},
+            "train.unfreeze.depth": {"int": [0, 3]},
+        }
+    )
+    assert column_headings(space) == {
+        "train.unfreeze.depth": "depth",
+        "train.unfreeze.lr": "unfreeze.lr",
+        "train.head.lr": "head.lr",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.00123456, "0.0012"), (3, "3"), ("gradual", "gradual"), (1e-6, "1e-06")],
+)
+def test_a_value_is_shown_short(value: Any, shown: str) -> None:
+    assert show_value(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"), [([], ""), ([0.5], "0.500"), ([0.4, 0.6], "0.500±0.141")]
+)
+def test_a_mean_is_shown_with_the_deviation_of_several_runs(
+    make_search: Make, make_record: Make, values: list[float], shown: str
+) -> None:
+    runs = [
+        make_record(n, [0.1] + [value] * 9, end=End.FINISHED)
+        for n, value in enumerate(values, start=1)
+    ]
+    for run in runs:
+        run.confirms = 0
+    row, *_ = rank(make_search(), [make_record(0, [0.1] + [0.5] * 9, end=End.FINISHED), *runs])
+    assert show_mean(row) == shown
+
+
+def test_the_table_names_the_origin_of_a_trial(make_search: Make, make_record: Make) -> None:
+    config = make_search({"space": SPACE})
+    space = read_space(SPACE)
+    first = as_written(space, config)
+    headless = {"train.unfreeze.depth": 0, "train.unfreeze.lr": 1e-3}  # no schedule at depth 0
+    rows = rank(
+        config,
+        [
+            make_record(0, [0.1, 0.3], origin="as written", parameters=first, end=End.PRUNED),
+            make_record(1, [0.1, 0.2], parameters=headless),
+            make_record(2, [], parameters=first, end=End.LOST),
+        ],
+    )
+    assert show_settings(rows[1], space) == "depth 0, lr 0.001"
+    assert [trial_name(row) for row in rows] == ["#0 baseline", "#1", "#2"]
+    table = markdown(space, rows).splitlines()
+    assert table[0] == (
+        "| rank | trial | val AP | AP50 | epoch | rung | fresh mean | depth | schedule | lr "
+        "| state |"
+    )
+    assert table[2] == (
+        "| 1 | #0 baseline | 0.3000 | 0.6000 | 2 | 1 |  | 2 | gradual | 0.001 | pruned |"
+    )
+    assert table[3] == "| 2 | #1 | 0.2000 | 0.4000 | 2 | 1 |  | 0 | - | 0.001 | interrupted |"
+    assert table[4].startswith("| 3 | #2 | - | - | - | 0 |") and table[4].endswith("| lost |")
+    assert len({line.count("|") for line in table}) == 1
+
+
+def test_a_value_cannot_end_a_cell_of_the_table(make_search: Make, make_record: Make) -> None:
+    config = make_search()
+    space = read_space({"model.weights": {"choice": ["a|b", "c"]}})
+    (row,) = rank(config, [make_record(0, [0.1], parameters={"model.weights": "a|b\n<i>"})])
+    table = markdown(space, [row]).splitlines()
+    assert len(table) == 3 and r"| a\|b\\n&lt;i&gt; |" in table[2]
+
+
+def test_a_figure_that_cannot_be_measured_is_a_dash() -> None:
+    assert (show_figure(0.12345), show_figure(0.0), show_figure(None)) == ("0.123", "0.000", "-")
+
+
+def test_an_error_is_its_last_line(make_record: Make) -> None:
+    record = make_record(0, [], end=End.ERROR)
+    assert error_line(record) == ""
+    record.text = "Traceback\n  ...\nKeyError: 'x'\n"
+    assert error_line(record) == "KeyError: 'x'"

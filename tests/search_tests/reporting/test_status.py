@@ -1,0 +1,85 @@
+"""What `list` and `status` print."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.reporting import status
+from search.space.space import read_space
+from search.study.reading import read_search
+from search.study.study import End, Study
+from trainer.config import BadInput
+
+from ..conftest import SPACE, Trained
+
+Make = Callable[..., Any]
+Captured = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.usefixtures("wide")
+
+
+def test_a_list_of_nothing_says_so(capsys: Captured) -> None:
+    status.print_list(Path("searches"))
+    assert capsys.readouterr().out == f"no searches in {Path('searches').absolute()}\n"
+
+
+def test_a_list_has_a_line_per_search(trained: Trained, capsys: Captured) -> None:
+    status.print_list(trained.config.storage)
+    heads, line = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["name", "state", "trials", "best", "AP"]
+    assert line.split()[:5] == ["once", "done", "1", "of", "1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("search.yaml", ""),
+        ("search.yaml", "name: ["),
+        ("study.journal", ""),
+        ("study.journal", "7\n"),
+    ],
+)
+def test_a_list_with_a_damaged_search_still_has_the_others(
+    begun: Study, capsys: Captured, monkeypatch: pytest.MonkeyPatch, file: str, content: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    shutil.copytree("searches/tiny", "searches/bad")
+    Path("searches/bad", file).write_text(content)
+    status.print_list(Path("searches"))
+    out = capsys.readouterr().out
+    assert re.search(r"^tiny +interrupted +1 of 6 +0\.250", out, re.MULTILINE)
+    assert re.search(rf"^bad +\S*searches/bad/{file} is damaged", out, re.MULTILINE)
+
+
+def test_a_list_gives_the_mean_of_a_confirmed_winner(
+    begun: Study, make_reports: Make, capsys: Captured
+) -> None:
+    config = read_search("tiny", Path("searches"))
+    space = read_space(SPACE)
+    begun.end(1, End.DIVERGED)
+    begun.enqueue(begun.records[0].parameters, "confirms #0", confirms=0, seed=1)
+    number, _ = begun.ask(space, config)
+    for report in make_reports([0.1] * 9 + [0.35]):
+        begun.record(number, report)
+    begun.end(number, End.FINISHED)
+    status.print_list(Path("searches"))
+    assert "3 of 7  0.350" in capsys.readouterr().out  # 0.250 is the run that it was chosen by
+
+
+def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captured) -> None:
+    status.print_list(Path("searches"))
+    assert "tiny  interrupted  1 of 6  0.250" in capsys.readouterr().out
+    status.print_status(Path("searches"), "tiny")
+    out = capsys.readouterr().out
+    assert out.startswith("tiny: interrupted, tracking sqlite:///")
+    assert "#0 baseline" in out and "finished" in out
+    assert "1 of 6 trials ended, 0 interrupted" in out
+    assert "10 epochs trained in 0.01 CPU-hours, 0 forked\n" in out
+
+
+def test_the_status_of_an_unknown_search_is_refused() -> None:
+    with pytest.raises(BadInput, match="no search nope in searches; there: none"):
+        status.print_status(Path("searches"), "nope")
