@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import variance
 
+from ..study.study import TrialRecord
 from .contenders import BASELINE
 from .row import Row
 
@@ -47,8 +48,33 @@ def is_same(one: Row, other: Row) -> bool:
     return one.record.number == other.record.number
 
 
+def is_same_head(one: TrialRecord, other: TrialRecord) -> bool:
+    """Whether the best epochs of two trials are one epoch, of a head phase that both share.
+
+    It is one epoch if AP and losses are equal to the bit. Where unfreezing improves neither of two
+    trials that share a head phase, both export the same checkpoint, and their APs compare nothing.
+    """
+    first, second = one.best, other.best
+    if first is None or second is None or first.unfreeze_epoch or second.unfreeze_epoch:
+        return False
+    return (first.epoch, first.map, first.losses) == (second.epoch, second.map, second.losses)
+
+
+def same_head_seeds(one: Row, other: Row) -> int:
+    """The number of seeds whose fresh runs of two configurations are the same head."""
+    runs = {run.seed: run for run in other.fresh}
+    return sum(run.seed in runs and is_same_head(run, runs[run.seed]) for run in one.fresh)
+
+
+def are_same_heads(one: Row, other: Row) -> bool:
+    """Whether all fresh runs of two configurations are the same heads."""
+    return same_head_seeds(one, other) == len(one.fresh) == len(other.fresh)
+
+
 def gain(rows: list[Row], winner: Row) -> Gain | None:
-    """The gain of the winner over the baseline; None without fresh runs of both.
+    """The gain of the winner over the baseline, where fresh runs of both can be compared.
+
+    None without fresh runs of both, and where all of them are the same heads.
 
     The interval is Student's for two means. The variance is pooled over all confirmed
     configurations, because each has few runs, or over these two where they vary more. The winner is
@@ -68,6 +94,8 @@ def gain(rows: list[Row], winner: Row) -> Gain | None:
 
     baseline = baseline_row(rows)
     if baseline is None or not baseline.fresh or not winner.fresh or is_same(winner, baseline):
+        return None
+    if are_same_heads(winner, baseline):
         return None
     confirmed = [row for row in rows if row.fresh]
     difference = sum(winner.maps) / len(winner.maps) - sum(baseline.maps) / len(baseline.maps)

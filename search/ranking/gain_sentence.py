@@ -2,10 +2,11 @@
 
 from ..space.config import SearchConfig
 from ..study.study import End
-from .gain import Gain, baseline_row, gain, is_same
+from .gain import Gain, are_same_heads, baseline_row, gain, is_same, is_same_head, same_head_seeds
 from .row import Row
 
 THE_BASELINE = "the baseline (the configuration in search.yaml)"
+NOT_COMPARED = "Unfreezing improved neither, so these runs do not compare the configurations."
 MORE_SEEDS = "set search.confirm.seeds to {seeds} and give the same command again"
 
 
@@ -20,10 +21,15 @@ def describe_gain(config: SearchConfig, rows: list[Row], winner: Row) -> str:
         return f"{_capitalized(THE_BASELINE)} has no result, so the gain over it is not known."
     if is_same(winner, baseline):
         return _baseline_won(rows, winner)
+    if winner.fresh and are_same_heads(winner, baseline):
+        return (
+            f"With other seeds the winner and {THE_BASELINE} came to the same best epochs, of the "
+            f"head phases that they share: {_mean(rows, winner)}. {NOT_COMPARED}"
+        )
     result = gain(rows, winner)
     if result is None:
         return _without_fresh_runs(config, rows, winner, baseline)
-    return _with_fresh_runs(rows, winner, baseline, result)
+    return _with_fresh_runs(rows, winner, baseline, result) + _shared_heads(winner, baseline)
 
 
 def _with_fresh_runs(rows: list[Row], winner: Row, baseline: Row, result: Gain) -> str:
@@ -50,9 +56,15 @@ def _baseline_won(rows: list[Row], baseline: Row) -> str:
     confirmed = [row for row in others if row.fresh]
     if baseline.fresh and confirmed:
         best = max(confirmed, key=lambda row: row.mean or 0.0)
+        if are_same_heads(baseline, best):
+            return (
+                f"{won}: with other seeds it and the best of the others came to the same best "
+                f"epochs, of the head phases that they share: {_mean(rows, baseline)}. "
+                f"{NOT_COMPARED}"
+            )
         return (
             f"{won}: with other seeds it came to {_mean(rows, baseline)} and the best of the "
-            f"others to {_mean(rows, best)}."
+            f"others to {_mean(rows, best)}.{_shared_heads(baseline, best)}"
         )
     if not any(row.rung >= baseline.rung and row.map is not None for row in others):
         return (
@@ -68,6 +80,11 @@ def _without_fresh_runs(config: SearchConfig, rows: list[Row], winner: Row, base
             f"{_capitalized(THE_BASELINE)} ended as {baseline.state}, so the gain over it is not "
             "known."
         )
+    if not winner.fresh and is_same_head(winner.record, baseline.record):
+        return (
+            f"During training the winner and {THE_BASELINE} came to the same best epoch, of the "
+            f"head phase that they share: {winner.map:.3f} val AP. {NOT_COMPARED}"
+        )
     comparison = (
         f"During training the winner came to {winner.map:.3f} val AP and {THE_BASELINE} to "
         f"{baseline.map:.3f}"
@@ -78,6 +95,15 @@ def _without_fresh_runs(config: SearchConfig, rows: list[Row], winner: Row, base
         f"{comparison}. The winner was chosen by that run, so the difference may be "
         f"luck; {_next_step(config, rows, winner, baseline)}."
     )
+
+
+def _shared_heads(one: Row, other: Row) -> str:
+    """For how many seeds two configurations have the same best epoch, empty for none."""
+    shared = same_head_seeds(one, other)
+    if not shared:
+        return ""
+    seeds = f"{shared} of {max(len(one.fresh), len(other.fresh))} seeds"
+    return f" For {seeds} both have the same best epoch, of the head phase that they share."
 
 
 def _next_step(config: SearchConfig, rows: list[Row], winner: Row, baseline: Row) -> str:

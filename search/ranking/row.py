@@ -28,7 +28,7 @@ class Row:
 
     @property
     def maps(self) -> list[float]:
-        """Val AP of each fresh run at its best epoch."""
+        """Val AP of each fresh run at its best epoch, which may be of the head phase."""
         return [best_map(run) for run in self.fresh]
 
     @property

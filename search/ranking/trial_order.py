@@ -31,5 +31,8 @@ def highest_rung(config: SearchConfig, record: TrialRecord) -> int:
 
 
 def best_map(record: TrialRecord) -> float:
-    """Val AP of a trial's best epoch, -1 without a report. `best.pt` holds this epoch."""
+    """Val AP of a trial's best epoch, of the head phase or after it; -1 without a report.
+
+    `best.pt` holds this epoch, so it is what an export of the trial has.
+    """
     return record.best.map if record.best else -1.0

@@ -1,16 +1,17 @@
 """The gain over the baseline, in words."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from search.ranking.gain import gain, gain_metrics
+from search.ranking.gain import gain, gain_metrics, is_same_head
 from search.ranking.gain_sentence import describe_gain
 from search.ranking.ranking import rank, winner
 from search.ranking.row import Row
 from search.space.config import SearchConfig
-from search.study.study import End
+from search.study.study import End, TrialRecord
 
 Make = Callable[..., Any]
 CLEAR = "That is more than luck."
@@ -153,3 +154,95 @@ def test_without_confirming_the_next_step_is_to_confirm(
     )
     assert describe_gain(config, rows[1:], rows[1]) == ""
     assert "has no result" in describe_gain(config, rows[:1], rows[0])
+
+
+# -- where unfreezing improves neither, the runs compared are the same head ------------------------
+
+
+def searched_and_confirmed(
+    make_record: Make, baseline: list[list[float]], other: list[list[float]]
+) -> list[TrialRecord]:
+    """Trials of two configurations, the baseline first, then their runs with seeds 1, 2 and so on.
+
+    Each run has the AP of the head phase, and the AP of its unfreeze epochs.
+    """
+    records = []
+    for number, ((head, unfrozen), *_) in enumerate((baseline, other)):
+        origin = "sampled" if number else "as written"
+        maps = [head] + [unfrozen] * 9
+        parameters = {"n": number}
+        records.append(
+            make_record(number, maps, origin=origin, end=End.FINISHED, parameters=parameters)
+        )
+    for number, (_, *fresh) in enumerate((baseline, other)):
+        for seed, (head, unfrozen) in enumerate(fresh, start=1):
+            record = make_record(len(records), [head] + [unfrozen] * 9, end=End.FINISHED)
+            record.confirms, record.seed = number, seed
+            records.append(record)
+    return records
+
+
+def test_where_all_best_epochs_are_of_shared_heads_no_gain_is_known(
+    make_search: Make, make_record: Make
+) -> None:
+    config = make_search({"search.confirm": {"top": 2, "seeds": 2}})
+    heads = [[0.31, 0.2], [0.33, 0.2]]
+    records = searched_and_confirmed(make_record, [[0.3, 0.2], *heads], [[0.3, 0.4], *heads])
+    rows = rank(config, records)
+    assert best_of(rows).record.number == 1
+    assert sentence(config, rows) == (
+        "With other seeds the winner and the baseline (the configuration in search.yaml) came to "
+        "the same best epochs, of the head phases that they share: 0.320 val AP (mean of 2 runs). "
+        "Unfreezing improved neither, so these runs do not compare the configurations."
+    )
+    assert gain(rows, best_of(rows)) is None and gain_metrics(rows, best_of(rows)) == {}
+
+
+def test_a_baseline_that_won_by_a_shared_head_beat_nothing(
+    make_search: Make, make_record: Make
+) -> None:
+    config = make_search({"search.confirm": {"top": 2, "seeds": 1}})
+    runs = [[0.3, 0.2], [0.31, 0.2]]
+    rows = rank(config, searched_and_confirmed(make_record, runs, runs))
+    assert best_of(rows).record.number == 0
+    assert sentence(config, rows) == (
+        "The baseline (the configuration in search.yaml) won: with other seeds it and the best of "
+        "the others came to the same best epochs, of the head phases that they share: 0.310 val "
+        "AP (one run). Unfreezing improved neither, so these runs do not compare the "
+        "configurations."
+    )
+
+
+def test_seeds_whose_best_epoch_is_of_a_shared_head_are_counted(
+    make_search: Make, make_record: Make
+) -> None:
+    config = make_search({"search.confirm": {"top": 2, "seeds": 2}})
+    baseline, other = [[0.3, 0.2], [0.31, 0.2], [0.33, 0.2]], [[0.3, 0.4], [0.31, 0.2], [0.33, 0.4]]
+    counted = "For 1 of 2 seeds both have the same best epoch, of the head phase that they share."
+    rows = rank(config, searched_and_confirmed(make_record, baseline, other))
+    assert sentence(config, rows).endswith(counted)
+    result = gain(rows, best_of(rows))
+    assert result is not None and result.difference == pytest.approx(0.035)
+    rows = rank(config, searched_and_confirmed(make_record, other, baseline))
+    assert "won: with other seeds it came to 0.355" in sentence(config, rows)
+    assert sentence(config, rows).endswith(counted)
+
+
+def test_before_confirming_a_shared_head_is_named_too(make_search: Make, make_record: Make) -> None:
+    records = searched_and_confirmed(make_record, [[0.3, 0.2]], [[0.3, 0.2]])
+    stopped = make_record(0, [0.3, 0.2], origin="as written", end=End.PRUNED)
+    rows = rank(make_search(), [stopped, records[1]])
+    assert sentence(make_search(), rows) == (
+        "During training the winner and the baseline (the configuration in search.yaml) came to "
+        "the same best epoch, of the head phase that they share: 0.300 val AP. Unfreezing improved "
+        "neither, so these runs do not compare the configurations."
+    )
+
+
+def test_equal_aps_are_the_same_head_only_with_equal_losses(make_record: Make) -> None:
+    head, again = (make_record(number, [0.3, 0.2]) for number in range(2))
+    assert is_same_head(head, again)
+    again.reports[1] = replace(again.reports[1], losses={"classification": 0.9})
+    assert not is_same_head(head, again)
+    unfrozen = make_record(2, [0.2, 0.3])
+    assert not is_same_head(unfrozen, unfrozen) and not is_same_head(head, make_record(3, []))
