@@ -33,6 +33,12 @@ class _Detections:
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, number: int, file: Path, size: tuple[int, int], boxes: Iterable[Any]) -> None:
+        width, height = size
+        image = {"id": number, "file_name": str(file), "width": width, "height": height}
+        self.images.append(image)
+        self.annotations += boxes
+
     def write(self, file: Path, categories: Iterable[Any]) -> None:
         content = {
             "images": self.images,
@@ -83,9 +89,7 @@ def predict_pictures(
                 continue
             boxes = predict(detect, spec.categories, picture, spec.config.model.image_size, least)
             draw(picture, boxes).save(part / free_name(file, names), quality=92)
-            size = {"width": picture.width, "height": picture.height}
-            detections.images.append({"id": number, "file_name": str(file), **size})
-            detections.annotations += list(to_coco(number, boxes))
+            detections.add(number, file, picture.size, to_coco(number, boxes))
         if not detections.images:
             raise BadInput([*unreadable, "none of the pictures can be read: nothing was written"])
         detections.write(part / "detections.json", spec.categories)

@@ -14,8 +14,10 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def made(make_search: Make, make_record: Make) -> Callable[..., tuple[SearchConfig, Any]]:
-    """The rows of a search; `runs` are the APs of each configuration's runs, the one that it was
-    chosen by first."""
+    """The rows of a search whose configurations came to these APs.
+
+    `runs` are the APs of each configuration's runs, first the run that it was chosen by.
+    """
 
     def make(
         *runs: list[float], top: int = 2, ends: dict[int, End] | None = None

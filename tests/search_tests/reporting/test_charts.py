@@ -1,13 +1,21 @@
 """The charts that show the search itself, over a made-up search."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from search.ranking.ranking import rank
 from search.ranking.results import SearchResult
 from search.reporting import charts
+from search.reporting.chart_style import WINNER_COLOUR
 from search.reporting.report import read_result
 from search.study.study import End
 
 from ..conftest import MadeUp
+
+Make = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +39,27 @@ def test_depth_is_the_depth_that_a_trial_reached(result: SearchResult) -> None:
     assert charts.depth_against_ap(result) == (
         "No two trials that came to an unfreeze epoch differ in depth."  # all reports say 2
     )
+
+
+def test_depth_is_drawn_against_the_best_ap(result: SearchResult, make_record: Make) -> None:
+    records = [
+        make_record(0, [0.1] + [0.3] * 9, end=End.FINISHED),
+        make_record(1, [0.1] + [0.5] * 9, end=End.FINISHED),
+        make_record(2, [0.1] + [0.4] * 9, end=End.FINISHED),
+        make_record(3, [0.1, 0.2], end=End.PRUNED),
+    ]
+    for record, depth in zip(records, (3, 1, 1, 2), strict=True):
+        last = max(record.reports)
+        record.reports[last] = replace(record.reports[last], depth=depth)
+        record.reports = {epoch: r for epoch, r in record.reports.items() if epoch in {1, last}}
+    rows = rank(result.config, records)
+    figure = charts.depth_against_ap(replace(result, rows=rows, winner=rows[0]))
+    best, finished, stopped = figure.data
+    assert (list(best.x), list(best.y)) == ([1, 3], [0.5, 0.3])
+    assert sorted(zip(finished.x, finished.y, strict=True)) == [(1, 0.4), (1, 0.5), (3, 0.3)]
+    assert (list(stopped.x), list(stopped.y)) == ([2], [0.2])
+    assert finished.marker.symbol == "circle" and stopped.marker.symbol == "circle-open"
+    assert list(finished.marker.color).count(WINNER_COLOUR) == 1
 
 
 def test_epochs_add_up(result: SearchResult) -> None:
