@@ -28,7 +28,7 @@ from search.space.config import Resources, SearchConfig
 from search.space.space import read_space
 from search.space.validation import resolve
 from search.study.opening import open_search
-from search.study.study import End, to_json
+from search.study.record import End, to_json
 from trainer.data.canvas import cache_folder
 from trainer.data.loading import load
 from trainer.epoch_report import EpochReport, GroupReport
@@ -147,8 +147,8 @@ def _ours(options: argparse.Namespace) -> tuple[float, float]:
     space = read_space(config.space)
     data = load(config.data, cache_folder())
     study = open_search(config, space, data)
-    study.set("precision", "fp32")
-    study.set("trunk_cache", "off")
+    study.precision = "fp32"
+    study.trunk_cache = "off"
     # made here: workers that import nothing of ours start as fast as those of the other side
     said = [[to_json(_report(epoch + 1)) for epoch in range(options.reports)] for _ in range(50)]
     end = End.FINISHED.value

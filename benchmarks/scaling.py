@@ -29,7 +29,7 @@ from search.space.config import Resources
 from search.space.space import read_space
 from search.space.validation import resolve
 from search.study.opening import open_search
-from search.study.study import End, to_json
+from search.study.record import End, to_json
 from trainer.data.canvas import cache_folder
 from trainer.data.loading import load
 
@@ -121,8 +121,8 @@ def _search(cluster: Cluster, trials: int, seconds: int, steps: Path) -> None:
     data = load(config.data, cache_folder())
     space = read_space(config.space)
     study = open_search(config, space, data)
-    study.set("precision", "fp32")
-    study.set("trunk_cache", "off")
+    study.precision = "fp32"
+    study.trunk_cache = "off"
     reports = [to_json(_report(epoch)) for epoch in range(1, seconds + 1)]
     finished, file = str(End.FINISHED), str(steps.absolute())
 

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from search.space.config import tracking_uri
+from search.space.locations import tracking_uri
 from search.tracking.ui import HOST, RUNS, command, environment
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -25,7 +25,7 @@ import psutil
 from search.exports.model_data import load_data
 from search.ranking.costs import costs
 from search.study.reading import read_search
-from search.study.study import read_study
+from search.study.storage import read_study
 from trainer.epoch_report import EpochReport
 
 

@@ -21,7 +21,7 @@ from search.exports.evaluate import evaluate_model
 from search.reporting.progress import Lines
 from search.running.driver import run
 from search.study.reading import begun_study, read_search
-from search.study.study import End, TrialRecord
+from search.study.record import End, TrialRecord
 from trainer.data.loading import load
 from trainer.epoch_report import EpochReport
 from trainer.model.checkpoint import BEST, LAST, load_last

@@ -61,7 +61,7 @@ def model_of(place: Path) -> Model:
     what it would not see is found."""
     if place.suffix not in {".yaml", ".yml"}:
         return Model()
-    from ..space.config import read_yaml
+    from ..space.config_file import read_yaml
 
     model, _ = parse_what_can_be(Model, read_yaml(place).get("model") or {})
     return model or Model()

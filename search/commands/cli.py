@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..study.facts import SearchState
 from .errors import Misused, Parser, as_json, explain
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _config(
 ) -> "SearchConfig":
     from trainer.config import BadInput
 
-    from ..space.config import read
+    from ..space.config_file import read
     from ..space.data import data_errors
     from ..space.validation import resolve
 
@@ -305,7 +306,7 @@ def _search(options: argparse.Namespace) -> int:
         tell(f"{error}; free some space, and the same line continues", error=True)
         return 1
     summary.print_result(result)
-    good = result.state in {"done", "out of time", "stopped"}
+    good = result.state in {SearchState.DONE, SearchState.OUT_OF_TIME, SearchState.STOPPED}
     return 0 if result.winner is not None and good else 1
 
 

@@ -13,7 +13,8 @@ from ..reporting.console import text_console
 from ..reporting.cost_text import duration
 from ..running.auto import settle
 from ..running.resources import at_once, divided, here, largest_trial, threads_of
-from ..space.config import SearchConfig, stored, write_yaml
+from ..space.config import SearchConfig
+from ..space.config_file import stored, write_yaml
 from ..space.space import apply, flat, read_space
 
 HEAD_DEPENDS_ON = (

@@ -21,7 +21,7 @@ from trainer.export.conversion import FILES, write_portable
 from trainer.model.checkpoint import BEST
 from trainer.model.weights import SPEC
 
-from ..space.config import trial_folder
+from ..space.locations import trial_folder
 from ..study.reading import begun_study, read_search
 from .evaluate import evaluate_model
 from .model_data import load_named_split
@@ -104,13 +104,13 @@ def _export_trial(name: str, trial: int, storage: Path, out: Path) -> None:
     if record is None:
         raise BadInput([f"--trial {trial}: {name} has trials 0 to {len(study.records) - 1}"])
     categories = load(config.data, cache_folder(), config.folder).categories
-    trial_config = config_of(config, record, study.get("precision"))
+    trial_config = config_of(config, record, study.precision)
     checkpoint = trial_folder(config.folder, trial) / BEST
     if not checkpoint.is_file():
         raise BadInput(
             [f"--trial {trial}: its checkpoint was deleted, by `clean` or search.disk_cap"]
         )
-    export(checkpoint, trial_config, categories, study.get("data"), out)
+    export(checkpoint, trial_config, categories, study.data_digest, out)
     evaluate_model(str(out), config.folder / "search.yaml", "val", storage, None)
     write_card(out, f"{name}, trial {trial}")
 

@@ -7,7 +7,8 @@ from trainer.model.checkpoint import BEST, LAST, PREVIOUS
 
 from ..ranking.contenders import may_win
 from ..ranking.trial_order import sort_trials
-from ..space.config import SearchConfig, trial_folder
+from ..space.config import SearchConfig
+from ..space.locations import trial_folder
 from ..study.lock import locked
 from ..study.study import Study
 

@@ -4,7 +4,7 @@ from trainer.config import TrainConfig
 
 from ..space.config import SearchConfig
 from ..space.space import apply, by_field
-from ..study.study import TrialRecord
+from ..study.record import TrialRecord
 
 
 def config_of(config: SearchConfig, record: TrialRecord, precision: str) -> TrainConfig:

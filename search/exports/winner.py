@@ -17,8 +17,10 @@ from ..ranking.gain_sentence import describe_gain
 from ..ranking.ranking import rank
 from ..ranking.row import Row, are_of, checkpoint_of
 from ..reporting.progress import Progress
-from ..space.config import SearchConfig, trial_folder
-from ..study.study import Study, TrialRecord
+from ..space.config import SearchConfig
+from ..space.locations import trial_folder
+from ..study.record import TrialRecord
+from ..study.study import Study
 from .trial_config import config_of
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def _checkpoint(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
 def _export_run(
     config: SearchConfig, data: Splits, study: Study, run: TrialRecord, out: Path
 ) -> None:
-    trial_config = config_of(config, run, study.get("precision"))
+    trial_config = config_of(config, run, study.precision)
     checkpoint = trial_folder(config.folder, run.number) / BEST
     export(checkpoint, trial_config, data.categories, data.digest, out)
 
@@ -106,10 +108,8 @@ def _count_look(study: Study, earlier: Path, fresh: Path) -> None:
 
     `unfreeze evaluate` counts looks in the earlier export, so the larger count is gone on from.
     """
-    looks = max(
-        study.get("looks", 0), int(_earlier_metrics(earlier).get("test", {}).get("looks", 0))
-    )
-    study.set("looks", looks + 1)
+    looks = max(study.test_looks, int(_earlier_metrics(earlier).get("test", {}).get("looks", 0)))
+    study.test_looks = looks + 1
     write_metrics(fresh, {"test": {"looks": looks}})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from trainer.epoch_report import EpochReport
 
 from ..space.config import Asha
-from ..study.study import TrialRecord
+from ..study.record import TrialRecord
 
 
 def rungs(asha: Asha, epochs: int) -> list[int]:

@@ -8,6 +8,7 @@ search.yaml, runs again as often, so that the winner can be compared with it: se
 from collections.abc import Callable
 
 from ..space.config import SearchConfig
+from ..study.facts import SearchState
 from ..study.study import Study
 from .contenders import leaders, to_confirm
 
@@ -54,7 +55,7 @@ def is_complete(config: SearchConfig, study: Study) -> bool:
     the baseline is confirmed too.
     """
     unconfirmed = {number for number, _ in missing(config, study)}
-    if study.get("state") == "done":
+    if study.state == SearchState.DONE:
         unconfirmed &= {record.number for record in leaders(config, study.records.values())}
     return (
         len(study.searched()) >= config.search.trials

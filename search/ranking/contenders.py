@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ..space.config import SearchConfig
-from ..study.study import End, TrialRecord
+from ..study.record import End, TrialRecord
 from .trial_order import CAN_WIN, sort_trials
 
 BASELINE = "as written"

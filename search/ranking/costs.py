@@ -8,7 +8,8 @@ from trainer.epoch_report import EpochReport
 
 from ..space.config import SearchConfig
 from ..study.allocation import held
-from ..study.study import End, Study, TrialRecord
+from ..study.record import End, TrialRecord
+from ..study.study import Study
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def costs(config: SearchConfig, study: Study) -> Costs:
     ]
     cpus, gpus = held(study, trained)
     budget = config.train.unfreeze.epochs
-    gains = study.get("gains", ())
+    gains = study.cache_speedups
     return Costs(
         trials=len(records),
         run=sum(not report.forked for report in reports),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import variance
 
-from ..study.study import TrialRecord
+from ..study.record import TrialRecord
 from .contenders import BASELINE
 from .row import Row
 

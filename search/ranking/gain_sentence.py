@@ -1,7 +1,7 @@
 """The gain of the winner over the baseline, in a sentence that stands alone."""
 
 from ..space.config import SearchConfig
-from ..study.study import End
+from ..study.record import End
 from .gain import Gain, are_same_heads, baseline_row, gain, is_same, is_same_head, same_head_seeds
 from .row import Row
 

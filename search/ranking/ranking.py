@@ -6,7 +6,7 @@ from statistics import mean
 
 from ..space.config import SearchConfig
 from ..space.space import by_field
-from ..study.study import End, TrialRecord
+from ..study.record import End, TrialRecord
 from .contenders import leaders, to_confirm
 from .row import Row
 from .trial_order import CAN_WIN, best_map, highest_rung, sort_trials

@@ -5,7 +5,7 @@ from statistics import mean
 from typing import Any
 
 from ..space.space import Values
-from ..study.study import TrialRecord
+from ..study.record import TrialRecord
 from .trial_order import best_map
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ..space.config import SearchConfig
-from ..study.study import End, TrialRecord
+from ..study.record import End, TrialRecord
 from .asha import rungs
 
 CAN_WIN = {End.FINISHED, End.PRUNED, None}

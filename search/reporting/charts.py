@@ -15,7 +15,7 @@ from ..ranking.costs import Costs
 from ..ranking.gain import baseline_row
 from ..ranking.results import SearchResult
 from ..ranking.row import Row
-from ..study.study import End, TrialRecord
+from ..study.record import End, TrialRecord
 from .chart_style import (
     BASELINE_COLOUR,
     LIGHT_BLUE,

@@ -8,7 +8,7 @@ from trainer.text import escaping
 from ..ranking.contenders import BASELINE
 from ..ranking.row import Row
 from ..space.space import Space
-from ..study.study import TrialRecord
+from ..study.record import TrialRecord
 
 
 def column_headings(space: Space) -> dict[str, str]:

@@ -14,7 +14,8 @@ from ..ranking.forecast import expected_epochs
 from ..ranking.trial_order import best_map
 from ..space.config import SearchConfig
 from ..space.space import by_field
-from ..study.study import Study, TrialRecord
+from ..study.record import TrialRecord
+from ..study.study import Study
 
 ENDED_SHOWN = 12
 """Ended trials in the live table; the others are counted."""

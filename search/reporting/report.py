@@ -25,7 +25,9 @@ from ..ranking.costs import costs
 from ..ranking.ranking import rank, winner
 from ..ranking.results import SearchResult
 from ..ranking.row import Row, are_of
-from ..space.config import SearchConfig, stored, trial_folder, write_yaml
+from ..space.config import SearchConfig
+from ..space.config_file import stored, write_yaml
+from ..space.locations import trial_folder
 from ..space.space import read_space
 from ..study.environment_changes import stretches
 from ..study.study import Study
@@ -59,7 +61,7 @@ def read_result(config: SearchConfig, study: Study) -> SearchResult:
     space = read_space(config.space)
     rows = rank(config, study.records.values())
     best = winner(rows)
-    state = str(study.get("state") or "not begun")
+    state = str(study.state or "not begun")
     metrics = _metrics(config, best)
     return SearchResult(config, space, rows, best, metrics, costs(config, study), state)
 

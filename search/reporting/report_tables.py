@@ -20,7 +20,7 @@ def facts(result: SearchResult, study: Study) -> list[tuple[str, str]]:
     return [
         ("when", _time_span(study)),
         ("model", _model(result.config, study)),
-        ("data", f"digest {str(study.get('data'))[:12]}"),
+        ("data", f"digest {study.data_digest[:12]}"),
         ("a trial had", _resources(study)),
         ("spent", gpu_hours if costs.gpu_hours else cpu_hours),
     ]
@@ -39,12 +39,12 @@ def _time_span(study: Study) -> str:
 def _model(config: SearchConfig, study: Study) -> str:
     model = config.model
     name = model.detector if is_coco(model) else f"{model.detector} on {model.backbone}"
-    return f"{name}, weights {model.weights}, {model.image_size} px, {study.get('precision')}"
+    return f"{name}, weights {model.weights}, {model.image_size} px, {study.precision}"
 
 
 def _resources(study: Study) -> str:
     """CPUs and GPUs that a trial has, `-` in a study that does not record them."""
-    shares = study.get("shares", [])
+    shares = study.allocations
     share = shares[-1][1] if shares else {}
     if not share:
         return "-"

@@ -12,8 +12,10 @@ from trainer.text.redaction import redacted
 
 from ..ranking.costs import costs
 from ..ranking.ranking import rank, winner
-from ..space.config import SearchConfig, tracking_uri
+from ..space.config import SearchConfig
+from ..space.locations import tracking_uri
 from ..space.space import read_space
+from ..study.facts import SearchState
 from ..study.lock import is_held
 from ..study.reading import begun, begun_study, read_search
 from .console import text_console
@@ -49,15 +51,19 @@ def _list_cells(config: SearchConfig) -> tuple[str, str, str]:
     best = winner(rank(config, study.records.values()))
     trials = f"{len(study.ended())} of {expected_trials(config, study)}"
     shown = (show_mean(best) or show_figure(best.map)) if best else "-"
-    state = _state(config, study.get("state"))
-    return state + (", no result" if best is None and state == "done" else ""), trials, shown
+    state = _state(config, study.state)
+    return (
+        state + (", no result" if best is None and state == SearchState.DONE else ""),
+        trials,
+        shown,
+    )
 
 
 def _state(config: SearchConfig, state: Any) -> str:
     """The search's state. One that says `running`, but that no process holds, was killed."""
     if is_held(config.folder):
         return "running"
-    return "interrupted" if state == "running" else str(state or "not begun")
+    return "interrupted" if state == SearchState.RUNNING else str(state or "not begun")
 
 
 def print_status(storage: Path, name: str) -> None:
@@ -82,12 +88,12 @@ def _print_status(console: Console, config: SearchConfig) -> None:
     study = begun_study(config)
     space = read_space(config.space)
     rows = rank(config, study.records.values())
-    state = _state(config, study.get("state"))
+    state = _state(config, study.state)
     console.print(f"{config.name}: {state}, tracking {redacted(tracking_uri(config.tracking))}")
     console.print(trials_table(rows, space, state, console.width))
     print_environment_changes(console, rows)
     unfinished = sum(r.end is None and bool(r.reports) for r in study.records.values())
     trials = expected_trials(config, study)
-    doing = "under way" if state == "running" else "interrupted"
+    doing = "under way" if state == SearchState.RUNNING else "interrupted"
     console.print(f"{len(study.ended())} of {trials} trials ended, {unfinished} {doing}")
     console.print(cost_lines(costs(config, study)))

@@ -16,6 +16,7 @@ from ..ranking.results import SearchResult
 from ..ranking.row import Row, state_in
 from ..space.space import Space
 from ..study.environment_changes import stretches
+from ..study.facts import SearchState
 from .console import lasting_console, program, text_console
 from .cost_text import cost_lines
 from .formatting import (
@@ -71,7 +72,7 @@ def print_result(result: SearchResult) -> None:
     console.print(cost_lines(result.costs))
     if result.reason:
         console.print(f"\nThe search stopped. {result.reason}")
-    if result.state in {"interrupted", "disk full"}:
+    if result.state in {SearchState.INTERRUPTED, SearchState.DISK_FULL}:
         console.print(f"{result.state.capitalize()}. The same command again continues.")
     elif result.winner is None:
         console.print("No trial came to a result:")

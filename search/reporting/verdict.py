@@ -2,6 +2,7 @@
 
 from ..ranking.gain_sentence import describe_gain
 from ..ranking.results import SearchResult
+from ..study.facts import SearchState
 from .cost_text import cost_sentences
 from .formatting import show_settings, trial_name
 
@@ -12,7 +13,7 @@ def verdict(result: SearchResult) -> list[str]:
     if row is None or row.map is None:
         return ["No trial has come to a result yet."]
     lines = []
-    if result.state != "done":
+    if result.state != SearchState.DONE:
         searched = [row for row in result.rows if row.record.confirms is None]
         ended = sum(row.record.end is not None for row in searched)
         lines.append(f"{ended} of {result.config.search.trials} trials have ended: {result.state}.")

@@ -12,9 +12,6 @@ from ..space.config import SearchConfig
 from ..space.space import apply
 from ..study.study import Study
 
-FIELDS = ("precision", "trunk_cache")
-"""Of `train`; the study holds what each came to."""
-
 
 @dataclass(frozen=True)
 class Settled:
@@ -38,18 +35,19 @@ def settle(config: TrainConfig, data: Splits, threads: int) -> Settled:
 
 def is_settled(study: Study) -> bool:
     """Whether the study holds it already, as that of a continued search does."""
-    return all(study.get(name) is not None for name in FIELDS)
+    return study.precision != "" and study.trunk_cache is not None
 
 
 def record_settled(study: Study, settled: Settled, progress: Progress) -> None:
     """Write it into the study, and say why."""
-    study.set("precision", settled.precision)
-    study.set("gains", settled.gains)
-    study.set("trunk_cache", settled.trunk_cache)
+    study.precision = settled.precision
+    study.cache_speedups = settled.gains
+    study.trunk_cache = settled.trunk_cache
     if settled.text:
         progress.say(settled.text)
 
 
 def settled_config(config: SearchConfig, study: Study) -> TrainConfig:
     """The configuration without any `auto` of a trial's."""
-    return apply(config, {f"train.{name}": study.get(name) for name in FIELDS})
+    settled = {"train.precision": study.precision, "train.trunk_cache": study.trunk_cache}
+    return apply(config, settled)

@@ -22,20 +22,23 @@ from ..reporting.formatting import markdown
 from ..reporting.progress import Progress
 from ..reporting.report import read_result, write_report
 from ..reporting.verdict import verdict
-from ..space.config import SearchConfig, stored, tracking_uri, write_yaml
+from ..space.config import SearchConfig
+from ..space.config_file import stored, write_yaml
+from ..space.locations import tracking_uri
+from ..study.facts import SearchState
 from ..study.study import Study
 from ..tracking.description import DataInput, Description
 from ..tracking.tracking import MlflowTracking, NoTracking
 
 log = logging.getLogger(__name__)
 
-STATUS = {
-    "running": "RUNNING",
-    "done": "FINISHED",
-    "out of time": "FINISHED",
-    "stopped": "FINISHED",
-    "failed": "FAILED",
-    "disk full": "FAILED",
+STATUS: dict[str, str] = {
+    SearchState.RUNNING: "RUNNING",
+    SearchState.DONE: "FINISHED",
+    SearchState.OUT_OF_TIME: "FINISHED",
+    SearchState.STOPPED: "FINISHED",
+    SearchState.FAILED: "FAILED",
+    SearchState.DISK_FULL: "FAILED",
 }
 NOTE = 7900
 """Characters that a tag of MLflow's holds, and a bit less."""
@@ -144,7 +147,7 @@ def _describe(config: SearchConfig, data: Splits, study: Study, report: Path | N
     said = "\n".join(f"- {line}" for line in verdict(result))
     tags = {
         "unfreeze.state": result.state,
-        "unfreeze.data": str(study.get("data")),
+        "unfreeze.data": study.data_digest,
         **code_version(),
         "mlflow.source.name": "unfreeze",
         "mlflow.source.type": "LOCAL",
@@ -173,7 +176,7 @@ def _describe(config: SearchConfig, data: Splits, study: Study, report: Path | N
             "detector": config.model.detector,
             "backbone": config.model.backbone,
             "image_size": str(config.model.image_size),
-            "precision": str(study.get("precision")),
+            "precision": study.precision,
         },
         tags=tags,
         metrics=metrics,

@@ -12,7 +12,8 @@ from trainer.config import BadInput
 from trainer.text.redaction import HIDDEN
 
 from ..reporting.console import program
-from ..space.config import SearchConfig, stored, write_yaml
+from ..space.config import SearchConfig
+from ..space.config_file import stored, write_yaml
 from .driver import PACKAGES
 from .resources import AT_ONCE
 

@@ -37,11 +37,14 @@ from ..ranking.costs import costs
 from ..ranking.ranking import rank, winner
 from ..ranking.results import SearchResult
 from ..reporting.progress import Progress, Quiet
-from ..space.config import Resources, SearchConfig, absolute, tracking_uri, trial_folder
+from ..space.config import Resources, SearchConfig
+from ..space.locations import absolute, tracking_uri, trial_folder
 from ..space.space import Space, read_space
-from ..space.validation import check, reachable
+from ..space.space_validation import reachable
+from ..space.validation import check
 from ..study.allocation import note_share
 from ..study.disk import is_full
+from ..study.facts import SearchState
 from ..study.lock import locked, withdraw_request
 from ..study.opening import open_search, refuse_changes, require_models
 from ..study.study import Study
@@ -101,7 +104,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
         if (config.folder / "search.yaml").is_file():
             study = held.enter_context(_opened(config, space, data))
             if confirm.is_complete(config, study):  # nothing to do, and no cluster to join for it
-                study.set("state", "done")
+                study.state = SearchState.DONE
                 return conclude(config, space, data, study, progress)
         configure_tune()
         with connect.connected(config.cluster, PACKAGES):
@@ -250,7 +253,7 @@ def run_trials(
 ) -> str:
     """Run what is left to run, until a time on the monotonic clock; returns why the search stopped
     early, if for a reason to tell."""
-    study.set("state", "running")
+    study.state = SearchState.RUNNING
     note_share(study, share)
     tracking = start_tracking(config, data, study)
     # read once: who edits the definition in a search does not end it
@@ -292,14 +295,15 @@ def run_trials(
             with _sigint_given_back():
                 tuner.fit()
             _catch_up(config, study, scheduler)
-            late = "out of time" if time.monotonic() >= deadline else "interrupted"
-            done = "done" if confirm.is_complete(config, study) else late
-            study.set("state", stopping.state or done)
+            over = time.monotonic() >= deadline
+            late = SearchState.OUT_OF_TIME if over else SearchState.INTERRUPTED
+            done = SearchState.DONE if confirm.is_complete(config, study) else late
+            study.state = stopping.state or done
             study.release_running()
         except BaseException as error:
             with contextlib.suppress(Exception):  # the disk may be full, the database away
                 tidy()
-                study.set("state", "interrupted")
+                study.state = SearchState.INTERRUPTED
                 study.release_running()
             watchers.close(study, patience(study))
             cause = error.__context__
@@ -383,7 +387,12 @@ def _sigterm_as_sigint() -> Iterator[None]:
 # -- after --------------------------------------------------------------------------------------
 
 
-CONCLUDED = {"done", "out of time", "stopped", "failed"}
+CONCLUDED = {
+    SearchState.DONE,
+    SearchState.OUT_OF_TIME,
+    SearchState.STOPPED,
+    SearchState.FAILED,
+}
 """States in which a search has a winner. Others are to be continued first."""
 
 
@@ -403,11 +412,11 @@ def conclude(
     """Export the winner, and tell MLflow and the caller what the search came to."""
     rows = rank(config, study.records.values())
     best = winner(rows)
-    state = study.get("state")
+    state = study.state or "not begun"
     metrics: dict[str, Any] = {}
     if best is not None and state in CONCLUDED:
         metrics = export_winner(config, data, study, best, progress)
-        study.set("winner", {"trial": best.record.number, "metrics": metrics})
+        study.winner = {"trial": best.record.number, "metrics": metrics}
     result = SearchResult(config, space, rows, best, metrics, costs(config, study), state, reason)
     tracking = start_tracking(config, data, study, try_report(result, study))
     complete = tracking.close(patience(study))
@@ -427,7 +436,7 @@ def _register(
     winner = config.folder / "winner"
     try:
         line = register(
-            uri, config.name, study.get("id"), winner, metrics, data.val.pictures, progress.say
+            uri, config.name, study.id, winner, metrics, data.val.pictures, progress.say
         )
         progress.say(f"in MLflow's registry: {line}")
     except Exception as error:  # of ours, and whatever a server, a disk or a network can do

@@ -16,7 +16,8 @@ from ..ranking.asha import stops
 from ..space.config import Asha
 from ..study.disk import is_full
 from ..study.environment_changes import difference
-from ..study.study import End, Study, from_json
+from ..study.record import End, from_json
+from ..study.study import Study
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from trainer.phases import plan
 from trainer.training.phase_cache import phase_key
 
 from ..space.space import Space
-from ..study.study import End, Study
+from ..study.record import End
+from ..study.study import Study
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,16 @@ from trainer.training.fit import fit
 
 from ..ranking.results import SearchResult
 from ..reporting.progress import Lines
-from ..space.config import KEPT, Resources, SearchConfig, trial_folder
+from ..space.config import Resources, SearchConfig
+from ..space.config_file import KEPT
+from ..space.locations import trial_folder
 from ..study.allocation import note_share
 from ..study.environment_changes import difference
+from ..study.facts import SearchState
 from ..study.lock import is_requested, locked, withdraw_request
 from ..study.opening import open_search, refuse_changes, require_models
 from ..study.reading import kept
-from ..study.study import End
+from ..study.record import End
 from .auto import is_settled, record_settled, settle, settled_config
 from .callbacks import draw_data, start_tracking
 from .driver import conclude, patience
@@ -48,7 +51,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         study = open_search(config, [], data)
         if not is_settled(study):
             record_settled(study, settle(config, data, torch.get_num_threads()), progress)
-        study.set("state", "running")
+        study.state = SearchState.RUNNING
         threads, gpus = torch.get_num_threads(), int(device().type == "cuda")
         note_share(study, Resources(cpus_per_trial=threads, gpus_per_trial=gpus))
         draw_data(config, data)
@@ -78,11 +81,11 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
                 study.end(0, End.OUT_OF_MEMORY, str(error))
             except BaseException:
                 study.release_running()
-                study.set("state", "interrupted")
+                study.state = SearchState.INTERRUPTED
                 tracking.wake(0)
                 tracking.close(patience(study))
                 raise
-        study.set("state", "done" if study.records[0].end else "stopped")
+        study.state = SearchState.DONE if study.records[0].end else SearchState.STOPPED
         study.release_running()
         progress.update(0)
         tracking.close(patience(study))

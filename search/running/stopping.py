@@ -10,8 +10,10 @@ from typing import Any
 
 from ray.tune import Stopper
 
+from ..study.facts import SearchState
 from ..study.lock import is_requested, withdraw_request
-from ..study.study import End, Study, TrialRecord
+from ..study.record import End, TrialRecord
+from ..study.study import Study
 from .searcher import MAX_RETRIES
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class Stopping(Stopper):
         """Whether nodes may come, so that a search without any waits."""
         self._waits = False
         self._before = {record.number for record in study.ended()}
-        self.state: str | None = None
+        self.state: SearchState | None = None
         """What the search's state becomes; None while nothing speaks against going on."""
         self.reason = ""
 
@@ -63,19 +65,19 @@ class Stopping(Stopper):
         new = [r for r in failed if r.number not in self._before]
         texts = Counter(_signature(r) for r in new if r.end is End.ERROR)  # lost is no bug
         if self._study.full_disk:
-            self.state, self.reason = "disk full", self._study.full_disk
+            self.state, self.reason = SearchState.DISK_FULL, self._study.full_disk
         elif texts and max(texts.values()) >= SAME_BUG:
             last = [r for r in new if _signature(r) == texts.most_common(1)[0][0]][-1]
-            self.state = "failed"
+            self.state = SearchState.FAILED
             self.reason = f"{SAME_BUG} trials ended alike, so the rest would too:\n{_place(last)}"
         elif self._max_failed is not None and len(failed) > self._max_failed:
-            self.state = "failed"
+            self.state = SearchState.FAILED
             self.reason = (
                 f"{len(failed)} trials failed; search.max_failed_trials is {self._max_failed}. "
                 f"The last one:\n{failed[-1].text.strip()}"
             )
         elif lost := self._lost_in_vain(new):
-            self.state = "failed"
+            self.state = SearchState.FAILED
             self.reason = (
                 f"the workers of {lost} trials died, {MAX_RETRIES + 1} times each, and meanwhile "
                 "none came to an epoch: nodes go or the system's memory killer ends workers sooner "
@@ -84,7 +86,7 @@ class Stopping(Stopper):
             )
         elif is_requested(self._folder):
             withdraw_request(self._folder)
-            self.state = "stopped"
+            self.state = SearchState.STOPPED
         else:
             self._look_for_nodes()
 
@@ -106,7 +108,7 @@ class Stopping(Stopper):
     def _look_for_nodes(self) -> None:
         empty = not self._slots()
         if empty and not self._grows:
-            self.state = "interrupted"
+            self.state = SearchState.INTERRUPTED
             self.reason = "Ray's own processes on this machine died."
         elif empty and not self._waits:
             log.warning("no node is there that could hold a trial; waiting for one")

@@ -22,9 +22,9 @@ from trainer.training.engine import Diverged
 from trainer.training.fit import fit
 from trainer.training.phase_cache import PhaseCache
 
-from ..space.config import trial_folder
+from ..space.locations import trial_folder
 from ..study.disk import is_full
-from ..study.study import End, to_json
+from ..study.record import End, to_json
 from .resources import FILLED
 from .watchdog import Watchdog
 

@@ -20,7 +20,7 @@ def find_data(place: Path) -> Data | str:
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
     if place.suffix.lower() in {".yaml", ".yml"}:
-        from .config import read_yaml
+        from .config_file import read_yaml
         from .validation import resolve  # torch, which the other ways can do without
 
         raw = read_yaml(place)
@@ -82,7 +82,7 @@ def data_errors(raw: Any, beside: Path) -> list[str]:
 
     Pictures are not looked at; what is wrong with the part itself the config's check has told.
     """
-    from .config import absolute_data
+    from .locations import absolute_data
 
     try:
         data = absolute_data(parse(Data, raw), beside)

@@ -1,4 +1,4 @@
-"""How a trial's values are chosen from the search space."""
+"""How the values of a trial are chosen from the search space."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,33 +10,41 @@ from trainer.config import LR_RANGES, TrainConfig, get, inert
 from trainer.model.detectors import count_stages, unused
 from trainer.phases import resolve_depth
 
-from .space import Dimension, Space, Values, apply, turn
+from .space import Dimension, Space, Values, apply, precedence
 
 Choose = Callable[[Dimension, Any], Any]
-"""Gives the value of a dimension whose bounds are numbers; the second is the value as written."""
+"""Gives the value of a dimension whose bounds are numbers; the second is its base value."""
 
 
-def walk(space: Space, written: TrainConfig, choose: Choose) -> Values:
-    """Choose a value for each dimension that has an effect, given those chosen before it."""
+def walk(space: Space, base_config: TrainConfig, choose: Choose) -> Values:
+    """Choose a value for each dimension that has an effect, given the values chosen before it.
+
+    Args:
+        space: The dimensions.
+        base_config: The configuration that the values change.
+        choose: Called for each dimension, in the order of `precedence`.
+    """
     values: Values = {}
-    config = written
-    todo = list(space)
-    while todo:
-        dimension = todo.pop(0)
+    config = base_config
+    left = list(space)
+    while left:
+        dimension = left.pop(0)
         if dimension.name in inert(config.train) | unused(config):
             continue
-        value = choose(_bounded(dimension, config), get(written, dimension.name))
+        value = choose(_bounded(dimension, config), get(base_config, dimension.name))
         values[dimension.name] = value
-        config = apply(written, values)
-        # a branch's own dimensions come next, so that what they decide is known to the rest; each
-        # is in the place of one of that field outside
+        config = apply(base_config, values)
+        # the dimensions of a branch join those that are left, so that what they decide is known to
+        # the rest; each replaces a dimension of the same field
         inner = dimension.branches.get(value, [])
-        names = {own.name for own in inner}
-        todo = sorted([*inner, *(own for own in todo if own.name not in names)], key=turn)
+        names = {branched.name for branched in inner}
+        rest = [other for other in left if other.name not in names]
+        left = sorted([*inner, *rest], key=precedence)
     return values
 
 
 def _bounded(dimension: Dimension, config: TrainConfig) -> Dimension:
+    """The dimension with numbers for `all` and `auto`, which depend on the values so far."""
     if dimension.high == "all":
         return replace(dimension, high=count_stages(config.model))
     if dimension.high == "auto":
@@ -47,8 +55,17 @@ def _bounded(dimension: Dimension, config: TrainConfig) -> Dimension:
     return dimension
 
 
-def suggest(space: Space, written: TrainConfig, trial: optuna.Trial) -> Values:
-    """The values that Optuna gives a trial; those already given stay."""
+def suggest(space: Space, base_config: TrainConfig, trial: optuna.Trial) -> Values:
+    """The values that Optuna chooses for a trial; those of an enqueued trial stay.
+
+    Args:
+        space: The dimensions.
+        base_config: The configuration that the values change.
+        trial: Gets the values as its parameters.
+
+    Returns:
+        The values by dotted field.
+    """
 
     def choose(dimension: Dimension, _: Any) -> Any:
         name, low, high = dimension.parameter, dimension.low, dimension.high
@@ -59,18 +76,18 @@ def suggest(space: Space, written: TrainConfig, trial: optuna.Trial) -> Values:
             return trial.suggest_int(name, int(low), int(high))
         return trial.suggest_float(name, low, high, log=dimension.kind == "log")
 
-    return walk(space, written, choose)
+    return walk(space, base_config, choose)
 
 
-def as_written(space: Space, written: TrainConfig) -> Values:
-    """The values of the configuration as written, by Optuna's parameter names."""
+def as_written(space: Space, base_config: TrainConfig) -> Values:
+    """The values of the base configuration, by Optuna's parameter names."""
     parameters: Values = {}
 
     def choose(dimension: Dimension, value: Any) -> Any:
         if value == "all" and dimension.kind != "choice":
-            value = resolve_depth(value, count_stages(written.model))
+            value = resolve_depth(value, count_stages(base_config.model))
         parameters[dimension.parameter] = value
         return value
 
-    walk(space, written, choose)
+    walk(space, base_config, choose)
     return parameters

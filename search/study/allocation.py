@@ -1,4 +1,4 @@
-"""What a trial had of the cluster, as it changed over a search: what the search has cost."""
+"""The resources that one trial had, as they changed over a search: what the search has cost."""
 
 import time
 from collections.abc import Iterable
@@ -7,17 +7,23 @@ from ..space.config import Resources
 from .study import Study
 
 
-def note_share(study: Study, share: Resources) -> None:
-    """Write what a trial has from now on, for what the search has cost."""
-    study.set("shares", [*study.get("shares", []), [time.time(), share.model_dump()]])
+def note_share(study: Study, resources: Resources) -> None:
+    """Record the resources that each trial has from now on."""
+    study.allocations = [*study.allocations, [time.time(), resources.model_dump()]]
 
 
 def held(study: Study, trained: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """CPU- and GPU-seconds that trials held, of epochs given as when each ended and its seconds."""
-    shares = [(since, Resources.model_validate(raw)) for since, raw in study.get("shares", [])]
-    cpus = gpus = 0.0
-    for at, seconds in trained:
-        share = next((own for since, own in reversed(shares) if since <= at), Resources())
-        cpus += seconds * share.cpus_per_trial
-        gpus += seconds * share.gpus_per_trial
-    return cpus, gpus
+    """CPU-seconds and GPU-seconds that trials had allocated.
+
+    Args:
+        study: Holds the allocations. Before the first one a trial had one CPU.
+        trained: For each epoch its end, in seconds since 1970, and how many seconds it took.
+    """
+    allocations = [(since, Resources.model_validate(raw)) for since, raw in study.allocations]
+    cpu_seconds = gpu_seconds = 0.0
+    for end, seconds in trained:
+        earlier = (resources for since, resources in reversed(allocations) if since <= end)
+        resources = next(earlier, Resources())
+        cpu_seconds += seconds * resources.cpus_per_trial
+        gpu_seconds += seconds * resources.gpus_per_trial
+    return cpu_seconds, gpu_seconds

@@ -1,11 +1,11 @@
-"""What a search keeps on disk: checkpoints that are needed, and those worth keeping."""
+"""Full disks, and files that killed workers left half written."""
 
 import errno
 import shutil
 from pathlib import Path
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-"""What a system calls a disk or a quota that is full."""
+"""Error numbers of a full disk and of a used-up quota."""
 
 
 def is_full(error: BaseException) -> bool:
@@ -14,9 +14,9 @@ def is_full(error: BaseException) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed workers left half written in a search's folder that nobody runs."""
+    """Delete half-written files in a search's folder; nobody may run the search meanwhile."""
     for part in [*folder.glob("trials/*/.*"), *folder.glob("phases/.*")]:
-        # a worker that outlived its driver may finish it meanwhile
+        # a worker that outlives its driver may finish the file meanwhile
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:

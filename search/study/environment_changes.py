@@ -1,24 +1,30 @@
-"""Where a trial ran: one that was continued may have done so with other code, or elsewhere."""
+"""Changes of the environment of a trial: it may continue with other code or on other hardware."""
 
 from itertools import pairwise
 
 from trainer.epoch_report import EpochReport
 
-from .study import TrialRecord
+from .record import TrialRecord
 
 
 def stretches(record: TrialRecord) -> list[str]:
-    """A line for each time that a trial went on in another environment than before."""
+    """A line for each epoch from which on a trial ran in another environment."""
     reports = [record.reports[epoch] for epoch in sorted(record.reports)]
     return [line for before, after in pairwise(reports) if (line := difference(before, after))]
 
 
 def difference(before: EpochReport | None, after: EpochReport) -> str:
-    """`from epoch 5 on with torch 2.15.0 (2.14.1 before)`; empty where the environment is that of
-    the epoch before."""
+    """How the environment changed between two epochs; empty if it did not.
+
+    An example: `from epoch 5 on with torch 2.15.0 (2.14.1 before)`.
+
+    Args:
+        before: Report of the epoch before; None if there is none.
+        after: Report of the epoch.
+    """
     if before is None or before.environment == after.environment:
         return ""
-    if not before.environment or not after.environment:  # of a version that said nothing of it
+    if not before.environment or not after.environment:  # early versions did not record it
         return f"from epoch {after.epoch} on with another version of Unfreeze"
     changed = [
         f"{name} {value} ({before.environment.get(name, 'unknown')} before)"

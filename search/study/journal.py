@@ -1,4 +1,4 @@
-"""The file of a search's study: Optuna's journal, of which the driver writes whole steps."""
+"""The file of a search's study: Optuna's journal, in which several writes can be one step."""
 
 import contextlib
 import json
@@ -9,37 +9,38 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.storages.journal._file import LOCK_FILE_SUFFIX, BaseJournalFileLock
 
 from trainer.config import BadInput
 
-from ..space.config import BRING_BACK
+from ..space.config_file import BRING_BACK
+from .optuna_internals import BaseJournalFileLock, lock_file
 
 JOURNAL = "study.journal"
+"""File in a search's folder."""
 LOCK_SECONDS = 1.0
-"""Longer than any process needs that writes into the journal."""
+"""More than any process needs to write into the journal."""
 
 
 def open_journal(file: Path) -> "Journal":
-    """A study's journal for its driver, mended where another was killed."""
-    _free(file)
+    """A study's journal for its driver, repaired if an earlier driver was killed."""
+    _remove_old_lock(file)
     cut_torn_line(file)
-    return Journal(str(file))
+    return Journal(file)
 
 
 @contextlib.contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Name a journal, and what to do, where its content is not what was written: BadInput."""
+def explain_damage(file: Path) -> Iterator[None]:
+    """In this block the errors of a damaged journal become BadInput, with what a user can do."""
     try:
         yield
     except BadInput:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise BadInput([f"{file} is damaged{_where(file)}; {BRING_BACK}"]) from error
+        raise BadInput([f"{file} is damaged{_damaged_place(file)}; {BRING_BACK}"]) from error
 
 
-def _where(file: Path) -> str:
-    """The first line that is no log, if that is what is wrong."""
+def _damaged_place(file: Path) -> str:
+    """The number of the first line that is not JSON, as text; empty if there is none."""
     content = file.read_bytes()
     for number, line in enumerate(content.splitlines(), start=1):
         try:
@@ -49,12 +50,13 @@ def _where(file: Path) -> str:
     return "" if content else " (it is empty)"
 
 
-class _Lock(BaseJournalFileLock):
+class _ReentrantLock(BaseJournalFileLock):
     """A lock that its holder may take again."""
 
     def __init__(self, lock: BaseJournalFileLock) -> None:
         self._lock = lock
         self.depth = 0
+        """How often the holder has taken it."""
 
     def acquire(self) -> bool:
         if not self.depth:
@@ -69,82 +71,90 @@ class _Lock(BaseJournalFileLock):
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file, which can write several logs in one go: it waits for the disk each
-    time. A full disk leaves nothing of them, for nothing could follow a half line; what found no
-    room is written with the next log."""
+    """Optuna's journal file, which can also write several logs as one step.
 
-    def __init__(self, file: str) -> None:
-        self._held = _Lock(JournalFileSymlinkLock(file))
-        super().__init__(file, lock_obj=self._held)
-        self._waiting: list[dict[str, Any]] = []
+    Each write waits for the disk; a step waits once. If the disk is full, none of a step's logs
+    stay in the file, since a line after a torn line cannot be read. They are written with the next
+    log.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._journal = file
+        self._write_lock = _ReentrantLock(JournalFileSymlinkLock(str(file)))
+        super().__init__(str(file), lock_obj=self._write_lock)
+        self._unwritten: list[dict[str, Any]] = []
         """Logs that are not in the file yet."""
         self._replayed = 0
-        """As many of them has Optuna read back."""
+        """How many unwritten logs Optuna has read back."""
         self._read = 0
-        """Logs of the file that Optuna has read back."""
+        """How many logs of the file Optuna has read back."""
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Write the logs of a block when it ends; no other process can write one between."""
-        self._held.acquire()
+        """Write the logs of this block as one step at its end; no other process writes meanwhile."""
+        self._write_lock.acquire()
         try:
             yield
         finally:
             try:
-                if self._held.depth == 1:
+                if self._write_lock.depth == 1:
                     self._write()
             finally:
-                self._held.release()
+                self._write_lock.release()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self._waiting += logs
-        if not self._held.depth:
+        """Write logs, or keep them until the step ends."""
+        self._unwritten += logs
+        if not self._write_lock.depth:
             self._write()
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The logs from this number on, those that are not in the file yet included."""
         if not self._replayed:
             self._read = log_number_from
             for log in super().read_logs(log_number_from):
                 self._read += 1
                 yield log
-        new = self._waiting[self._replayed :]
-        self._replayed = len(self._waiting)
+        new = self._unwritten[self._replayed :]
+        self._replayed = len(self._unwritten)
         yield from new
 
     def _write(self) -> None:
-        if not self._waiting:
+        if not self._unwritten:
             return
-        self._held.acquire()
+        self._write_lock.acquire()
         try:
-            size = os.stat(self._file_path).st_size
+            size = self._journal.stat().st_size
             try:
-                super().append_logs(self._waiting)
+                super().append_logs(self._unwritten)
             except OSError:
-                os.truncate(self._file_path, size)  # all of them are written with the next
+                os.truncate(self._journal, size)  # all of them are written with the next log
                 raise
         finally:
-            self._held.release()
-        if self._replayed:  # let Optuna's class go by what it need not give out again
+            self._write_lock.release()
+        if self._replayed:  # the base class notes where in the file these logs are
             for _ in super().read_logs(self._read):
                 pass
-        self._waiting, self._replayed = [], 0
+        self._unwritten, self._replayed = [], 0
 
 
-def _free(journal: Path) -> None:
-    """Take away the lock that a killed driver left: Optuna would wait 30 s. Only one driver runs a
-    search, and a dashboard that writes a note holds the lock for a moment."""
-    lock = Path(f"{journal}{LOCK_FILE_SUFFIX}")
+def _remove_old_lock(journal: Path) -> None:
+    """Remove the lock that a killed driver left, for which Optuna would wait 30 s.
+
+    Only one driver runs a search. A dashboard that writes a note holds the lock for a moment.
+    """
+    lock = lock_file(journal)
     with contextlib.suppress(FileNotFoundError):
-        left = lock.lstat()
+        before = lock.lstat()
         time.sleep(LOCK_SECONDS)
-        if lock.lstat().st_ino == left.st_ino:
+        if lock.lstat().st_ino == before.st_ino:
             lock.unlink()
 
 
 def cut_torn_line(journal: Path) -> None:
-    """Cut off a last line that a killed driver left unfinished: Optuna reads no line after one."""
+    """Cut off an unfinished last line of a killed driver: Optuna cannot read a line after it."""
     with contextlib.suppress(FileNotFoundError), journal.open("rb+") as file:
         content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+        finished = content.rfind(b"\n") + 1
+        if finished < len(content):
+            file.truncate(finished)

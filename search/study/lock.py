@@ -1,4 +1,4 @@
-"""One driver a search: who holds a search's folder, and asking them to stop."""
+"""One driver per search: the lock of a search's folder, and the request to stop."""
 
 import contextlib
 import fcntl
@@ -12,16 +12,14 @@ from filelock import FileLock, Timeout
 
 from trainer.config import BadInput
 
-from ..space.config import LOCK
+from ..space.config_file import LOCK
 
 REQUEST = "stop"
-"""A file of this name in a search's folder asks its driver to stop."""
-
-
+"""File in a search's folder that asks its driver to stop."""
 HOLDER = "driver.json"
-"""In a search's folder: who holds its lock."""
-PROBES = 0.3
-"""Seconds that the lock is tried for: who only asks whether it is held has it for a moment."""
+"""File in a search's folder: which process has its lock."""
+LOCK_TIMEOUT = 0.3
+"""Seconds to try for the lock: `is_held` in another process takes it for a moment."""
 
 
 class Busy(Exception):
@@ -30,15 +28,19 @@ class Busy(Exception):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a search's folder for this process alone. Raises Busy, saying who holds it, and
-    BadInput where there can be no such folder."""
+    """Lock a search's folder for this process while the block runs.
+
+    Raises:
+        Busy: Another process has the lock; the message says which.
+        BadInput: The folder cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput([f"storage: {folder} cannot be made ({error.strerror})"]) from error
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=PROBES, poll_interval=0.01)
+        lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=0.01)
     except Timeout:
         raise Busy(f"{folder.name} is being run by {_holder(folder)}") from None
     try:
@@ -51,27 +53,29 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _write_holder(folder: Path) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    who = {"pid": os.getpid(), "host": os.uname().nodename, "since": since}
+    holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": since}
     part = folder / f".{HOLDER}.{os.getpid()}"
-    part.write_text(json.dumps(who))
-    part.replace(folder / HOLDER)  # who reads it meanwhile reads all of it
+    part.write_text(json.dumps(holder))
+    part.replace(folder / HOLDER)  # a reader never sees half of it
 
 
 def _holder(folder: Path) -> str:
-    who = {}
-    with contextlib.suppress(OSError, ValueError):  # it ended just now, or something damaged it
-        who = json.loads((folder / HOLDER).read_text())
-    if not isinstance(who, dict):
-        who = {}
+    holder = {}
+    with contextlib.suppress(OSError, ValueError):  # the process just ended, or the file is damaged
+        holder = json.loads((folder / HOLDER).read_text())
+    if not isinstance(holder, dict):
+        holder = {}
     return " ".join(
-        f"{word} {who.get(key, '?')}"
+        f"{word} {holder.get(key, '?')}"
         for word, key in (("process", "pid"), ("on", "host"), ("since", "since"))
     )
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process runs the search in this folder now; asked without a right to write, and
-    by many at once."""
+    """Whether a process runs the search in this folder now.
+
+    It needs no write access, and several processes can ask at once.
+    """
     with contextlib.suppress(FileNotFoundError), (folder / LOCK).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -81,15 +85,15 @@ def is_held(folder: Path) -> bool:
 
 
 def request_stop(folder: Path) -> None:
-    """Ask the driver of the search in this folder, on whatever machine, to stop."""
+    """Ask the driver of the search in this folder to stop; it may run on another machine."""
     (folder / REQUEST).touch()
 
 
 def is_requested(folder: Path) -> bool:
-    """Whether somebody asked."""
+    """Whether the search in this folder is asked to stop."""
     return (folder / REQUEST).exists()
 
 
 def withdraw_request(folder: Path) -> None:
-    """Forget what an earlier driver was asked."""
+    """Remove a request to stop, which may be for an earlier driver."""
     (folder / REQUEST).unlink(missing_ok=True)

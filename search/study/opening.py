@@ -1,4 +1,4 @@
-"""Opening a search: the folder and the study of a new one, or of one that is continued."""
+"""Opening a search for its driver: its folder and study, of a new search or a continued one."""
 
 import uuid
 from collections.abc import Iterable
@@ -12,13 +12,16 @@ from trainer.model.checkpoint import write_whole
 from trainer.model.detectors import build, count_stages
 from trainer.text.redaction import redacted
 
-from ..space.config import BRING_BACK, KEPT, SearchConfig, stored, study_uri, write_yaml
+from ..space.config import SearchConfig
+from ..space.config_file import BRING_BACK, KEPT, stored, write_yaml
+from ..space.locations import study_uri
 from ..space.sampling import as_written
 from ..space.space import Space, apply, contains
 from .disk import sweep
 from .journal import JOURNAL
 from .reading import kept, study_name
-from .study import Study, open_study
+from .storage import open_study
+from .study import Study
 
 MAY_CHANGE = (
     "search.trials",
@@ -32,16 +35,16 @@ MAY_CHANGE = (
     "tracking",
     "register_model",
     "storage",
-    "name",  # its folder has another by now, where it was found
+    "name",  # the folder may be renamed
 )
-"""What a continued search may have differently."""
+"""Fields that may change when a search is continued."""
 
 
 def refuse_changes(config: SearchConfig) -> None:
-    """Raise BadInput with the differences when the folder holds a search of another config."""
+    """Raise BadInput with the differences if the folder has a search of another configuration."""
     if not (config.folder / KEPT).is_file():
         return
-    before, now = _flat(_completed(kept(config.folder))), _flat(stored(config))
+    before, now = _flat(_with_defaults(kept(config.folder))), _flat(stored(config))
     errors = [
         f"{name}: {now.get(name, 'nothing')} (was {before.get(name, 'nothing')})"
         for name in sorted(before.keys() | now.keys())
@@ -49,27 +52,28 @@ def refuse_changes(config: SearchConfig) -> None:
     ]
     if not errors:
         return
-    begun = any((config.folder / "trials").glob("*"))
+    has_trials = any((config.folder / "trials").glob("*"))
     raise BadInput(
         [
             f"{config.folder} holds a search of this name with another configuration; give "
             "this one another --name, or undo"
-            + ("" if begun else " (or delete it: no trial of it has begun)")
+            + ("" if has_trials else " (or delete it: no trial of it has begun)")
             + ":",
             *errors,
         ]
     )
 
 
-def _completed(raw: dict[str, Any]) -> dict[str, Any]:
-    """A stored config with the defaults of fields that there were none of when it was written."""
+def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
+    """A stored config with the defaults of fields that did not exist when it was written."""
     try:
         return parse(SearchConfig, raw).model_dump(mode="json")
-    except BadInput:  # of a field that is gone
+    except BadInput:  # it has a field that no longer exists
         return raw
 
 
 def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted path."""
     if not isinstance(raw, dict) or not raw:
         return {prefix.removesuffix("."): raw}
     return {
@@ -78,8 +82,15 @@ def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def require_models(models: Iterable[Model], classes: int) -> None:
-    """Build every model that trials may have, of its weights, before a folder holds a search of
-    them. Raises BadInput with all that does not fit."""
+    """Build every model that trials may have, with its weights, before the search has a folder.
+
+    Args:
+        models: See `reachable`.
+        classes: How many classes the data set has.
+
+    Raises:
+        BadInput: Has the errors of all models.
+    """
     errors: list[str] = []
     for model in models:
         try:
@@ -91,28 +102,27 @@ def require_models(models: Iterable[Model], classes: int) -> None:
 
 
 def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
-    """The study, with the trials that an earlier driver left, or with the first points; to be
-    called by who holds the folder, for it is compared with what is there now.
+    """Open or create the study of a search; trials that were left running wait again.
 
-    Raises BadInput when the folder holds a search of another config, when the data set has changed
-    since it was begun, or when the study is another folder's.
+    Call it with the folder locked. A new search gets its first trials.
+
+    Raises:
+        BadInput: The folder has a search of another configuration, the data set has changed since
+            the search was new, or the study belongs to another folder.
     """
     refuse_changes(config)
     settings = {"seed": config.search.seed, "trials": config.search.trials}
     name, uri = study_name(config), study_uri(config)
     study = open_study(config.folder, name, uri, **settings)
-    _refuse_another(config, study, uri)
-    if study.get("data") not in (None, data.digest):
+    _refuse_other_study(config, study, uri)
+    if study.data_digest not in ("", data.digest):
         raise BadInput([f"data: its content has changed since {config.folder} was begun"])
-    content = {k: v for k, v in stored(config).items() if k != "storage"} | {"name": name}
-    write_whole(write_yaml(content).encode(), config.folder / KEPT)
+    _write_folder(config, data, name)
     if uri is not None:
-        study.set("folder", str(config.folder))
-    if data.made:
-        write_whole(made_split(data), config.folder / MADE)
-    if study.get("id") is None:
-        study.set("data", data.digest)
-        study.set("id", uuid.uuid4().hex)
+        study.folder = str(config.folder)
+    if not study.id:
+        study.data_digest = data.digest
+        study.id = uuid.uuid4().hex
     study.release_running()
     sweep(config.folder)
     if all(record.origin != "sampled" for record in study.records.values()):
@@ -120,10 +130,18 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
     return study
 
 
-def _refuse_another(config: SearchConfig, study: Study, uri: str | None) -> None:
-    """Raise BadInput where a study is not the one of this folder."""
-    folder, begun = config.folder, study.get("id") is not None
-    where = redacted(uri) if uri is not None else folder / JOURNAL
+def _write_folder(config: SearchConfig, data: Splits, name: str) -> None:
+    """Write the configuration with the study's name, and the val split if it was made."""
+    content = {k: v for k, v in stored(config).items() if k != "storage"} | {"name": name}
+    write_whole(write_yaml(content).encode(), config.folder / KEPT)
+    if data.made:
+        write_whole(made_split(data), config.folder / MADE)
+
+
+def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> None:
+    """Raise BadInput if a study does not belong to this folder."""
+    folder, begun = config.folder, bool(study.id)
+    place = redacted(uri) if uri is not None else folder / JOURNAL
     if begun and not (folder / KEPT).is_file():
         missing = f"{folder / KEPT} is missing; {BRING_BACK}"
         elsewhere = (
@@ -131,23 +149,23 @@ def _refuse_another(config: SearchConfig, study: Study, uri: str | None) -> None
         )
         raise BadInput([missing if uri is None else elsewhere])
     if not begun and any((folder / "trials").glob("*")):
-        raise BadInput([f"{where} holds nothing of the trials in {folder}; {BRING_BACK}"])
-    other = Path(study.get("folder", folder))
+        raise BadInput([f"{place} holds nothing of the trials in {folder}; {BRING_BACK}"])
+    other = Path(study.folder or folder)
     if uri is not None and (other / KEPT).is_file() and not other.samefile(folder):
         raise BadInput(
             [
-                f"{folder} is a copy of {other}, and both have one study, in {where}: go on in "
+                f"{folder} is a copy of {other}, and both have one study, in {place}: go on in "
                 "that folder, or begin anew under another --name"
             ]
         )
 
 
 def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
-    """The configuration as written, the same with everything unfrozen, then the user's own."""
+    """Enqueue the configuration as written, the same with everything unfrozen, `search.first`."""
     points = [("as written", config), *(("first", apply(config, v)) for v in config.search.first)]
-    everything: tuple[Depth, ...] = ("all", count_stages(config.model))
+    all_depths: tuple[Depth, ...] = ("all", count_stages(config.model))
     for dimension in space:
-        legal = [depth for depth in everything if contains(dimension, depth)]
+        legal = [depth for depth in all_depths if contains(dimension, depth)]
         if dimension.name == "train.unfreeze.depth" and legal:
             points.insert(1, ("all unfrozen", apply(config, {dimension.name: legal[0]})))
     seen = [record.parameters for record in study.records.values()]

@@ -1,16 +1,27 @@
-"""A search that was begun: what its folder and its study say."""
+"""Reading a search that exists: its configuration from its folder, and its study."""
 
 from pathlib import Path
 from typing import Any
 
 from trainer.config import BadInput, parse
 
-from ..space.config import BRING_BACK, KEPT, SearchConfig, read_yaml, study_uri
-from .study import Study, read_study
+from ..space.config import SearchConfig
+from ..space.config_file import BRING_BACK, KEPT, read_yaml
+from ..space.locations import study_uri
+from .storage import read_study
+from .study import Study
 
 
 def read_search(name: str, storage: Path) -> SearchConfig:
-    """The resolved config of a search. Raises BadInput when there is none of this name."""
+    """The resolved config of a search, with the name and the storage that are given.
+
+    Args:
+        name: Of the search, which is its folder's name.
+        storage: The folder of all searches.
+
+    Raises:
+        BadInput: There is no search of this name, or its configuration is damaged.
+    """
     folder = storage / name
     if Path(name).name != name or name == ".." or not (folder / KEPT).is_file():
         known = ", ".join(begun(storage))
@@ -20,7 +31,7 @@ def read_search(name: str, storage: Path) -> SearchConfig:
     except BadInput as error:
         lines = [line for line in error.errors if not line.startswith(str(folder))]
         raise BadInput([f"{folder / KEPT}: {line}" for line in lines] or error.errors) from None
-    # a folder that was moved, renamed or copied since holds its search all the same
+    # the folder may be moved, renamed or copied since
     return config.model_copy(update={"storage": storage.resolve(), "name": name})
 
 
@@ -30,7 +41,11 @@ def begun(storage: Path) -> list[str]:
 
 
 def kept(folder: Path) -> dict[str, Any]:
-    """The raw config that a search's folder keeps. Raises BadInput where it is damaged."""
+    """The raw configuration in a search's folder.
+
+    Raises:
+        BadInput: The file is missing or damaged.
+    """
     try:
         return read_yaml(folder / KEPT)
     except BadInput as error:
@@ -41,14 +56,18 @@ def kept(folder: Path) -> dict[str, Any]:
 
 
 def study_name(config: SearchConfig) -> str:
-    """The name that a search's study has: of a renamed folder the one that it was begun with."""
-    there = (config.folder / KEPT).is_file()
-    return str(kept(config.folder).get("name", config.name)) if there else config.name
+    """The name of a search's study: the name that the search had when it was new."""
+    exists = (config.folder / KEPT).is_file()
+    return str(kept(config.folder).get("name", config.name)) if exists else config.name
 
 
 def begun_study(config: SearchConfig) -> Study:
-    """The study of a search that was begun, for reading. Raises BadInput when it is not there."""
-    # what the search's folder says counts: a URL in the environment may be for another search
+    """The study of an existing search, for reading.
+
+    Raises:
+        BadInput: There is no study, or it cannot be read.
+    """
+    # only what the search's folder says counts: UNFREEZE_STUDY may be of another search
     uri = study_uri(config) if config.study else None
     try:
         return read_study(config.folder, study_name(config), uri)

@@ -10,7 +10,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from trainer.epoch_report import EpochReport
 
 from ..space.space import by_field
-from ..study.study import TrialRecord
+from ..study.record import TrialRecord
 
 DIGEST = 12
 """Characters of a data set's digest that MLflow shows; it takes 36."""

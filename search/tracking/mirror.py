@@ -16,10 +16,12 @@ from mlflow.tracking import MlflowClient
 
 from trainer.evaluation.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW
 
-from ..space.config import trial_folder
+from ..space.locations import trial_folder
 from ..space.space import by_field
 from ..study.environment_changes import stretches
-from ..study.study import End, Study, TrialRecord
+from ..study.facts import SearchState
+from ..study.record import End, TrialRecord
+from ..study.study import Study
 from .database import open_store
 from .description import Description, flat_metrics, run_name
 
@@ -157,7 +159,7 @@ class Mirror:
                 )
             )
             self._experiment = identity
-            tags = {"unfreeze.search": self._study.get("id"), "unfreeze.kind": "search"}
+            tags = {"unfreeze.search": self._study.id, "unfreeze.kind": "search"}
             started = [r.started for r in list(self._study.records.values()) if r.started]
             run = self._find(tags) or self._client.create_run(
                 identity,
@@ -225,7 +227,7 @@ class Mirror:
     def _state(self, record: TrialRecord) -> str:
         if record.end is not None:
             return record.end.value
-        return "running" if self._study.get("state") == "running" else "interrupted"
+        return "running" if self._study.state == SearchState.RUNNING else "interrupted"
 
     def _trial_run(self, record: TrialRecord) -> str:
         number = record.number

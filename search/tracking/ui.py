@@ -13,7 +13,7 @@ from trainer.config import BadInput
 from trainer.text.redaction import redacted
 
 from ..reporting.console import tell
-from ..space.config import tracking_uri
+from ..space.locations import tracking_uri
 from ..space.validation import uri_errors
 
 HOST = "127.0.0.1"

@@ -25,10 +25,14 @@ from rich.console import Console
 from search.ranking.results import SearchResult
 from search.reporting.progress import Lines
 from search.running.single import train
-from search.space.config import SearchConfig, stored, write_yaml
+from search.space.config import SearchConfig
+from search.space.config_file import stored, write_yaml
 from search.space.space import read_space
 from search.space.validation import resolve
-from search.study.study import End, Study, TrialRecord, open_study
+from search.study.facts import SearchState
+from search.study.record import End, TrialRecord
+from search.study.storage import open_study
+from search.study.study import Study
 from trainer.config import BadInput, Data, override
 from trainer.epoch_report import EpochReport, GroupReport
 from trainer.evaluation.coco_metrics import FIGURES
@@ -197,9 +201,7 @@ def made_up(
     raw = make_raw({"name": "made-up", "space": SPACE, "storage": str(place), "tracking": "off"})
     config = resolve(raw, place)
     study = open_study(config.folder, config.name, seed=1, trials=10)
-    for key, value in {"id": "made up", "data": "d" * 64, "precision": "fp32"}.items():
-        study.set(key, value)
-    study.set("resources", {"cpus_per_trial": 1, "gpus_per_trial": 0})
+    study.id, study.data_digest, study.precision = "made up", "d" * 64, "fp32"
     written = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
     study.enqueue({**written, "train.unfreeze.schedule": "gradual"}, "as written")
     ends = [End.FINISHED, End.PRUNED, End.DIVERGED, End.ERROR, End.PRUNED] + [End.FINISHED] * 5
@@ -219,7 +221,7 @@ def made_up(
     for report in make_reports([best.best.map - 0.01 * k for k in range(9, -1, -1)]):
         study.record(10, report)
     study.end(10, End.FINISHED)
-    study.set("state", "done")
+    study.state = SearchState.DONE
     _write_export(config, best.number)
     return MadeUp(config, study)
 

@@ -25,9 +25,14 @@ from optuna.trial import TrialState
 
 from search.exports.evaluate import evaluate_model
 from search.exports.trial_config import config_of
-from search.space.config import SearchConfig, trial_folder, write_yaml
+from search.space.config import SearchConfig
+from search.space.config_file import write_yaml
+from search.space.locations import trial_folder
 from search.space.validation import resolve
-from search.study.study import End, Study, TrialRecord, read_study
+from search.study.facts import SearchState
+from search.study.record import End, TrialRecord
+from search.study.storage import read_study
+from search.study.study import Study
 from trainer.config import Data, override
 from trainer.data.dataset import Splits
 from trainer.model.checkpoint import BEST, load
@@ -250,7 +255,7 @@ def check(
     """The whole of a search that reached its end: `ends` of trials that did not finish, and so many
     epochs begun more than once at most."""
     study = search.study
-    assert study.get("state") == "done", search.out
+    assert study.state == SearchState.DONE, search.out
     assert list(study.records) == list(range(trials))
     wanted = {number: End.FINISHED for number in range(trials)} | (ends or {})
     assert {n: r.end for n, r in study.records.items()} == wanted, search.out
@@ -320,7 +325,7 @@ def check_as_unbroken(search: Faulty, study: Study, number: int, data: Splits) -
     """A trial came to the same bits as one that nothing happened to."""
     config = search.config
     record = study.records[number]
-    own = config_of(config, record, study.get("precision"))
+    own = config_of(config, record, study.precision)
     place = search.place / "unbroken"
     maps: list[float] = []
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from search.space.config import write_yaml
+from search.space.config_file import write_yaml
+from search.study.facts import SearchState
 from search.study.lock import is_held
 from trainer.config import Data
 
@@ -190,9 +191,9 @@ def test_a_search_sent_to_the_cluster_is_stopped_from_afar_and_goes_on(
     line = [sys.executable, "-P", "-m", "search.commands.cli", "stop", search.config.name]
     head.run(*line, "--cluster", "auto", PYTHONPATH=str(search.code))
     assert "its trials will stop within seconds" in head.said
-    until(lambda: search.study.get("state") == "stopped", 60)
+    until(lambda: search.study.state == SearchState.STOPPED, 60)
     send()
-    until(lambda: search.study.get("state") == "done", WAIT)
+    until(lambda: search.study.state == SearchState.DONE, WAIT)
     until(lambda: not is_held(search.config.folder), 60)  # the winner is exported
     check(search, tiny_data)
 

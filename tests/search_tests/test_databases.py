@@ -11,7 +11,9 @@ from optuna.trial import TrialState
 from optuna_dashboard import wsgi
 
 from search.space.space import read_space
-from search.study.study import End, open_study, read_study
+from search.study.facts import SearchState
+from search.study.record import End
+from search.study.storage import open_study, read_study
 from trainer.config import BadInput
 
 from .conftest import SPACE
@@ -33,7 +35,7 @@ def test_a_study_is_the_same_wherever_it_is_kept(
 ) -> None:
     space, written = read_space(SPACE), make_search({"space": SPACE})
     study = open_study(tmp_path, "kept", uri, seed=3, trials=6)
-    study.set("state", "running")
+    study.state = SearchState.RUNNING
     study.enqueue({"train.unfreeze.lr": 2e-3, "train.unfreeze.depth": 0}, "first")
     configs = [study.ask(space, written)[1] for _ in range(3)]
     for report in make_reports([0.1, 0.3]):
@@ -44,7 +46,7 @@ def test_a_study_is_the_same_wherever_it_is_kept(
 
     again = open_study(tmp_path, "kept", uri, seed=3, trials=6)
     again.release_running()
-    assert again.get("state") == "running"
+    assert again.state == SearchState.RUNNING
     assert again.waiting == [1]
     assert again.records[0].reports == study.records[0].reports
     assert [r.end for r in again.records.values()] == [End.FINISHED, None, End.DIVERGED]

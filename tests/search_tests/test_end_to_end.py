@@ -23,10 +23,14 @@ from search.ranking.gain_sentence import describe_gain
 from search.ranking.results import SearchResult
 from search.reporting.progress import Lines
 from search.running.driver import run
-from search.space.config import Confirm, SearchConfig, write_yaml
+from search.space.config import Confirm, SearchConfig
+from search.space.config_file import write_yaml
 from search.space.sampling import as_written
 from search.space.validation import resolve
-from search.study.study import End, Study, TrialRecord, read_study
+from search.study.facts import SearchState
+from search.study.record import End, TrialRecord
+from search.study.storage import read_study
+from search.study.study import Study
 from search.tracking.description import flat_metrics
 from trainer.config import BadInput, Data, TrainConfig, override
 from trainer.export.bundle import load_export
@@ -154,7 +158,7 @@ def searched(
 
 
 def test_every_trial_came_to_a_true_end(searched: Searched) -> None:
-    assert searched.first.state == searched.extended.state == "done"
+    assert searched.first.state == searched.extended.state == SearchState.DONE
     records = searched.study.records
     assert list(records) == list(range(4 + len(searched.confirming)))
     assert [r.origin for r in searched.study.searched()] == [

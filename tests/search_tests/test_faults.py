@@ -21,8 +21,9 @@ from optuna.trial import TrialState
 
 from clusters.connect import use_token
 from search.running.trial import STACKS
-from search.space.config import trial_folder
-from search.study.study import End
+from search.space.locations import trial_folder
+from search.study.facts import SearchState
+from search.study.record import End
 from search.tracking.database import make_ready
 from trainer.config import Data
 from trainer.data.dataset import Splits
@@ -247,7 +248,7 @@ def test_a_signal_ends_it_orderly(faulty: Make, tiny_data: Data, number: signal.
     os.killpg(search.process.pid, number)
     assert search.wait(120) == 1, search.out
     assert "The same command again continues." in search.out
-    assert search.study.get("state") == "interrupted"
+    assert search.study.state == SearchState.INTERRUPTED
     assert not search.study.optuna.get_trials(states=(TrialState.RUNNING,))
     client = MlflowClient(str(search.config.tracking))
     experiment = client.get_experiment_by_name(search.config.name)
@@ -266,7 +267,7 @@ def test_it_is_asked_to_stop_from_another_terminal(faulty: Make, tiny_data: Data
     env = {**os.environ, "PYTHONPATH": str(search.code)}
     subprocess.run(line, cwd=search.place, env=env, check=True, stdout=subprocess.DEVNULL)
     assert search.wait(60) == 0, search.out
-    assert search.study.get("state") == "stopped"
+    assert search.study.state == SearchState.STOPPED
     search.run()
     check(search, tiny_data, repeats=2)
 
@@ -275,7 +276,7 @@ def test_its_time_is_over(faulty: Make, tiny_data: Data) -> None:
     search = faulty("time.sleep(4)", search__time_budget=25)
     search.start()
     assert search.wait() in (0, 1), search.out
-    assert search.study.get("state") == "out of time"
+    assert search.study.state == SearchState.OUT_OF_TIME
     assert not search.study.optuna.get_trials(states=(TrialState.RUNNING,))
     del search.raw["search"]["time_budget"]
     search.run()
@@ -415,7 +416,7 @@ def test_a_bug_ends_three_trials_alike(faulty: Make) -> None:
     search.start()
     assert search.wait() == 1
     study = search.study
-    assert study.get("state") == "failed"
+    assert study.state == SearchState.FAILED
     assert "3 trials ended alike" in search.out and "KeyError: 'missing'" in search.out
     assert len(study.ended()) < 6
     assert not study.optuna.get_trials(states=(TrialState.RUNNING,))
@@ -448,7 +449,7 @@ def test_mlflow_never_comes(faulty: Make, tiny_data: Data, tmp_path: Path) -> No
     server = Server(tmp_path / "mlflow")
     search = faulty(tracking=server.uri)
     search.run()
-    assert search.study.get("state") == "done"
+    assert search.study.state == SearchState.DONE
     assert "MLflow lacks" in search.out
     server.start()
     try:

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from search.reporting.progress import Lines
 from search.running.driver import run
-from search.study.study import End, read_study
+from search.study.record import End
+from search.study.storage import read_study
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,5 +26,5 @@ def test_small_trials_share_a_gpu(
     assert result.winner is not None
     study = read_study(config.folder, config.name)
     assert {record.end for record in study.records.values()} == {End.FINISHED}
-    assert study.get("resources")["gpus_per_trial"] == 0.5  # a quarter of 8 trials at once
+    assert study.allocations[-1][1]["gpus_per_trial"] == 0.5  # a quarter of 8 trials at once
     assert "2 trials at once, 0.5 GPU each" in capsys.readouterr().out

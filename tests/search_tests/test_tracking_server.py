@@ -15,7 +15,10 @@ import sqlalchemy
 from mlflow.tracking import MlflowClient
 
 from search.space.space import read_space
-from search.study.study import End, Study, open_study
+from search.study.facts import SearchState
+from search.study.record import End
+from search.study.storage import open_study
+from search.study.study import Study
 from search.tracking import tracking
 from search.tracking.description import Description, flat_metrics
 from search.tracking.tracking import MlflowTracking
@@ -54,8 +57,8 @@ def server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def study(make_search: Make, make_reports: Make) -> Study:
     """A finished trial with a picture, and one that was stopped."""
     study = open_study(FOLDER, "tiny", trials=9)
-    study.set("id", "id of this search")
-    study.set("state", "done")
+    study.id = "id of this search"
+    study.state = SearchState.DONE
     for number, end in enumerate((End.FINISHED, End.PRUNED)):
         study.ask(read_space(SPACE), make_search())
         for report in make_reports([0.1, 0.2]):

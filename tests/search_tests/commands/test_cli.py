@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from search.commands.cli import main, parser
-from search.space.config import write_yaml
+from search.space.config_file import write_yaml
 from search.study.lock import locked
 from trainer.config import Data
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from search.commands.init import write_search
-from search.space.config import SearchConfig, read
+from search.space.config import SearchConfig
+from search.space.config_file import read
 from search.space.validation import resolve
 from trainer.config import BadInput, Data
 from trainer.data.loading import load

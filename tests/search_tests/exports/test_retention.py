@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from search.exports.retention import Tidying, clean
-from search.space.config import trial_folder
+from search.space.locations import trial_folder
 from search.study.lock import Busy, locked
-from search.study.study import End, open_study
+from search.study.record import End
+from search.study.storage import open_study
 from trainer.evaluation.review import PREDICTIONS, REVIEW
 
 Make = Callable[..., Any]

@@ -13,7 +13,7 @@ from search.exports import winner
 from search.exports.winner import export_winner
 from search.ranking.row import Row
 from search.reporting.progress import Quiet
-from search.study.study import open_study
+from search.study.storage import open_study
 from trainer.config import BadInput
 from trainer.data.dataset import Splits
 from trainer.export.bundle import load_export, read_metrics, read_spec

@@ -7,7 +7,7 @@ import pytest
 
 from search.ranking.ranking import rank
 from search.space.config import SearchConfig
-from search.study.study import End
+from search.study.record import End
 
 Make = Callable[..., Any]
 

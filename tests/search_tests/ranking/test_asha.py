@@ -10,7 +10,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from search.ranking.asha import cutoff, rungs, stops
 from search.space.config import Asha
-from search.study.study import End, TrialRecord
+from search.study.record import End, TrialRecord
 
 Make = Callable[..., Any]
 

@@ -14,7 +14,10 @@ from search.ranking.ranking import rank, winner
 from search.reporting.formatting import show_mean
 from search.space.config import Asha, Confirm
 from search.space.space import read_space
-from search.study.study import End, Study, TrialRecord, open_study
+from search.study.facts import SearchState
+from search.study.record import End, TrialRecord
+from search.study.storage import open_study
+from search.study.study import Study
 
 Make = Callable[..., Any]
 LR = "train.unfreeze.lr"
@@ -187,7 +190,7 @@ def test_a_search_that_was_done_before_stays_done(
         study.enqueue(parameters, f"confirms #{number}", confirms=number, seed=seed)
     run_queued(study, config, make_reports, [0.3, 0.35, 0.3, 0.35])
     assert not is_complete(config, study)  # a search that was cut short still runs them
-    study.set("state", "done")
+    study.state = SearchState.DONE
     assert is_complete(config, study)
     rows = rank(config, study.records.values())
     assert rows[0].record.number == 1 and show_mean(rows[0]) == "0.350±0.000"

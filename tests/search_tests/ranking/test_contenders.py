@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from search.ranking.contenders import baseline_trial, leaders, may_win, to_confirm
-from search.study.study import End, TrialRecord
+from search.study.record import End, TrialRecord
 
 Make = Callable[..., Any]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from search.ranking.costs import costs
-from search.study.study import End, open_study
+from search.study.record import End
+from search.study.storage import open_study
 
 Make = Callable[..., Any]
 
@@ -15,7 +16,7 @@ def test_costs_count_epochs_trained_forked_and_saved(
     make_search: Make, make_record: Make, tmp_path: Path
 ) -> None:
     study = open_study(tmp_path, "tiny")
-    study.set("shares", [[0.0, {"cpus_per_trial": 2, "gpus_per_trial": 0.5}]])
+    study.allocations = [[0.0, {"cpus_per_trial": 2, "gpus_per_trial": 0.5}]]
     records = [
         make_record(0, [0.1] * 10, end=End.FINISHED),
         make_record(1, [0.1] * 2, end=End.PRUNED, forked=1),
@@ -46,7 +47,7 @@ def test_cached_features_count_at_depths_where_their_speedup_was_measured(
     make_search: Make, make_record: Make, tmp_path: Path
 ) -> None:
     study = open_study(tmp_path, "tiny")
-    study.set("gains", [1.5, 1.25])
+    study.cache_speedups = [1.5, 1.25]
     record = make_record(0, [0.1] * 10, end=End.FINISHED)
     depths = (0, 1, 2)
     for epoch, depth in enumerate(depths, start=1):

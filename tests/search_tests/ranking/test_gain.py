@@ -17,7 +17,7 @@ from search.ranking.gain_sentence import describe_gain
 from search.ranking.ranking import rank, winner
 from search.ranking.row import Row
 from search.space.config import SearchConfig
-from search.study.study import End, TrialRecord
+from search.study.record import End, TrialRecord
 
 Make = Callable[..., Any]
 CLEAR = "That is more than luck."

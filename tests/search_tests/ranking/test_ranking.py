@@ -7,7 +7,8 @@ import pytest
 
 from search.ranking.ranking import rank, winner
 from search.ranking.row import Row
-from search.study.study import End
+from search.study.facts import SearchState
+from search.study.record import End
 
 Make = Callable[..., Any]
 
@@ -50,7 +51,7 @@ def test_a_trial_without_reports_never_wins(make_search: Make, make_record: Make
 def test_an_interrupted_trial_may_win_and_says_so(make_search: Make, make_record: Make) -> None:
     rows = rank(make_search(), [make_record(0, [0.1, 0.2])])
     assert winner(rows) is rows[0]
-    assert rows[0].state == "interrupted"
+    assert rows[0].state == SearchState.INTERRUPTED
 
 
 def test_without_asha_all_are_of_one_rung(make_search: Make, make_record: Make) -> None:

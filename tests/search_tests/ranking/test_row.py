@@ -7,7 +7,7 @@ import pytest
 
 from search.ranking.ranking import rank
 from search.ranking.row import are_of, checkpoint_of, state_in
-from search.study.study import End
+from search.study.record import End
 
 Make = Callable[..., Any]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from search.ranking.trial_order import best_map, highest_rung, sort_trials
-from search.study.study import End, TrialRecord
+from search.study.record import End, TrialRecord
 
 Make = Callable[..., Any]
 

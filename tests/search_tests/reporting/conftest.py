@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from search.space.space import read_space
+from search.study.facts import SearchState
 from search.study.opening import open_search
-from search.study.study import End, Study, open_study
+from search.study.record import End
+from search.study.storage import open_study
+from search.study.study import Study
 from trainer.data.dataset import Splits
 
 from ..conftest import SPACE
@@ -25,7 +28,7 @@ def make_study(make_search: Make, make_reports: Make) -> Callable[[list[list[flo
 
     def make(maps: list[list[float]]) -> Study:
         study = open_study(Path("kept"), "tiny", trials=9)
-        study.set("state", "done")
+        study.state = SearchState.DONE
         baseline = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
         study.enqueue({**baseline, "train.unfreeze.schedule": "gradual"}, "as written")
         for number, values in enumerate(maps):
@@ -48,7 +51,7 @@ def begun(make_search: Make, make_reports: Make, tiny: Splits) -> Study:
     """A search with one finished trial and one that runs."""
     config = make_search({"space": SPACE})
     study = open_search(config, read_space(SPACE), tiny)
-    study.set("state", "running")
+    study.state = SearchState.RUNNING
     for _ in range(2):
         study.ask(read_space(SPACE), config)
     for report in make_reports([0.1] * 9 + [0.25]):

@@ -11,7 +11,7 @@ from search.ranking.results import SearchResult
 from search.reporting import charts
 from search.reporting.chart_style import WINNER_COLOUR
 from search.reporting.report import read_result
-from search.study.study import End
+from search.study.record import End
 
 from ..conftest import MadeUp
 

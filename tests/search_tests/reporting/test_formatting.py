@@ -18,7 +18,7 @@ from search.reporting.formatting import (
 )
 from search.space.sampling import as_written
 from search.space.space import read_space
-from search.study.study import End
+from search.study.record import End
 
 from ..conftest import SPACE
 

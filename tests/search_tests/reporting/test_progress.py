@@ -15,7 +15,9 @@ from rich.console import Console
 from search.ranking.forecast import expected_epochs
 from search.reporting.progress import Lines, LiveTable, Quiet
 from search.space.space import read_space
-from search.study.study import End, Study, open_study
+from search.study.record import End
+from search.study.storage import open_study
+from search.study.study import Study
 
 from ..conftest import SPACE
 

@@ -11,7 +11,8 @@ import pytest
 from search.reporting import status
 from search.space.space import read_space
 from search.study.reading import read_search
-from search.study.study import End, Study
+from search.study.record import End
+from search.study.study import Study
 from trainer.config import BadInput
 
 from ..conftest import SPACE, Trained

@@ -14,7 +14,8 @@ from search.ranking.results import SearchResult
 from search.reporting import status, summary
 from search.reporting.report import page, read_result
 from search.reporting.verdict import verdict
-from search.study.study import End, Study
+from search.study.record import End
+from search.study.study import Study
 
 from ..conftest import SPACE, Trained
 

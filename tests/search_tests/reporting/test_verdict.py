@@ -7,6 +7,7 @@ from typing import Any
 from search.ranking.gain_sentence import describe_gain
 from search.reporting.report import read_result
 from search.reporting.verdict import verdict
+from search.study.facts import SearchState
 
 from ..conftest import SPACE, MadeUp
 
@@ -64,7 +65,7 @@ def test_the_baseline_may_win(make_search: Make, make_study: Make) -> None:
 
 def test_a_search_that_was_cut_short_says_so(make_search: Make, make_study: Make) -> None:
     study = make_study([[0.1, 0.5], [0.1, 0.4]])
-    study.set("state", "stopped")
+    study.state = SearchState.STOPPED
     result = read_result(make_search({"space": SPACE}), study)
     assert verdict(result)[0] == f"2 of {result.config.search.trials} trials have ended: stopped."
 

@@ -17,7 +17,7 @@ from search.reporting.progress import Lines
 from search.reporting.report import read_result
 from search.running import callbacks
 from search.running.callbacks import Watchers, code_version, try_report
-from search.study.study import End, TrialRecord
+from search.study.record import End, TrialRecord
 from search.tracking.tracking import NoTracking
 from trainer.data.dataset import Splits
 

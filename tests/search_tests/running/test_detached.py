@@ -11,7 +11,7 @@ from ray.job_submission import JobStatus
 
 from clusters import jobs
 from search.running import detached
-from search.space.config import read_yaml
+from search.space.config_file import read_yaml
 from trainer.config import BadInput
 
 Make = Callable[..., Any]

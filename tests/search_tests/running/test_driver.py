@@ -15,10 +15,14 @@ from ray.tune.error import TuneError
 
 from search.reporting.progress import Quiet
 from search.running import driver
-from search.space.config import Resources, SearchConfig, trial_folder, write_yaml
+from search.space.config import Resources, SearchConfig
+from search.space.config_file import write_yaml
+from search.space.locations import trial_folder
 from search.space.space import read_space
+from search.study.facts import SearchState
 from search.study.opening import open_search
-from search.study.study import End, Study
+from search.study.record import End
+from search.study.study import Study
 from trainer.config import BadInput
 from trainer.data.dataset import Splits
 from trainer.model.checkpoint import save_last
@@ -42,8 +46,8 @@ def run_trials(
         config = make_search({"name": name, "space": SPACE, "tracking": store})
         space = read_space(config.space)
         study = open_search(config, space, tiny)
-        study.set("precision", "fp32")
-        study.set("trunk_cache", "off")
+        study.precision = "fp32"
+        study.trunk_cache = "off"
 
         class Tuner:
             def __init__(self, trainable: Any, *, tune_config: Any, run_config: Any) -> None:
@@ -131,7 +135,7 @@ def test_an_exception_out_of_tune_leaves_nothing_running(
 
     study, raised = run_trials(name, act)
     assert raised is error
-    assert study.get("state") == "interrupted"
+    assert study.state == SearchState.INTERRUPTED
     assert study.waiting == [0, 1]
     assert not study.optuna.get_trials(states=(TrialState.RUNNING,))
     assert set(statuses(store, name)) == {"KILLED"}
@@ -165,7 +169,7 @@ def test_an_epoch_that_tune_dropped_is_taken_from_its_checkpoint(
         2: 0.2,
         3: 0.3,
     }
-    assert study.get("state") == "interrupted"
+    assert study.state == SearchState.INTERRUPTED
     assert study.waiting == [0, 1]
 
 
@@ -200,12 +204,14 @@ def test_a_search_that_ends_before_its_trials_says_why(
 ) -> None:
     study, raised = run_trials(f"ended-{state.replace(' ', '-')}", lambda _: None, deadline)
     assert raised is None
-    assert study.get("state") == state
+    assert study.state == state
 
 
-@pytest.mark.parametrize("state", ["running", "interrupted", "disk full"])
+@pytest.mark.parametrize(
+    "state", [SearchState.RUNNING, SearchState.INTERRUPTED, SearchState.DISK_FULL]
+)
 def test_a_search_that_is_to_go_on_has_no_winner_yet(
-    make_search: Make, make_reports: Make, tiny: Splits, state: str
+    make_search: Make, make_reports: Make, tiny: Splits, state: SearchState
 ) -> None:
     config = make_search({"space": SPACE, "tracking": "off"})
     space = read_space(config.space)
@@ -214,8 +220,8 @@ def test_a_search_that_is_to_go_on_has_no_winner_yet(
     for report in make_reports([0.1, 0.2, 0.3, 0.4]):
         study.record(0, report)
     study.end(0, End.FINISHED)
-    study.set("state", state)
+    study.state = state
     result = driver.conclude(config, space, tiny, study, Quiet())
     assert result.winner is not None and not result.metrics
     assert not (config.folder / "winner").exists()
-    assert study.get("winner") is None
+    assert study.winner is None

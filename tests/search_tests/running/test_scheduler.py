@@ -12,7 +12,9 @@ import pytest
 from search.running.scheduler import StudyScheduler
 from search.space.config import Asha
 from search.space.space import read_space
-from search.study.study import End, Study, open_study, to_json
+from search.study.record import End, to_json
+from search.study.storage import open_study
+from search.study.study import Study
 
 Make = Callable[..., Any]
 

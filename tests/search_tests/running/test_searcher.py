@@ -9,7 +9,9 @@ from ray.tune.search import Searcher
 
 from search.running.searcher import StudySearcher
 from search.space.space import read_space
-from search.study.study import End, Study, open_study
+from search.study.record import End
+from search.study.storage import open_study
+from search.study.study import Study
 from trainer.config import TrainConfig
 from trainer.model.detectors import count_stages
 

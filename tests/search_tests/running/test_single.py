@@ -14,9 +14,12 @@ from rich.console import Console
 from search.ranking.results import SearchResult
 from search.reporting.progress import Lines
 from search.running.single import train
-from search.space.config import SearchConfig, write_yaml
+from search.space.config import SearchConfig
+from search.space.config_file import write_yaml
 from search.space.validation import resolve
-from search.study.study import End, read_study
+from search.study.facts import SearchState
+from search.study.record import End
+from search.study.storage import read_study
 from trainer.config import BadInput, override
 from trainer.data.checks.overview import OVERVIEW
 
@@ -60,7 +63,7 @@ def statuses(store: str, name: str) -> list[str]:
 
 def test_it_trains_records_and_exports(trained: Trained) -> None:
     result: SearchResult = trained.result
-    assert result.state == "done"
+    assert result.state == SearchState.DONE
     assert result.winner is not None and result.winner.record.number == 0
     record = result.winner.record
     assert record.end is End.FINISHED and record.origin == "as written"

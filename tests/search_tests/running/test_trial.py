@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from search.running.trial import STACKS, phase_cache, run_trial
-from search.space.config import trial_folder
-from search.study.study import End
+from search.space.locations import trial_folder
+from search.study.record import End
 from trainer.config import Data, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.evaluation.review import PREDICTIONS, REVIEW

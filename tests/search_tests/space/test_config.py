@@ -7,17 +7,9 @@ from typing import Any
 
 import pytest
 
-from search.space.config import (
-    DEFAULT,
-    SearchConfig,
-    absolute,
-    read,
-    read_yaml,
-    redacted,
-    tracking_uri,
-    trial_folder,
-    write_yaml,
-)
+from search.space.config import SearchConfig, redacted
+from search.space.config_file import DEFAULT, read, read_yaml, write_yaml
+from search.space.locations import absolute, tracking_uri, trial_folder
 from search.space.validation import resolve
 from trainer.config import parse
 

@@ -9,7 +9,8 @@ import pytest
 
 from search.space.sampling import as_written, suggest, walk
 from search.space.space import Dimension, apply, read_space
-from search.space.validation import reachable, resolve
+from search.space.space_validation import reachable
+from search.space.validation import resolve
 from trainer.config import TrainConfig, get
 
 from ..conftest import ALL_KINDS, SPACE

@@ -7,7 +7,7 @@ import pytest
 from search.space.config import Resources
 from search.study import allocation as shares
 from search.study.allocation import held, note_share
-from search.study.study import open_study
+from search.study.storage import open_study
 
 
 def test_each_epoch_counts_with_the_share_of_its_time(

@@ -13,10 +13,12 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from search.space.config import BRING_BACK
+from search.space.config_file import BRING_BACK
 from search.space.space import read_space
 from search.study.journal import JOURNAL
-from search.study.study import End, Study, open_study, read_study
+from search.study.record import End
+from search.study.storage import open_study, read_study
+from search.study.study import Study
 from trainer.config import BadInput
 
 from ..conftest import SPACE

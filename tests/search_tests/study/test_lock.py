@@ -61,7 +61,7 @@ def test_who_asks_at_the_same_time_does_not_count_as_a_driver() -> None:
 def test_a_damaged_note_of_who_holds_it_is_no_traceback(
     content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "PROBES", 0)
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0)
     with locked(FOLDER):
         (FOLDER / "driver.json").write_text(content)
         with pytest.raises(Busy, match=r"^cells is being run by process \? on \? since \?$"):

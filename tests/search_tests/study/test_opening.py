@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from search.space.config import read_yaml, stored, study_uri, trial_folder, write_yaml
+from search.space.config_file import read_yaml, stored, write_yaml
+from search.space.locations import study_uri, trial_folder
 from search.space.space import read_space
 from search.study.opening import open_search, refuse_changes
 from search.study.reading import begun_study, read_search
-from search.study.study import End, Study, open_study
+from search.study.record import End
+from search.study.storage import open_study
+from search.study.study import Study
 from trainer.config import BadInput, Data
 from trainer.data.dataset import Splits
 from trainer.data.loading import MADE, load
@@ -163,7 +166,7 @@ def test_opening_again_keeps_the_search_and_its_identity(make_search: Make, tiny
     study = opened(config, tiny)
     study.ask(read_space(SPACE), config)
     again = opened(config, tiny)
-    assert again.get("id") == study.get("id")
+    assert again.id == study.id
     assert [r.parameters for r in again.records.values()] == [
         r.parameters for r in study.records.values()
     ]
@@ -210,9 +213,9 @@ def test_a_copy_of_a_search_in_a_database_is_not_two_drivers_on_one_study(
     ):
         opened(copy, tiny)
     shutil.rmtree(config.folder)  # now it was moved
-    assert opened(copy, tiny).get("id") == study.get("id")
-    assert opened(copy, tiny).get("id") == study.get("id")
-    assert begun_study(read_search("copy", config.storage)).get("id") == study.get("id")
+    assert opened(copy, tiny).id == study.id
+    assert opened(copy, tiny).id == study.id
+    assert begun_study(read_search("copy", config.storage)).id == study.id
 
 
 def test_a_config_is_compared_with_what_is_there_when_it_is_opened(

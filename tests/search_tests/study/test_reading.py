@@ -12,8 +12,9 @@ from search.exports.retention import clean
 from search.reporting.progress import Lines
 from search.reporting.report import read_result, write_report
 from search.running.single import train
-from search.space.config import read
+from search.space.config_file import read
 from search.space.validation import resolve
+from search.study.facts import SearchState
 from search.study.lock import is_held, locked
 from search.study.reading import begun_study, read_search
 from trainer.config import BadInput
@@ -62,7 +63,7 @@ def test_a_renamed_search_goes_on(trained: Trained, storage: Path, tmp_path: Pat
         result = train(resolve(raw, tmp_path), Lines(Console(file=io.StringIO())))
         assert result.metrics == trained.result.metrics
         config = read_search("renamed", storage)
-        assert begun_study(config).get("state") == "done"
+        assert begun_study(config).state == SearchState.DONE
     export_model("renamed", 0, "safetensors", storage, tmp_path / "model")
     assert (tmp_path / "model" / "spec.json").is_file()
     assert [place.name for place in storage.iterdir()] == ["renamed"]
@@ -108,7 +109,7 @@ def test_a_damaged_config_is_named_with_what_to_do(
 
 def test_a_search_without_its_study_is_told(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.config.storage, tmp_path / "moved")
-    assert begun_study(read_search("once", Path("moved"))).get("state") == "done"
+    assert begun_study(read_search("once", Path("moved"))).state == SearchState.DONE
     (tmp_path / "moved" / "once" / "study.journal").unlink()
     with pytest.raises(BadInput, match="no search in .*moved/once"):
         begun_study(read_search("once", Path("moved")))

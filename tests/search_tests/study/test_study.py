@@ -15,7 +15,9 @@ from search.space.config import SearchConfig
 from search.space.sampling import as_written
 from search.space.space import read_space
 from search.study.journal import JOURNAL
-from search.study.study import STATES, End, Study, from_json, open_study, read_study, to_json
+from search.study.record import End, from_json, to_json
+from search.study.storage import open_study, read_study
+from search.study.study import STATES, Study
 from trainer.config import BadInput, TrainConfig
 
 from ..conftest import SPACE
@@ -80,14 +82,14 @@ def test_everything_survives_reopening(make_search: Make, make_reports: Make) ->
     number, _ = asked(study, config)
     study.end(number, End.ERROR, "Traceback: é\nKeyError: 'x'")
     told(study, asked(study, config)[0], make_reports([0.2]))
-    study.set("fact", {"a": 1})
+    study.winner = {"trial": 0, "metrics": {}}
 
     again = opened()
     assert without_clock(again) == without_clock(study)
     assert [r.end for r in again.records.values()] == [End.FINISHED, End.PRUNED, End.ERROR, None]
     assert again.records[1].stopped_at == 1
     assert again.records[2].text.endswith("KeyError: 'x'")
-    assert (again.get("fact"), again.get("other", 3)) == ({"a": 1}, 3)
+    assert again.winner == {"trial": 0, "metrics": {}}
     assert [r.number for r in again.ended()] == [0, 1, 2]
     for number, record in study.records.items():
         assert again.records[number].started == pytest.approx(record.started, abs=1)

@@ -13,7 +13,10 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from search.space.space import read_space
-from search.study.study import End, Study, open_study
+from search.study.facts import SearchState
+from search.study.record import End
+from search.study.storage import open_study
+from search.study.study import Study
 from search.tracking import tracking
 from search.tracking.description import DataInput, Description, flat_metrics
 from search.tracking.tracking import MlflowTracking, NoTracking
@@ -44,8 +47,8 @@ def described(status: str = "FINISHED") -> Description:
 def study(make_search: Make, make_reports: Make) -> Study:
     """A trial of every end, and one that runs."""
     study = open_study(FOLDER, "tiny", trials=9)
-    study.set("id", "id of this search")
-    study.set("state", "running")
+    study.id = "id of this search"
+    study.state = SearchState.RUNNING
     for number, end in enumerate((*End, None)):
         study.ask(read_space(SPACE), make_search())
         for report in make_reports([0.1, 0.2 + number / 100, 0.1]):
@@ -141,7 +144,7 @@ def test_statuses_say_how_a_trial_ended(store: str, study: Study) -> None:
 
 
 def test_nothing_is_left_running_after_an_interruption(store: str, study: Study) -> None:
-    study.set("state", "interrupted")
+    study.state = SearchState.INTERRUPTED
     mirror(store, study, "interrupted", lambda: described("KILLED"))
     parent, trials = runs_of(store, "interrupted")
     assert parent.info.status == "KILLED"
@@ -152,10 +155,10 @@ def test_nothing_is_left_running_after_an_interruption(store: str, study: Study)
 def test_a_continued_trial_runs_again_in_its_old_run(
     store: str, study: Study, make_reports: Make
 ) -> None:
-    study.set("state", "interrupted")
+    study.state = SearchState.INTERRUPTED
     mirror(store, study, "continued")
     _, before = runs_of(store, "continued")
-    study.set("state", "running")
+    study.state = SearchState.RUNNING
     tracker = MlflowTracking(store, study, "continued", FOLDER, lambda: described("RUNNING"))
     study.record(6, make_reports([0.1, 0.2, 0.1, 0.4])[3])
     study.end(6, End.FINISHED)
@@ -213,7 +216,7 @@ def test_more_rows_than_a_request_holds_are_all_written(
     store: str, make_search: Make, make_reports: Make
 ) -> None:
     study = open_study(Path("long"), "long")
-    study.set("id", "long")
+    study.id = "long"
     number, _ = study.ask([], make_search())
     for report in make_reports([0.1] * 80):
         study.record(number, report)

@@ -1,0 +1,106 @@
+"""The YAML file of a search's configuration: reading it, writing it, and what a search keeps."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from trainer.config import BadInput, override
+from trainer.text.redaction import redacted
+from trainer.text.yaml import NoYaml, load_yaml
+
+from .config import SearchConfig
+from .locations import study_uri, tracking_uri
+
+DEFAULT = Path(__file__).parent / "default.yaml"
+"""The embedded default search."""
+KEPT = "search.yaml"
+"""File in a search's folder: its resolved configuration."""
+LOCK = "driver.lock"
+"""File in a search's folder: its driver holds it locked."""
+BRING_BACK = "bring it back from a copy, or begin anew under another --name"
+"""What a user can do if one of a search's files is lost."""
+DIMENSION = "space."
+"""Begins the path of a setting that is a dimension."""
+
+
+def stored(config: SearchConfig) -> dict[str, Any]:
+    """The config as a search's folder keeps it: plain values, without passwords."""
+    raw = config.model_dump(mode="json")
+    uri = study_uri(config)
+    raw["study"] = redacted(uri) if uri else None
+    # resolved here: with another command's folder or environment it would be another store
+    raw["tracking"] = redacted(tracking_uri(config.tracking))
+    return raw
+
+
+def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[str, Any]:
+    """The raw values of a configuration.
+
+    Args:
+        file: A YAML file; None means the embedded default.
+        sets: `a.b=c` settings that override the file.
+        name: The search's name; it overrides the file and the settings.
+
+    Raises:
+        BadInput: The file or a setting cannot be read.
+    """
+    raw = read_yaml(file or DEFAULT)
+    if file is not None and file.name == KEPT and (file.parent / LOCK).is_file():
+        folder = file.parent.resolve()  # it may be a copy, or have a new name
+        raw |= {"name": folder.name, "storage": str(folder.parent)}
+    elif file is not None:
+        raw.setdefault("name", file.stem)
+    for setting in sets:
+        _apply_setting(raw, setting)
+    if name is not None:
+        raw["name"] = name
+    return raw
+
+
+def _apply_setting(raw: dict[str, Any], setting: str) -> None:
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise BadInput([f"--set {setting}: write it as dotted.field=value"])
+    value = _parse_yaml(text, f"--set {setting}")
+    if path.startswith(DIMENSION):  # a dimension is one key, though its name has dots
+        raw["space"] = {**(raw.get("space") or {}), path.strip()[len(DIMENSION) :]: value}
+    else:
+        override(raw, path.strip(), value)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The content of a YAML 1.2 file with keys.
+
+    Raises:
+        BadInput: There is no such file, or it is not a YAML file with keys.
+    """
+    if not file.is_file():
+        raise BadInput([f"{file}: no such file; `unfreeze init DATA` writes one"])
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadInput([f"{file}: is not UTF-8 text"]) from None
+    raw = _parse_yaml(text, str(file))
+    if not isinstance(raw, dict):
+        raise BadInput([f"{file}: holds no keys; `unfreeze init DATA` writes an example"])
+    return raw
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return load_yaml(text)
+    except NoYaml as error:
+        line = f", line {error.line}" if error.line else ""
+        raise BadInput([f"{source}{line}: {error.problem}"]) from None
+
+
+def write_yaml(raw: dict[str, Any]) -> str:
+    """Plain values as YAML text."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(raw, stream)
+    return stream.getvalue()
