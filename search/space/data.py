@@ -9,19 +9,22 @@ from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import SPLIT_NAMES, examine, format_of
 from trainer.data.formats.layouts import find
 
+from .config_file import read_yaml
+from .locations import absolute_data
+
 AnyData = TypeVar("AnyData", Data, Data | str)
 
 
 def find_data(place: Path) -> Data | str:
-    """The data set that DATA names: a YAML with a `data:` part, or what `find` knows.
+    """The data set that a user names as DATA: a YAML with a `data:` part, or what `find` knows.
 
-    Raises BadInput.
+    Raises:
+        BadInput: No data set is there.
     """
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
     if place.suffix.lower() in {".yaml", ".yml"}:
-        from .config_file import read_yaml
-        from .validation import resolve  # torch, which the other ways can do without
+        from .validation import resolve  # imports torch, which the other forms do not need
 
         raw = read_yaml(place)
         if "data" in raw:
@@ -32,16 +35,21 @@ def find_data(place: Path) -> Data | str:
 
 
 def allowing(data: AnyData, codes: Sequence[str]) -> AnyData:
-    """The data set with further errors that are none in it; the embedded one has none."""
+    """The data set with further codes of errors that it allows; the embedded one has no errors."""
     if not isinstance(data, Data) or not codes:
         return data
     return data.model_copy(update={"allow": [*(data.allow or []), *codes]})
 
 
 def with_images(data: AnyData, given: Sequence[str]) -> AnyData:
-    """The data set with its pictures in the folders of --images, each DIR or SPLIT=DIR.
+    """The data set with its images in the folders of --images.
 
-    Raises BadInput.
+    Args:
+        data: The data set.
+        given: The values of the option, each DIR or SPLIT=DIR.
+
+    Raises:
+        BadInput: Its images cannot be given so, or a folder does not exist.
     """
     if not given:
         return data
@@ -53,7 +61,7 @@ def with_images(data: AnyData, given: Sequence[str]) -> AnyData:
 
 
 def _folders(data: Data, given: Sequence[str]) -> Path | dict[str, Path] | None:
-    """What `data.images` becomes: SPLIT=DIR counts before DIR, and that before what is there."""
+    """What `data.images` becomes: SPLIT=DIR overrides DIR, and both override what it was."""
     splits = [name for name in SPLIT_NAMES if getattr(data, name) is not None]
     folders: dict[str, Path] = {}
     errors = []
@@ -69,21 +77,24 @@ def _folders(data: Data, given: Sequence[str]) -> Path | dict[str, Path] | None:
         folders[name] = path
     if errors:
         raise BadInput(errors)
-    one_a_split = isinstance(data.images, dict)
-    before: Any = data.images if one_a_split else dict.fromkeys(splits, data.images)
-    every = [folders.get(name) or folders.get("") or before.get(name) for name in splits]
-    if len({*every}) == 1:
-        return every[0]
-    return {name: path for name, path in zip(splits, every, strict=True) if path}
+    before: Any = data.images
+    if not isinstance(before, dict):
+        before = dict.fromkeys(splits, before)
+    images = [folders.get(name) or folders.get("") or before.get(name) for name in splits]
+    if len({*images}) == 1:
+        return images[0]
+    return {name: path for name, path in zip(splits, images, strict=True) if path}
 
 
 def data_errors(raw: Any, beside: Path) -> list[str]:
-    """Errors in the annotation files of a config's `data:` part, to be told with the config's own.
+    """Errors in the annotation files of a config's `data:` part.
 
-    Pictures are not looked at; what is wrong with the part itself the config's check has told.
+    Images are not read. Errors of the part itself are left to the check of the config.
+
+    Args:
+        raw: The `data:` part.
+        beside: The folder of the config's file.
     """
-    from .locations import absolute_data
-
     try:
         data = absolute_data(parse(Data, raw), beside)
         errors = examine(data, cache_folder(), pictures=False).errors

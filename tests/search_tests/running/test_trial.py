@@ -217,3 +217,9 @@ def test_phases_of_the_search_beside_it_are_taken_over() -> None:
     forked = second.fork("key", Path("second/trials/0"))
     assert forked is not None and forked["reports"] == [{"epoch": 1, "forked": True}]
     assert not second.folder.exists()
+
+
+def test_a_worker_imports_neither_optuna_nor_mlflow() -> None:
+    code = "import sys, search.running.trial; print({'optuna', 'mlflow'} & sys.modules.keys())"
+    worker = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert worker.stdout.strip() == "set()"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from search.space.space import FIXED, Dimension, apply, by_field, contains, read_space
+from search.space.space import UNSEARCHABLE, Dimension, apply, by_field, contains, read_space
 from trainer.config import TrainConfig
 
 from ..conftest import ALL_KINDS, errors_of
@@ -88,10 +88,10 @@ def test_only_plain_fields_of_model_and_train_are_dimensions(name: str) -> None:
     assert error.startswith(f"space.{name}: unknown field")
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", UNSEARCHABLE)
 def test_a_field_that_must_stay_says_why(name: str) -> None:
     (error,) = errors_of(read_space, {name: {"int": [1, 2]}})
-    assert error == f"space.{name}: cannot be searched: {FIXED[name]}"
+    assert error == f"space.{name}: cannot be searched: {UNSEARCHABLE[name]}"
 
 
 def test_errors_of_all_dimensions_are_told_at_once_also_within_branches() -> None:

@@ -1,26 +1,11 @@
-"""A full disk, and what killed workers leave on it."""
+"""Full disks, and files that killed workers left half written."""
 
 import errno
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from search.study.disk import is_full, sweep
-
-Make = Callable[..., Any]
-
-
-def test_half_written_files_of_a_killed_worker_are_deleted(make_search: Make) -> None:
-    folder = make_search().folder
-    trial, phase = folder / "trials" / "0", folder / "phases" / ".key.host.7"
-    for place in (trial, phase):
-        place.mkdir(parents=True)
-    for file in (trial / ".last.pt.123", trial / "last.pt", phase / "last.pt"):
-        file.touch()
-    sweep(folder)
-    assert [f.name for f in folder.rglob("*") if f.is_file()] == ["last.pt"]
-    assert not phase.exists()
 
 
 @pytest.mark.parametrize(
@@ -32,5 +17,16 @@ def test_half_written_files_of_a_killed_worker_are_deleted(make_search: Make) ->
         (ValueError(), False),
     ],
 )
-def test_a_full_disk_is_known_by_its_number(error: Exception, full: bool) -> None:
+def test_the_error_of_a_full_disk_is_known_by_its_number(error: Exception, full: bool) -> None:
     assert is_full(error) is full
+
+
+def test_half_written_files_of_trials_and_phases_are_deleted(tmp_path: Path) -> None:
+    trial, phase = tmp_path / "trials" / "0", tmp_path / "phases" / ".key.host.7"
+    for folder in (trial, phase):
+        folder.mkdir(parents=True)
+    for file in (trial / ".last.pt.123", trial / "last.pt", phase / "last.pt"):
+        file.touch()
+    sweep(tmp_path)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["last.pt"]
+    assert not phase.exists()
