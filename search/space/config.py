@@ -20,7 +20,7 @@ def _seconds(value: Any) -> Any:
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
         if not match:
-            raise ValueError("is no duration; write a number and s, m, h or d, as in 90m")
+            raise ValueError("is not a duration; write a number and s, m, h or d, as in 90m")
         return float(match[1]) * UNITS[match[2]]
     return value
 
@@ -29,7 +29,7 @@ def _bytes(value: Any) -> Any:
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MGT]B)\s*", value)
         if not match:
-            raise ValueError("is no size; write a number and MB, GB or TB, as in 10GB")
+            raise ValueError("is not a size; write a number and MB, GB or TB, as in 10GB")
         return float(match[1]) * BYTES[match[2]]
     return value
 
@@ -86,7 +86,7 @@ class Search(Config):
     disk_cap: Annotated[float, Field(ge=0), BeforeValidator(_bytes)] = 10e9
     """Bytes, or a number with MB, GB or TB, for the best checkpoints of ended trials. The worst
     trials' are deleted first, the best trial's never. Finished phases may take as much again."""
-    first: list[dict[str, Any]] = []
+    first: list[dict[str, Any]] = Field(default_factory=list)
     """Configurations to try first; each is dotted fields that change the one as written."""
 
 
@@ -107,7 +107,7 @@ class Resources(Config):
     """A GPU, or a fraction of one."""
     accelerator_type: str | None = None
     """The kind of GPU, as Ray names it: A100, H100, L4; `ray status -v` lists the cluster's."""
-    custom_per_trial: dict[str, Annotated[float, Field(gt=0)]] = {}
+    custom_per_trial: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Custom resources by name, as nodes were started with (`ray start --resources`)."""
 
     @property
@@ -124,7 +124,7 @@ class SearchConfig(TrainConfig):
     """Name of the search, its folder and its MLflow experiment."""
     data: Data | Literal["digits"]
     """The data set; `digits` is the embedded one."""
-    space: dict[str, Any] = {}
+    space: dict[str, Any] = Field(default_factory=dict)
     """The dimensions that are searched, by dotted field."""
     search: Search = Search()
     resources: Resources | Literal["auto"] = "auto"

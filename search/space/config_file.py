@@ -19,7 +19,7 @@ KEPT = "search.yaml"
 """File in a search's folder: its resolved configuration."""
 LOCK = "driver.lock"
 """File in a search's folder: its driver holds it locked."""
-BRING_BACK = "bring it back from a copy, or begin anew under another --name"
+BRING_BACK = "restore it from a copy, or start a new search under another --name"
 """What a user can do if one of a search's files is lost."""
 DIMENSION = "space."
 """Begins the path of a setting that is a dimension."""
@@ -84,7 +84,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise BadInput([f"{file}: is not UTF-8 text"]) from None
     raw = _parse_yaml(text, str(file))
     if not isinstance(raw, dict):
-        raise BadInput([f"{file}: holds no keys; `unfreeze init DATA` writes an example"])
+        raise BadInput([f"{file}: has no keys; `unfreeze init DATA` writes an example"])
     return raw
 
 

@@ -54,7 +54,7 @@ def with_images(data: AnyData, given: Sequence[str]) -> AnyData:
     if not given:
         return data
     if not isinstance(data, Data):
-        raise BadInput(["--images: the embedded data set has its own; leave it out"])
+        raise BadInput(["--images: the embedded data set has its images; leave it out"])
     if format_of(data.train) == "YOLO":
         raise BadInput(["--images: path and train in data.yaml say where YOLO's pictures are"])
     return data.model_copy(update={"images": _folders(data, given)})

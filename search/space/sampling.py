@@ -55,7 +55,7 @@ def _bounded(dimension: Dimension, config: TrainConfig) -> Dimension:
     return dimension
 
 
-def suggest(space: Space, base_config: TrainConfig, trial: optuna.Trial) -> Values:
+def suggest(space: Space, base_config: TrainConfig, trial: optuna.trial.BaseTrial) -> Values:
     """The values that Optuna chooses for a trial; those of an enqueued trial stay.
 
     Args:

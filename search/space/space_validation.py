@@ -97,7 +97,7 @@ def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[
         value = stages if value == "all" and dimension.kind != "choice" else value
         if not contains(dimension, value):
             errors.append(
-                f"{dimension.name}: {value}, its value in {place}, lies outside its own dimension "
+                f"{dimension.name}: {value}, its value in {place}, lies outside its dimension "
                 f"({_describe(dimension)}); change either"
             )
         return value

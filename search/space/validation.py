@@ -143,9 +143,9 @@ def _resource_errors(config: SearchConfig) -> list[str]:
         return []
     offered = {"cpus_per_trial": os.cpu_count() or 1, "gpus_per_trial": torch.cuda.device_count()}
     return [
-        f"resources.{name}: {getattr(resources, name):g} (legal: at most {most}, what this machine has)"
+        f"resources.{name}: {wanted:g} (legal: at most {most}, what this machine has)"
         for name, most in offered.items()
-        if getattr(resources, name) > most
+        if (wanted := getattr(resources, name)) > most
     ]
 
 

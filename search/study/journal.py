@@ -91,7 +91,7 @@ class Journal(JournalFileBackend):
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Write the logs of this block as one step at its end; no other process writes meanwhile."""
+        """Write the logs of this block as one step at its end; other processes wait for it."""
         self._write_lock.acquire()
         try:
             yield

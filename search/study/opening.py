@@ -57,7 +57,7 @@ def refuse_changes(config: SearchConfig) -> None:
         [
             f"{config.folder} holds a search of this name with another configuration; give "
             "this one another --name, or undo"
-            + ("" if has_trials else " (or delete it: no trial of it has begun)")
+            + ("" if has_trials else " (or delete it: it has no trials yet)")
             + ":",
             *errors,
         ]
@@ -116,7 +116,9 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
     study = open_study(config.folder, name, uri, **settings)
     _refuse_other_study(config, study, uri)
     if study.data_digest not in ("", data.digest):
-        raise BadInput([f"data: its content has changed since {config.folder} was begun"])
+        raise BadInput(
+            [f"data: its content has changed since the search in {config.folder} started"]
+        )
     _write_folder(config, data, name)
     if uri is not None:
         study.folder = str(config.folder)
@@ -145,17 +147,18 @@ def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> 
     if begun and not (folder / KEPT).is_file():
         missing = f"{folder / KEPT} is missing; {BRING_BACK}"
         elsewhere = (
-            f"name: {config.name}: its study is there already, of a search in another folder"
+            f"name: {config.name}: a study of this name belongs to a search in another folder; "
+            "give this one another --name"
         )
         raise BadInput([missing if uri is None else elsewhere])
     if not begun and any((folder / "trials").glob("*")):
-        raise BadInput([f"{place} holds nothing of the trials in {folder}; {BRING_BACK}"])
+        raise BadInput([f"{place} has none of the trials in {folder}; {BRING_BACK}"])
     other = Path(study.folder or folder)
     if uri is not None and (other / KEPT).is_file() and not other.samefile(folder):
         raise BadInput(
             [
-                f"{folder} is a copy of {other}, and both have one study, in {place}: go on in "
-                "that folder, or begin anew under another --name"
+                f"{folder} is a copy of {other}, and both have one study, in {place}: continue in "
+                "that folder, or start a new search under another --name"
             ]
         )
 

@@ -25,7 +25,7 @@ def read_search(name: str, storage: Path) -> SearchConfig:
     folder = storage / name
     if Path(name).name != name or name == ".." or not (folder / KEPT).is_file():
         known = ", ".join(begun(storage))
-        raise BadInput([f"no search {name} in {storage}; there: {known or 'none'}"])
+        raise BadInput([f"no search {name} in {storage}; its searches: {known or 'none'}"])
     try:
         config = parse(SearchConfig, kept(folder))
     except BadInput as error:

@@ -1,4 +1,4 @@
-"""What the tests of search share: made-up reports, a small search, a folder to stand in."""
+"""Fixtures of the tests of search: made-up reports, a small search, a working folder."""
 
 import contextlib
 import copy
@@ -66,22 +66,22 @@ ALL_KINDS = {
 
 
 def errors_of(call: Callable[..., Any], *arguments: Any) -> list[str]:
-    """What a call says in its BadInput."""
+    """The errors of the BadInput that a call raises."""
     with pytest.raises(BadInput) as raised:
         call(*arguments)
     return raised.value.errors
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes to the working folder goes to the test's own."""
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's folder is the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="session")
 def make_raw(tiny_data: Data) -> Callable[..., dict[str, Any]]:
-    """What a search.yaml holds; `changes` are dotted, and a space is given whole."""
+    """The content of a search.yaml; `changes` are by dotted field, a space is one field."""
 
     def make(changes: dict[str, Any] | None = None) -> dict[str, Any]:
         raw = copy.deepcopy(SEARCH)
@@ -117,7 +117,7 @@ def write_search(make_raw: Callable[..., dict[str, Any]], tmp_path: Path) -> Cal
 
 @pytest.fixture(scope="session")
 def make_reports() -> Callable[..., list[EpochReport]]:
-    """The reports of a trial with these APs, an epoch each, `head` of them in the head phase."""
+    """The reports of a trial with an AP for each epoch; the first `head` are the head phase."""
 
     def make(maps: list[float], *, head: int = 1, forked: int = 0) -> list[EpochReport]:
         return [
@@ -148,7 +148,7 @@ def make_reports() -> Callable[..., list[EpochReport]]:
 
 @pytest.fixture(scope="session")
 def make_record(make_reports: Callable[..., list[EpochReport]]) -> Callable[..., TrialRecord]:
-    """What the study would know of a trial with these APs."""
+    """The record of a trial with these APs."""
 
     def make(
         number: int,
@@ -169,7 +169,7 @@ def make_record(make_reports: Callable[..., list[EpochReport]]) -> Callable[...,
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store of MLflow's without a row: it takes seconds to make. Do not write to it."""
+    """An empty SQLite store of MLflow, which takes seconds to make. Do not write to it."""
     file = tmp_path_factory.mktemp("tables") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}")
     return file
@@ -177,13 +177,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def store(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tracking URI: an SQLite store of MLflow's, for tests that name their own experiments."""
+    """The tracking URI of a SQLite store that tests share; each names its experiments."""
     return f"sqlite:///{shutil.copy(tables, tmp_path_factory.mktemp('store'))}"
 
 
 @dataclass(frozen=True)
 class MadeUp:
-    """A finished search that nothing was trained for: its folder looks as a real one does."""
+    """A finished search without training; its folder has the files of a real one."""
 
     config: SearchConfig
     study: Study
@@ -195,15 +195,17 @@ def made_up(
     make_reports: Callable[..., list[EpochReport]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> MadeUp:
-    """Ten trials, deeper ones better, with a confirmed winner, its export and its review; trials
-    stopped, diverged and failed. Do not write to it."""
+    """Ten trials and one that confirms the winner, with its export and its review.
+
+    Deeper trials are better; some are pruned, diverged or failed. Do not write to it.
+    """
     place = tmp_path_factory.mktemp("made-up")
     raw = make_raw({"name": "made-up", "space": SPACE, "storage": str(place), "tracking": "off"})
     config = resolve(raw, place)
     study = open_study(config.folder, config.name, seed=1, trials=10)
     study.id, study.data_digest, study.precision = "made up", "d" * 64, "fp32"
-    written = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
-    study.enqueue({**written, "train.unfreeze.schedule": "gradual"}, "as written")
+    parameters = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
+    study.enqueue({**parameters, "train.unfreeze.schedule": "gradual"}, "as written")
     ends = [End.FINISHED, End.PRUNED, End.DIVERGED, End.ERROR, End.PRUNED] + [End.FINISHED] * 5
     for number, end in enumerate(ends):
         study.ask(read_space(SPACE), config)
@@ -242,7 +244,7 @@ def _write_export(config: SearchConfig, trial: int) -> None:
 
 
 def free_port() -> int:
-    """A port of this machine's that nobody uses."""
+    """A port of this machine that no process uses."""
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -250,31 +252,31 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(line: list[str], url: str, environment: dict[str, str] | None = None) -> Iterator[None]:
-    """Run a server while the test lasts, from when it answers."""
-    every = os.environ | (environment or {})
-    server = subprocess.Popen(line, env=every, start_new_session=True)
+    """Run a server in this block, which starts when the server answers."""
+    variables = os.environ | (environment or {})
+    server = subprocess.Popen(line, env=variables, start_new_session=True)
     try:
-        late = time.monotonic() + 120
+        deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):
                 break
             assert server.poll() is None, "the server died"
-            assert time.monotonic() < late, f"nothing answers at {url}"
+            assert time.monotonic() < deadline, f"nothing answers at {url}"
             time.sleep(0.1)
         yield
     finally:
-        os.killpg(server.pid, signal.SIGKILL)  # its workers too, and without its leave
+        os.killpg(server.pid, signal.SIGKILL)  # and its workers
         server.wait(30)
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """The URL of an empty database in a PostgreSQL of the test's own."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
+    """The URL of an empty database in a PostgreSQL server for these tests."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not versions:
         pytest.skip("needs Debian's postgresql")
-    programs = found[-1].parent
-    # not below pytest's own folder, which only its user may enter
+    programs = versions[-1].parent
+    # not below pytest's folder, which only its user may enter
     place = Path(tempfile.mkdtemp(prefix="unfreeze-postgresql-"))
     as_user: list[str] = []
     if os.geteuid() == 0:  # it refuses to run as root
@@ -300,7 +302,7 @@ def postgresql() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `unfreeze train` came to: a search's folder with one trial, and its winner."""
+    """A finished `unfreeze train`: a search's folder with one trial, and its winner."""
 
     raw: dict[str, Any]
     config: SearchConfig
@@ -316,7 +318,7 @@ class Trained:
 def trained(
     make_raw: Callable[..., dict[str, Any]], store: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
-    """The tiny configuration, one epoch a phase, trained once for all tests; do not write to it."""
+    """The tiny configuration with one epoch per phase, trained once. Do not write to it."""
     place = tmp_path_factory.mktemp("trained")
     raw = make_raw(
         {

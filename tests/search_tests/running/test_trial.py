@@ -221,5 +221,7 @@ def test_phases_of_the_search_beside_it_are_taken_over() -> None:
 
 def test_a_worker_imports_neither_optuna_nor_mlflow() -> None:
     code = "import sys, search.running.trial; print({'optuna', 'mlflow'} & sys.modules.keys())"
-    worker = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    worker = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
     assert worker.stdout.strip() == "set()"

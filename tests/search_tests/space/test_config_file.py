@@ -41,7 +41,7 @@ def test_an_error_in_broken_yaml_names_file_and_line() -> None:
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "just words\n", "# nothing\n"])
 def test_a_file_without_keys_is_refused(text: str) -> None:
     (error,) = errors_of(read_yaml, write_file(text))
-    assert error == "search.yaml: holds no keys; `unfreeze init DATA` writes an example"
+    assert error == "search.yaml: has no keys; `unfreeze init DATA` writes an example"
 
 
 @pytest.mark.parametrize(

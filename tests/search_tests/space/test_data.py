@@ -66,7 +66,7 @@ def test_an_image_folder_that_does_not_fit_is_refused(
 
 def test_the_embedded_data_set_takes_no_image_folder() -> None:
     (error,) = errors_of(with_images, "digits", ["a"])
-    assert error.startswith("--images: the embedded data set has its own")
+    assert error.startswith("--images: the embedded data set has its images")
 
 
 def test_errors_of_annotations_are_listed(tmp_path: Path, tiny_data: Data) -> None:

@@ -9,7 +9,7 @@ import pytest
 from search.space.config import SearchConfig
 from search.space.locations import absolute, tracking_uri, trial_folder
 from search.space.validation import resolve
-from trainer.config import parse
+from trainer.config import Data, parse
 
 Make = Callable[..., Any]
 
@@ -60,6 +60,7 @@ def test_an_image_folder_for_each_split_becomes_absolute(make_raw: Make, tmp_pat
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     config = resolve(make_raw({"data.images": {"train": "a", "val": "b"}}), Path())
+    assert isinstance(config.data, Data)
     assert config.data.images == {"train": tmp_path / "a", "val": tmp_path / "b"}
 
 

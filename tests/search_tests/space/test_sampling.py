@@ -1,4 +1,4 @@
-"""What a trial is given of a space, and when."""
+"""Which dimensions of a space a trial is given, and their values."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,20 +31,20 @@ OPTIMIZERS = {
 }
 
 
-def suggested(space: Any, written: TrainConfig, **fixed: Any) -> dict[str, Any]:
-    """What a trial is given when Optuna's choices are these."""
+def suggested(space: Any, base_config: TrainConfig, **fixed: Any) -> dict[str, Any]:
+    """The values of a trial if Optuna chooses these parameters."""
     parameters = {name.replace("__", "."): value for name, value in fixed.items()}
-    return suggest(read_space(space), written, optuna.trial.FixedTrial(parameters))
+    return suggest(read_space(space), base_config, optuna.trial.FixedTrial(parameters))
 
 
 # -- choosing -------------------------------------------------------------------------------------
 
 
 def test_suggested_values_have_the_types_of_their_fields(make_search: Make) -> None:
-    written = make_search({"space": ALL_KINDS})
+    base_config = make_search({"space": ALL_KINDS})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
-        values = suggest(read_space(ALL_KINDS), written, study.ask())
+        values = suggest(read_space(ALL_KINDS), base_config, study.ask())
         assert values.keys() == ALL_KINDS.keys()
         assert type(values["train.unfreeze.depth"]) is int
         assert type(values["train.unfreeze.lr"]) is float
@@ -52,17 +52,22 @@ def test_suggested_values_have_the_types_of_their_fields(make_search: Make) -> N
         assert 1e-4 <= values["train.unfreeze.lr"] <= 1e-2
         assert 0.05 <= values["train.unfreeze.backbone_lr_ratio"] <= 0.5
         assert values["train.unfreeze.batch_size"] in (2, 4)
-        config = apply(written, values)
+        config = apply(base_config, values)
         assert {name: get(config, name) for name in values} == values
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "convnext_tiny"])
 def test_all_is_the_number_of_stages(make_search: Make, backbone: str) -> None:
-    written = make_search({"model.backbone": backbone})
+    base_config = make_search({"model.backbone": backbone})
     space = read_space({"train.unfreeze.depth": {"int": [0, "all"]}})
-    seen: list[Any] = []
-    walk(space, written, lambda dimension, value: seen.append(dimension.high) or value)
-    assert seen == [4 if backbone == "convnext_tiny" else 5]
+    highs: list[Any] = []
+
+    def choose(dimension: Dimension, value: Any) -> Any:
+        highs.append(dimension.high)
+        return value
+
+    walk(space, base_config, choose)
+    assert highs == [4 if backbone == "convnext_tiny" else 5]
 
 
 @pytest.mark.parametrize("backbone_first", [True, False])
@@ -106,7 +111,7 @@ def test_a_branch_exists_only_under_its_choice(make_search: Make) -> None:
     }
 
 
-def test_branches_nest_and_name_the_whole_way() -> None:
+def test_the_parameter_in_a_nested_branch_names_all_its_choices() -> None:
     space = read_space(
         {
             "train.optimizer": {
@@ -174,19 +179,21 @@ def test_open_epochs_are_suggested_only_where_stages_open_gradually(make_search:
     }
 
 
-def test_what_a_branch_of_another_field_decides_is_known_to_the_rest(make_search: Make) -> None:
+def test_values_from_a_branch_decide_which_other_dimensions_have_an_effect(
+    make_search: Make,
+) -> None:
     schedules = {"choice": ["gradual", "at_once"]}
     space = {
         "train.unfreeze.open_epochs": {"int": [1, 3]},
         "train.augment": {"choice": {"none": {"train.unfreeze.schedule": schedules}, "flip": None}},
     }
-    found = suggested(
+    values = suggested(
         space,
         make_search(),
         train__augment="none",
         **{"train__unfreeze__schedule (train.augment=none)": "at_once"},
     )
-    assert "train.unfreeze.open_epochs" not in found
+    assert "train.unfreeze.open_epochs" not in values
 
 
 def test_momentum_is_suggested_only_under_sgd(make_search: Make) -> None:
@@ -197,7 +204,7 @@ def test_momentum_is_suggested_only_under_sgd(make_search: Make) -> None:
     assert suggested(space, make_search(), train__optimizer="adamw") == {"train.optimizer": "adamw"}
 
 
-# -- the configuration as written, and back -------------------------------------------------------
+# -- the base configuration -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -210,33 +217,33 @@ def test_momentum_is_suggested_only_under_sgd(make_search: Make) -> None:
         {"schedule": "at_once"},
     ],
 )
-def test_the_configuration_as_written_survives_the_way_through_its_parameters(
+def test_the_parameters_of_the_base_config_give_the_base_config(
     make_search: Make, unfreeze: dict[str, Any]
 ) -> None:
     changes = {f"train.unfreeze.{name}": value for name, value in unfreeze.items()}
-    written = make_search({"space": SPACE, **changes})
-    space = read_space(written.space)
-    values = suggest(space, written, optuna.trial.FixedTrial(as_written(space, written)))
-    depth = 5 if unfreeze.get("depth") == "all" else get(written, DEPTH)
-    assert apply(written, values) == apply(written, {DEPTH: depth})
+    base_config = make_search({"space": SPACE, **changes})
+    space = read_space(base_config.space)
+    values = suggest(space, base_config, optuna.trial.FixedTrial(as_written(space, base_config)))
+    depth = 5 if unfreeze.get("depth") == "all" else get(base_config, DEPTH)
+    assert apply(base_config, values) == apply(base_config, {DEPTH: depth})
 
 
-def test_all_as_written_is_told_to_optuna_as_a_number(make_search: Make) -> None:
-    written = make_search({"space": SPACE, DEPTH: "all"})
-    assert as_written(read_space(SPACE), written)[DEPTH] == 5
+def test_depth_all_of_the_base_config_is_a_number_for_optuna(make_search: Make) -> None:
+    base_config = make_search({"space": SPACE, DEPTH: "all"})
+    assert as_written(read_space(SPACE), base_config)[DEPTH] == 5
 
 
-def test_auto_is_the_own_range_of_the_trials_optimizer(make_raw: Make) -> None:
+def test_auto_is_the_range_of_the_trials_optimizer(make_raw: Make) -> None:
     space = {
         "train.unfreeze.lr": {"log": "auto"},
         "train.optimizer": {"choice": ["adamw", "sgd"]},
     }
-    written = resolve(make_raw({"space": space}), Path())
+    base_config = resolve(make_raw({"space": space}), Path())
     for optimizer, lr in (("adamw", 2e-4), ("sgd", 2e-2)):
         name = f"train.unfreeze.lr (train.optimizer={optimizer})"
-        values = suggested(space, written, **{"train.optimizer": optimizer, name: lr})
+        values = suggested(space, base_config, **{"train.optimizer": optimizer, name: lr})
         assert values == {"train.optimizer": optimizer, "train.unfreeze.lr": lr}
-    assert as_written(read_space(space), written) == {
+    assert as_written(read_space(space), base_config) == {
         "train.optimizer": "adamw",
         "train.unfreeze.lr (train.optimizer=adamw)": 1e-3,
     }
@@ -252,11 +259,11 @@ MODELS = {
 }
 
 
-def test_detectors_with_and_without_a_backbone_of_their_own_are_searched_together(
+def test_detectors_with_and_without_a_built_in_backbone_are_searched_together(
     make_raw: Make,
 ) -> None:
-    written = resolve(make_raw({"space": {**MODELS, DEPTH: {"int": [0, "all"]}}}), Path())
-    models = list(reachable(read_space(written.space), written))
+    base_config = resolve(make_raw({"space": {**MODELS, DEPTH: {"int": [0, "all"]}}}), Path())
+    models = list(reachable(read_space(base_config.space), base_config))
     assert [(m.detector, m.backbone, m.weights) for m in models] == [
         ("retinanet", "tf_efficientnet_lite0", "none"),
         ("retinanet", "resnet18", "none"),
@@ -268,33 +275,33 @@ def test_detectors_with_and_without_a_backbone_of_their_own_are_searched_togethe
         "model.weights (model.detector=fcos_resnet50_fpn)": "coco",
         DEPTH: 5,
     }
-    assert suggested(written.space, written, **parameters)["model.weights"] == "coco"
+    assert suggested(base_config.space, base_config, **parameters)["model.weights"] == "coco"
 
 
-def test_what_no_trials_model_has_is_not_suggested(make_raw: Make) -> None:
+def test_a_dimension_that_the_model_lacks_is_not_suggested(make_raw: Make) -> None:
     space = {
         "model.backbone": {"choice": ["tf_efficientnet_lite0", "vgg16"]},
         "train.unfreeze.drop_path": {"uniform": [0, 0.3]},
     }
-    written = resolve(make_raw({"space": space}), Path())
+    base_config = resolve(make_raw({"space": space}), Path())
     fixed = {"train.unfreeze.drop_path": 0.2}
     assert "train.unfreeze.drop_path" in suggested(
-        space, written, **{"model.backbone": "tf_efficientnet_lite0"}, **fixed
+        space, base_config, **{"model.backbone": "tf_efficientnet_lite0"}, **fixed
     )
     assert "train.unfreeze.drop_path" not in suggested(
-        space, written, **{"model.backbone": "vgg16"}, **fixed
+        space, base_config, **{"model.backbone": "vgg16"}, **fixed
     )
 
 
-def test_a_field_searched_outside_too_is_the_branchs_under_its_choice(make_search: Make) -> None:
+def test_a_dimension_in_a_branch_replaces_that_of_the_same_field_outside(make_search: Make) -> None:
     both = {
         "train.unfreeze.lr": {"log": [1e-4, 1e-2]},
         "train.optimizer": {
             "choice": {"sgd": {"train.unfreeze.lr": {"log": [1e-3, 3e-2]}}, "adamw": {}}
         },
     }
-    own = {"train.unfreeze.lr (train.optimizer=sgd)": 2e-2}
-    found = suggested(both, make_search(), train__optimizer="sgd", **own)
-    assert found == {"train.optimizer": "sgd", "train.unfreeze.lr": 2e-2}
-    found = suggested(both, make_search(), train__optimizer="adamw", **{"train.unfreeze.lr": 2e-3})
-    assert found == {"train.optimizer": "adamw", "train.unfreeze.lr": 2e-3}
+    in_branch = {"train.unfreeze.lr (train.optimizer=sgd)": 2e-2}
+    values = suggested(both, make_search(), train__optimizer="sgd", **in_branch)
+    assert values == {"train.optimizer": "sgd", "train.unfreeze.lr": 2e-2}
+    values = suggested(both, make_search(), train__optimizer="adamw", **{"train.unfreeze.lr": 2e-3})
+    assert values == {"train.optimizer": "adamw", "train.unfreeze.lr": 2e-3}

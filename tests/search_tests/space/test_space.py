@@ -1,4 +1,4 @@
-"""Dimensions over dotted fields: what is read, and what is refused."""
+"""Dimensions over dotted fields: which are read, and which are refused."""
 
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +55,7 @@ def test_every_kind_of_dimension_is_read() -> None:
         {"choice": None},
     ],
 )
-def test_what_is_no_dimension_is_refused_by_name(spec: Any) -> None:
+def test_the_error_of_a_malformed_dimension_names_it(spec: Any) -> None:
     (error,) = errors_of(read_space, {"train.unfreeze.lr": spec})
     assert error.startswith("space.train.unfreeze.lr: ")
 
@@ -71,13 +71,13 @@ def test_bounds_are_finite(high: float) -> None:
     assert error.startswith("space.train.unfreeze.depth: ")
 
 
-@pytest.mark.parametrize("own", [[1], 3, "lr"])
-def test_a_choices_own_space_is_a_space(own: Any) -> None:
-    (error,) = errors_of(read_space, {"train.optimizer": {"choice": {"adamw": own}}})
+@pytest.mark.parametrize("branch", [[1], 3, "lr"])
+def test_the_space_of_a_choice_must_be_a_space(branch: Any) -> None:
+    (error,) = errors_of(read_space, {"train.optimizer": {"choice": {"adamw": branch}}})
     assert error.startswith("space.train.optimizer")
 
 
-def test_an_unknown_field_is_told_with_the_nearest() -> None:
+def test_the_error_of_an_unknown_field_names_the_nearest() -> None:
     (error,) = errors_of(read_space, {"train.unfreeze.dept": {"int": [0, 2]}})
     assert error == "space.train.unfreeze.dept: unknown field; did you mean train.unfreeze.depth?"
 
@@ -89,12 +89,12 @@ def test_only_plain_fields_of_model_and_train_are_dimensions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNSEARCHABLE)
-def test_a_field_that_must_stay_says_why(name: str) -> None:
+def test_the_error_of_an_unsearchable_field_says_why(name: str) -> None:
     (error,) = errors_of(read_space, {name: {"int": [1, 2]}})
     assert error == f"space.{name}: cannot be searched: {UNSEARCHABLE[name]}"
 
 
-def test_errors_of_all_dimensions_are_told_at_once_also_within_branches() -> None:
+def test_errors_of_all_dimensions_are_raised_at_once_branches_included() -> None:
     space = {
         "train.unfreeze.lr": {"log": [0, 1]},
         "train.optimizer": {"choice": {"adamw": {"train.unfreeze.wd": {"log": [1e-6, 1]}}}},
@@ -106,14 +106,14 @@ def test_errors_of_all_dimensions_are_told_at_once_also_within_branches() -> Non
     ]
 
 
-def test_apply_changes_nothing_else_and_refuses_what_is_illegal(make_search: Make) -> None:
-    written = make_search()
-    changed = apply(written, {"train.unfreeze.lr": 0.5})
+def test_apply_changes_only_the_given_fields_and_refuses_illegal_values(make_search: Make) -> None:
+    base_config = make_search()
+    changed = apply(base_config, {"train.unfreeze.lr": 0.5})
     assert changed.train.unfreeze.lr == 0.5
     assert changed == apply(changed, {})
-    assert written.train.unfreeze.lr == 1e-3
-    assert apply(written, {}) == TrainConfig(model=written.model, train=written.train)
-    (error,) = errors_of(apply, written, {"train.unfreeze.lr": -1.0})
+    assert base_config.train.unfreeze.lr == 1e-3
+    assert apply(base_config, {}) == TrainConfig(model=base_config.model, train=base_config.train)
+    (error,) = errors_of(apply, base_config, {"train.unfreeze.lr": -1.0})
     assert error.startswith("train.unfreeze.lr: -1.0")
 
 
@@ -139,7 +139,7 @@ def test_auto_is_for_learning_rates_alone(name: str) -> None:
     assert error == f"space.{name}: log: 'auto' (legal: [low, high])"
 
 
-def test_values_come_back_under_their_fields() -> None:
+def test_parameters_become_values_by_field() -> None:
     choice = {"sgd": {"train.unfreeze.lr": {"log": [1e-3, 1e-2]}}, "adamw": None}
     (optimizer,) = read_space({"train.optimizer": {"choice": choice}})
     (lr,) = optimizer.branches["sgd"]

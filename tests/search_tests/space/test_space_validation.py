@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from search.space import space_validation
-from search.space.sampling import suggest
+from search.space.sampling import suggest, walk
 from search.space.space import apply, read_space
 from search.space.validation import resolve
 from trainer.config import BadInput
@@ -76,7 +76,7 @@ def test_trial_0_must_lie_in_the_space(make_raw: Make) -> None:
         resolve, make_raw({"space": {"train.unfreeze.lr": {"log": [2e-3, 1e-2]}}}), Path()
     )
     assert error == (
-        "train.unfreeze.lr: 0.001, its value in trial 0, lies outside its own dimension "
+        "train.unfreeze.lr: 0.001, its value in trial 0, lies outside its dimension "
         "(log 0.002 to 0.01); change either"
     )
 
@@ -185,8 +185,12 @@ def test_values_of_fields_that_decide_nothing_are_not_all_tried(
     make_raw: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     walks = []
-    walked = space_validation.walk
-    monkeypatch.setattr(space_validation, "walk", lambda *parts: walks.append(0) or walked(*parts))
+
+    def count(*arguments: Any) -> Any:
+        walks.append(0)
+        return walk(*arguments)
+
+    monkeypatch.setattr(space_validation, "walk", count)
     augment = ["none", "flip", "light", "light_flip"]
     space = {
         "train.momentum": {"uniform": [0.5, 0.9]},

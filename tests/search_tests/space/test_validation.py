@@ -76,7 +76,7 @@ def test_an_error_in_a_part_that_may_also_be_a_word_has_a_plain_path(
     ("changes", "part"),
     [
         ({"name": "a/b"}, "name: 'a/b': names a folder: up to 100 letters"),
-        ({"search.time_budget": "soon"}, "search.time_budget: 'soon': is no duration"),
+        ({"search.time_budget": "soon"}, "search.time_budget: 'soon': is not a duration"),
         ({"name": ""}, "name: ''"),
         ({"search.seed": True}, "search.seed: True: "),
         ({"search.trials": 2.5}, "search.trials: 2.5"),

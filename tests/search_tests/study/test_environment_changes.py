@@ -1,4 +1,4 @@
-"""A trial that goes on elsewhere says from which epoch on, and with what."""
+"""A trial that continues in another environment names the epoch and what changed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,14 +14,14 @@ NEW = OLD | {"code": "abcdef01", "torch": "2.15.0"}
 def test_each_change_of_the_environment_is_a_line(make_record: Make) -> None:
     record = make_record(3, [0.1, 0.2, 0.3, 0.4, 0.5])
     assert stretches(record) == []
-    for epoch, where in enumerate(({}, OLD, OLD, NEW, NEW), start=1):
-        record.reports[epoch] = replace(record.reports[epoch], environment=where)
+    for epoch, environment in enumerate(({}, OLD, OLD, NEW, NEW), start=1):
+        record.reports[epoch] = replace(record.reports[epoch], environment=environment)
     assert stretches(record) == [
         "from epoch 2 on with another version of Unfreeze",
         "from epoch 4 on with code abcdef01 (12345678 before), torch 2.15.0 (2.14.1 before)",
     ]
 
 
-def test_a_first_epoch_differs_from_none(make_reports: Make) -> None:
+def test_a_first_epoch_is_no_change(make_reports: Make) -> None:
     (report,) = make_reports([0.1])
     assert difference(None, replace(report, environment=OLD)) == ""

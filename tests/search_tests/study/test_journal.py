@@ -1,10 +1,11 @@
-"""The file of a study: whole steps in it, whatever happens to its driver, its disk or beside it."""
+"""The file of a study has only finished steps, whatever happens to its driver or its disk."""
 
 import errno
 import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "kept" / JOURNAL
 
 
-def opened(file: Path) -> Study:
+def open_tiny(file: Path) -> Study:
     """The study of this test, as a new driver opens it."""
     return open_study(file.parent, "tiny", trials=6)
 
 
-def beside(file: Path) -> optuna.Study:
+def open_elsewhere(file: Path) -> optuna.Study:
     """The same study as another program has it, a dashboard."""
     storage = JournalStorage(JournalFileBackend(str(file)))
     return optuna.load_study(study_name="tiny", storage=storage)
@@ -65,36 +66,39 @@ def run(make_search: Make, make_reports: Make) -> Callable[[Study], int]:
     return run
 
 
-# -- several logs in one go -----------------------------------------------------------------------
+# -- several logs as one step ---------------------------------------------------------------------
 
 
-def test_a_step_is_written_whole_or_not_at_all(file: Path, run: Make) -> None:
-    study = opened(file)
+def test_a_step_is_written_at_its_end(file: Path, run: Make) -> None:
+    study = open_tiny(file)
     before = file.read_bytes()
     with study.together():
         with study.together():
             run(study)
         assert file.read_bytes() == before
         assert study.records[0].end is End.FINISHED
-    assert content(opened(file)) == content(study)
+    assert content(open_tiny(file)) == content(study)
 
 
 def test_a_step_waits_for_the_disk_once(
     file: Path, run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, synced = opened(file), []
+    study, synced = open_tiny(file), []
     sync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda number: (synced.append(number), sync(number)))
+
+    def count(descriptor: int) -> None:
+        synced.append(descriptor)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", count)
     run(study)
     # handed out, three reports, ended
     assert len(synced) == 5 < len(lines(file)) / 2
 
 
-def test_what_another_program_writes_is_read_in_the_order_of_the_file(
-    file: Path, run: Make
-) -> None:
-    study = opened(file)
-    dashboard = beside(file)
+def test_writes_of_another_program_are_read_in_the_order_of_the_file(file: Path, run: Make) -> None:
+    study = open_tiny(file)
+    dashboard = open_elsewhere(file)
     for note in ("first", "second", "third"):
         run(study)
         dashboard.set_user_attr(note, note)
@@ -106,20 +110,20 @@ def test_what_another_program_writes_is_read_in_the_order_of_the_file(
 
 
 def test_no_other_program_writes_within_a_step(file: Path, run: Make) -> None:
-    study = opened(file)
+    study = open_tiny(file)
     with study.together():
         run(study)
         assert Path(f"{file}.lock").is_symlink()
     assert not Path(f"{file}.lock").is_symlink()
-    beside(file).set_user_attr("note", "text")
-    assert content(study) == content(beside(file))
+    open_elsewhere(file).set_user_attr("note", "text")
+    assert content(study) == content(open_elsewhere(file))
 
 
 # -- faults ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "place"),
     [
         (lambda logs: [*logs[:2], logs[2][:9] + b"\n", *logs[3:]], " in line 3"),
         (lambda logs: [*logs[:1], b"\xff\xfe\n", *logs[1:]], " in line 2"),
@@ -127,47 +131,47 @@ def test_no_other_program_writes_within_a_step(file: Path, run: Make) -> None:
         (lambda logs: [*logs[:4], b"7\n", *logs[4:]], ""),
     ],
 )
-def test_a_damaged_one_is_named_with_what_to_do(
-    file: Path, run: Make, damage: Any, told: str
+def test_the_error_of_a_damaged_journal_names_it_and_what_to_do(
+    file: Path, run: Make, damage: Any, place: str
 ) -> None:
-    run(opened(file))
+    run(open_tiny(file))
     file.write_bytes(b"".join(damage(file.read_bytes().splitlines(keepends=True))))
-    for read in (lambda: read_study(file.parent, "tiny"), lambda: opened(file)):
+    for read in (partial(read_study, file.parent, "tiny"), partial(open_tiny, file)):
         with pytest.raises(BadInput) as raised:
             read()
-        assert raised.value.errors == [f"{file} is damaged{told}; {BRING_BACK}"]
+        assert raised.value.errors == [f"{file} is damaged{place}; {BRING_BACK}"]
 
 
-def test_an_empty_one_cannot_be_read(file: Path) -> None:
+def test_an_empty_journal_cannot_be_read(file: Path) -> None:
     file.parent.mkdir()
     file.touch()
-    with pytest.raises(BadInput, match=r"study\.journal is damaged \(it is empty\); bring it back"):
+    with pytest.raises(BadInput, match=r"study\.journal is damaged \(it is empty\); restore it"):
         read_study(file.parent, "tiny")
 
 
 @pytest.mark.parametrize("torn", [b'{"op_code": 8, "wor', b"{", b'{"op_code": 1}'])
 def test_a_torn_last_line_is_cut(file: Path, run: Make, torn: bytes) -> None:
-    study = opened(file)
+    study = open_tiny(file)
     run(study)
     with file.open("ab") as end:
         end.write(torn)
-    again = opened(file)
+    again = open_tiny(file)
     assert content(again) == content(study)
     number = run(again)
-    assert opened(file).records.keys() == {0, number}
+    assert open_tiny(file).records.keys() == {0, number}
     assert lines(file)
 
 
 def test_an_empty_journal_is_a_new_study(file: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(b'{"op_code": 0, "stu')
-    assert opened(file).records == {}
+    assert open_tiny(file).records == {}
 
 
 def test_a_full_disk_leaves_no_half_line_and_loses_nothing(
     file: Path, run: Make, make_search: Make, make_reports: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = opened(file)
+    study = open_tiny(file)
     run(study)
     before, (_, report) = file.read_bytes(), make_reports([0.4, 0.5])
     number, _ = study.ask(read_space(SPACE), make_search())
@@ -175,9 +179,9 @@ def test_a_full_disk_leaves_no_half_line_and_loses_nothing(
     assert after.startswith(before)
 
     def full(descriptor: int) -> None:
-        whole = file.read_bytes()
-        assert whole.count(b"\n") == after.count(b"\n") + 2
-        os.ftruncate(descriptor, len(whole) - 9)  # one line had room, and most of the other
+        written = file.read_bytes()
+        assert written.count(b"\n") == after.count(b"\n") + 2
+        os.ftruncate(descriptor, len(written) - 9)  # one line had room, and most of the other
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
@@ -189,13 +193,13 @@ def test_a_full_disk_leaves_no_half_line_and_loses_nothing(
     study.record(number, report)
     study.end(number, End.FINISHED)
     run(study)
-    assert content(opened(file)) == content(study)
-    assert opened(file).records[number].reports == {report.epoch: report}
+    assert content(open_tiny(file)) == content(study)
+    assert open_tiny(file).records[number].reports == {report.epoch: report}
 
 
-def test_a_killed_drivers_lock_holds_up_nobody(file: Path, run: Make) -> None:
-    run(opened(file))
+def test_the_lock_of_a_killed_driver_delays_nobody(file: Path, run: Make) -> None:
+    run(open_tiny(file))
     JournalFileSymlinkLock(str(file)).acquire()
     started = time.monotonic()
-    run(opened(file))
+    run(open_tiny(file))
     assert time.monotonic() - started < 10

@@ -1,4 +1,4 @@
-"""One driver a search."""
+"""One driver per search."""
 
 import fcntl
 import os
@@ -16,18 +16,18 @@ from trainer.config import BadInput
 FOLDER = Path("searches/cells")
 
 
-def test_a_held_folder_is_busy_and_says_with_whom() -> None:
+def test_a_locked_folder_is_busy_and_the_error_names_the_process() -> None:
     with locked(FOLDER):
         assert is_held(FOLDER)
-        with pytest.raises(Busy, match=f"^cells is being run by process {os.getpid()} on "):
-            with locked(FOLDER):
-                pass
+        busy = pytest.raises(Busy, match=f"^cells is being run by process {os.getpid()} on ")
+        with busy, locked(FOLDER):
+            pass
         assert is_held(FOLDER)
     assert not is_held(FOLDER)
     assert not (FOLDER / "driver.json").exists()
 
 
-def test_who_only_asks_keeps_nobody_from_starting() -> None:
+def test_asking_whether_a_folder_is_locked_does_not_keep_a_driver_from_starting() -> None:
     done = threading.Event()
 
     def ask() -> None:
@@ -49,7 +49,7 @@ def test_who_only_asks_keeps_nobody_from_starting() -> None:
             reader.join()
 
 
-def test_who_asks_at_the_same_time_does_not_count_as_a_driver() -> None:
+def test_another_process_that_asks_does_not_count_as_a_driver() -> None:
     with locked(FOLDER):
         pass
     with (FOLDER / "driver.lock").open("rb") as other:
@@ -58,18 +58,18 @@ def test_who_asks_at_the_same_time_does_not_count_as_a_driver() -> None:
 
 
 @pytest.mark.parametrize("content", ["", '{"pid": 1', "[]", "{}"])
-def test_a_damaged_note_of_who_holds_it_is_no_traceback(
+def test_a_damaged_holder_file_is_no_traceback(
     content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0)
     with locked(FOLDER):
         (FOLDER / "driver.json").write_text(content)
-        with pytest.raises(Busy, match=r"^cells is being run by process \? on \? since \?$"):
-            with locked(FOLDER):
-                pass
+        busy = pytest.raises(Busy, match=r"^cells is being run by process \? on \? since \?$")
+        with busy, locked(FOLDER):
+            pass
 
 
-def test_who_holds_it_is_read_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_file_is_never_half_written(monkeypatch: pytest.MonkeyPatch) -> None:
     write = Path.write_text
 
     def half(file: Path, text: str) -> int:
@@ -83,7 +83,7 @@ def test_who_holds_it_is_read_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatc
     assert not is_held(FOLDER)
 
 
-def test_it_is_free_again_after_an_error() -> None:
+def test_a_folder_is_unlocked_after_an_error() -> None:
     with pytest.raises(KeyError), locked(FOLDER):
         raise KeyError
     with locked(FOLDER):
@@ -99,7 +99,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def test_a_killed_driver_holds_nothing() -> None:
+def test_a_killed_driver_leaves_no_lock() -> None:
     line = [sys.executable, "-c", DIE_HOLDING, str(FOLDER)]
     assert subprocess.run(line, check=False).returncode == 7
     assert (FOLDER / "driver.json").is_file()
@@ -108,13 +108,13 @@ def test_a_killed_driver_holds_nothing() -> None:
         pass
 
 
-def test_asking_makes_nothing() -> None:
+def test_asking_creates_no_folder() -> None:
     assert not is_held(FOLDER)
     assert not FOLDER.exists()
 
 
-def test_a_place_that_can_be_no_folder_is_bad_input() -> None:
+def test_a_folder_that_cannot_be_made_is_bad_input() -> None:
     Path("file").touch()
-    with pytest.raises(BadInput) as told, locked(Path("file") / "search"):
+    with pytest.raises(BadInput) as raised, locked(Path("file") / "search"):
         pass
-    assert told.value.errors == ["storage: file/search cannot be made (Not a directory)"]
+    assert raised.value.errors == ["storage: file/search cannot be made (Not a directory)"]

@@ -1,4 +1,4 @@
-"""A search's folder and study: begun, and opened again."""
+"""Opening a new search, or one that is continued."""
 
 import json
 import shutil
@@ -28,12 +28,12 @@ Make = Callable[..., Any]
 DEPTH, LR = "train.unfreeze.depth", "train.unfreeze.lr"
 
 
-def opened(config: Any, data: Splits) -> Study:
+def open_it(config: Any, data: Splits) -> Study:
     return open_search(config, read_space(config.space), data)
 
 
-def kept(config: Any) -> None:
-    """A folder that holds this search."""
+def write_config(config: Any) -> None:
+    """Write the config into the search's folder."""
     config.folder.mkdir(parents=True)
     (config.folder / "search.yaml").write_text(write_yaml(config.model_dump(mode="json")))
 
@@ -52,8 +52,8 @@ def kept(config: Any) -> None:
         {"tracking": "off"},
     ],
 )
-def test_what_may_change_may(make_search: Make, changes: dict[str, Any]) -> None:
-    kept(make_search({"space": SPACE}))
+def test_fields_that_may_change_are_accepted(make_search: Make, changes: dict[str, Any]) -> None:
+    write_config(make_search({"space": SPACE}))
     refuse_changes(make_search({"space": SPACE, **changes}))
 
 
@@ -68,11 +68,11 @@ def test_what_may_change_may(make_search: Make, changes: dict[str, Any]) -> None
         ({"data.val": None}, "data.val: None (was /"),
     ],
 )
-def test_what_may_not_is_refused_with_the_difference(
+def test_other_changes_are_refused_with_the_difference(
     make_search: Make, changes: dict[str, Any], line: str
 ) -> None:
     before = make_search({"space": SPACE})
-    kept(before)
+    write_config(before)
     trial_folder(before.folder, 0).mkdir(parents=True)
     with pytest.raises(BadInput) as raised:
         refuse_changes(make_search({"space": SPACE, **changes}))
@@ -80,9 +80,9 @@ def test_what_may_not_is_refused_with_the_difference(
     assert any(error.startswith(line) for error in raised.value.errors[1:])
 
 
-def test_a_field_of_later_versions_had_its_default(make_search: Make) -> None:
+def test_a_field_that_the_stored_config_lacks_has_its_default(make_search: Make) -> None:
     config = make_search({"space": SPACE})
-    kept(config)
+    write_config(config)
     raw = config.model_dump(mode="json")
     del raw["model"]["detections"]
     (config.folder / "search.yaml").write_text(write_yaml(raw))
@@ -92,22 +92,22 @@ def test_a_field_of_later_versions_had_its_default(make_search: Make) -> None:
     assert raised.value.errors[1:] == ["model.detections: 300 (was 100)"]
 
 
-def test_a_search_that_has_begun_no_trial_may_be_deleted(make_search: Make) -> None:
-    kept(make_search({"space": SPACE}))
-    with pytest.raises(BadInput, match=r"undo \(or delete it: no trial of it has begun\):"):
+def test_the_error_says_when_a_search_without_trials_may_be_deleted(make_search: Make) -> None:
+    write_config(make_search({"space": SPACE}))
+    with pytest.raises(BadInput, match=r"undo \(or delete it: it has no trials yet\):"):
         refuse_changes(make_search({"space": SPACE, LR: 5e-3}))
 
 
 # -- opening --------------------------------------------------------------------------------------
 
 
-def test_the_first_points_are_as_written_then_all_unfrozen_then_the_users(
+def test_the_first_trials_are_as_written_then_all_unfrozen_then_search_first(
     make_search: Make, tiny: Splits
 ) -> None:
-    study = opened(make_search({"space": SPACE, "search.first": [{DEPTH: 1, LR: 2e-3}]}), tiny)
-    told = [(r.origin, r.parameters) for r in study.records.values()]
+    study = open_it(make_search({"space": SPACE, "search.first": [{DEPTH: 1, LR: 2e-3}]}), tiny)
+    trials = [(r.origin, r.parameters) for r in study.records.values()]
     written = {DEPTH: 2, "train.unfreeze.schedule": "gradual", LR: 1e-3}
-    assert told == [
+    assert trials == [
         ("as written", written),
         ("all unfrozen", {**written, DEPTH: 5}),
         ("first", {DEPTH: 1, LR: 2e-3}),
@@ -117,7 +117,7 @@ def test_the_first_points_are_as_written_then_all_unfrozen_then_the_users(
 
 def test_a_first_point_is_tried_once(make_search: Make, tiny: Splits) -> None:
     changes = {"space": SPACE, DEPTH: "all", "search.first": [{DEPTH: 5}, {DEPTH: 0}, {DEPTH: 0}]}
-    study = opened(make_search(changes), tiny)
+    study = open_it(make_search(changes), tiny)
     assert [r.origin for r in study.records.values()] == ["as written", "first"]
 
 
@@ -128,14 +128,14 @@ def test_no_more_first_points_than_trials(
     make_search: Make, tiny: Splits, trials: int, origins: list[str]
 ) -> None:
     changes = {"space": SPACE, "search.trials": trials, "search.first": [{DEPTH: 1}]}
-    study = opened(make_search(changes), tiny)
+    study = open_it(make_search(changes), tiny)
     assert [r.origin for r in study.records.values()] == origins
 
 
-def test_without_a_depth_dimension_nothing_is_unfrozen_unasked(
+def test_without_a_depth_dimension_no_trial_is_all_unfrozen(
     make_search: Make, tiny: Splits
 ) -> None:
-    study = opened(make_search({"space": {LR: SPACE[LR]}}), tiny)
+    study = open_it(make_search({"space": {LR: SPACE[LR]}}), tiny)
     assert [r.origin for r in study.records.values()] == ["as written"]
 
 
@@ -149,23 +149,23 @@ def test_without_a_depth_dimension_nothing_is_unfrozen_unasked(
         ({"int": [0, 3]}, None),
     ],
 )
-def test_everything_is_unfrozen_where_the_space_has_it(
+def test_a_trial_is_all_unfrozen_if_that_depth_is_in_the_space(
     make_search: Make, tiny: Splits, depths: dict[str, Any], unfrozen: Any
 ) -> None:
     config = make_search({"space": {DEPTH: depths}})
-    study = opened(config, tiny)
-    told = {r.origin: r.parameters[DEPTH] for r in study.records.values()}
-    assert told == {"as written": 2} | ({"all unfrozen": unfrozen} if unfrozen else {})
+    study = open_it(config, tiny)
+    trials = {r.origin: r.parameters[DEPTH] for r in study.records.values()}
+    assert trials == {"as written": 2} | ({"all unfrozen": unfrozen} if unfrozen else {})
     for _ in range(4):  # sampled ones too
-        number, trial = study.ask(read_space(config.space), config)
+        _, trial = study.ask(read_space(config.space), config)
         assert plan(trial.train, 5)[-1].depth <= 5
 
 
 def test_opening_again_keeps_the_search_and_its_identity(make_search: Make, tiny: Splits) -> None:
     config = make_search({"space": SPACE})
-    study = opened(config, tiny)
+    study = open_it(config, tiny)
     study.ask(read_space(SPACE), config)
-    again = opened(config, tiny)
+    again = open_it(config, tiny)
     assert again.id == study.id
     assert [r.parameters for r in again.records.values()] == [
         r.parameters for r in study.records.values()
@@ -173,96 +173,94 @@ def test_opening_again_keeps_the_search_and_its_identity(make_search: Make, tiny
     assert again.waiting == [0, 1]
 
 
-def test_first_points_that_a_killed_driver_had_not_yet_written_are_added(
+def test_first_points_that_a_killed_driver_did_not_enqueue_are_added(
     make_search: Make, tiny: Splits
 ) -> None:
     config = make_search({"space": SPACE})
-    begun = open_study(config.folder, config.name)
-    begun.enqueue({DEPTH: 2, "train.unfreeze.schedule": "gradual", LR: 1e-3}, "as written")
-    study = opened(config, tiny)
+    earlier = open_study(config.folder, config.name)
+    earlier.enqueue({DEPTH: 2, "train.unfreeze.schedule": "gradual", LR: 1e-3}, "as written")
+    study = open_it(config, tiny)
     assert [r.origin for r in study.records.values()] == ["as written", "all unfrozen"]
 
 
-def test_more_trials_are_written_down(make_search: Make, tiny: Splits) -> None:
-    opened(make_search({"space": SPACE}), tiny)
+def test_a_new_number_of_trials_is_written_to_the_config(make_search: Make, tiny: Splits) -> None:
+    open_it(make_search({"space": SPACE}), tiny)
     config = make_search({"space": SPACE, "search.trials": 9})
-    opened(config, tiny)
+    open_it(config, tiny)
     assert read_yaml(config.folder / "search.yaml")["search"]["trials"] == 9
 
 
-def test_a_study_of_this_name_in_a_database_is_not_taken_over(
+def test_a_study_of_the_same_name_in_a_database_is_refused(
     make_search: Make, tiny: Splits, tmp_path: Path
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'studies.db'}"
-    opened(make_search({"space": SPACE, "study": uri}), tiny)
+    open_it(make_search({"space": SPACE, "study": uri}), tiny)
     elsewhere = make_search({"space": SPACE, "study": uri, "storage": "elsewhere"})
-    with pytest.raises(BadInput, match="name: tiny: its study is there already"):
-        opened(elsewhere, tiny)
+    with pytest.raises(BadInput, match="name: tiny: a study of this name belongs to"):
+        open_it(elsewhere, tiny)
 
 
-def test_a_copy_of_a_search_in_a_database_is_not_two_drivers_on_one_study(
+def test_a_copy_of_a_search_with_its_study_in_a_database_is_refused(
     make_search: Make, tiny: Splits, tmp_path: Path
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'studies.db'}"
     config = make_search({"space": SPACE, "study": uri})
-    study = opened(config, tiny)
+    study = open_it(config, tiny)
     shutil.copytree(config.folder, config.storage / "copy")
     copy = config.model_copy(update={"name": "copy"})
     with pytest.raises(
-        BadInput, match="copy is a copy of .*tiny, and both have one study, in sqli"
+        BadInput, match=r"copy is a copy of .*tiny, and both have one study, in sqli"
     ):
-        opened(copy, tiny)
+        open_it(copy, tiny)
     shutil.rmtree(config.folder)  # now it was moved
-    assert opened(copy, tiny).id == study.id
-    assert opened(copy, tiny).id == study.id
+    assert open_it(copy, tiny).id == study.id
+    assert open_it(copy, tiny).id == study.id
     assert begun_study(read_search("copy", config.storage)).id == study.id
 
 
-def test_a_config_is_compared_with_what_is_there_when_it_is_opened(
-    make_search: Make, tiny: Splits
-) -> None:
+def test_opening_compares_the_config_with_the_stored_one(make_search: Make, tiny: Splits) -> None:
     config = make_search({"space": SPACE})
-    opened(config, tiny)
+    open_it(config, tiny)
     before = (config.folder / "search.yaml").read_bytes()
     with pytest.raises(BadInput, match=f"{LR}: 0.005"):
-        opened(make_search({"space": SPACE, LR: 5e-3}), tiny)
+        open_it(make_search({"space": SPACE, LR: 5e-3}), tiny)
     assert (config.folder / "search.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("lost", "told"),
-    [("study.journal", "study.journal holds nothing of the trials in "), ("search.yaml", "search")],
+    ("lost", "message"),
+    [("study.journal", "study.journal has none of the trials in "), ("search.yaml", "search")],
 )
-def test_what_is_lost_is_named_with_what_to_do(
-    make_search: Make, tiny: Splits, lost: str, told: str
+def test_the_error_of_a_lost_file_names_it_and_what_to_do(
+    make_search: Make, tiny: Splits, lost: str, message: str
 ) -> None:
     config = make_search({"space": SPACE})
-    opened(config, tiny)
+    open_it(config, tiny)
     trial_folder(config.folder, 0).mkdir(parents=True)
     (config.folder / lost).unlink()
     with pytest.raises(BadInput) as raised:
-        opened(config, tiny)
+        open_it(config, tiny)
     (line,) = raised.value.errors
-    assert line.startswith(str(config.folder / lost)) and told in line
-    assert line.endswith("; bring it back from a copy, or begin anew under another --name")
+    assert line.startswith(str(config.folder / lost)) and message in line
+    assert line.endswith("; restore it from a copy, or start a new search under another --name")
 
 
-def test_a_password_is_not_kept(
+def test_a_password_is_not_stored(
     make_search: Make, tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'studies.db'}"
     monkeypatch.setenv("UNFREEZE_STUDY", uri)
     config = make_search({"space": SPACE})
-    opened(config, tiny)
+    open_it(config, tiny)
     assert read_yaml(config.folder / "search.yaml")["study"] == uri
     refuse_changes(config)
     monkeypatch.setenv("UNFREEZE_STUDY", "postgresql://me:secret@host/db")
     assert stored(config)["study"] == "postgresql://me:***@host/db"
-    kept = config.model_copy(update={"study": stored(config)["study"]})
-    assert study_uri(kept) == "postgresql://me:secret@host/db"
+    loaded = config.model_copy(update={"study": stored(config)["study"]})
+    assert study_uri(loaded) == "postgresql://me:secret@host/db"
     monkeypatch.delenv("UNFREEZE_STUDY")
     with pytest.raises(BadInput, match="set UNFREEZE_STUDY to it, with its password"):
-        study_uri(kept)
+        study_uri(loaded)
 
 
 def test_a_password_in_the_yaml_is_refused(make_search: Make) -> None:
@@ -274,36 +272,38 @@ def test_a_password_in_the_yaml_is_refused(make_search: Make) -> None:
     ]
 
 
-def test_changed_pictures_are_refused(make_search: Make, tiny: Splits) -> None:
+def test_changed_images_are_refused(make_search: Make, tiny: Splits) -> None:
     config = make_search({"space": SPACE})
-    opened(config, tiny)
+    open_it(config, tiny)
     other = replace(tiny, val=replace(tiny.val, pictures=tiny.val.pictures[:-1]))
     with pytest.raises(BadInput, match="data: its content has changed since "):
-        opened(config, other)
+        open_it(config, other)
 
 
-def test_another_test_split_is_no_change(make_search: Make, tiny: Splits) -> None:
+def test_a_changed_test_split_is_accepted(make_search: Make, tiny: Splits) -> None:
     config = make_search({"space": SPACE})
-    opened(config, tiny)
-    opened(config, replace(tiny, test=tiny.val))
+    open_it(config, tiny)
+    open_it(config, replace(tiny, test=tiny.val))
 
 
 def test_a_trial_that_ended_does_not_wait(make_search: Make, tiny: Splits) -> None:
     config = make_search({"space": SPACE})
-    study = opened(config, tiny)
+    study = open_it(config, tiny)
     study.ask(read_space(SPACE), config)
     study.end(0, End.LOST)
-    assert opened(config, tiny).waiting == [1]
+    assert open_it(config, tiny).waiting == [1]
 
 
 # -- a split that was made ------------------------------------------------------------------------
 
 
-def test_a_val_that_was_made_is_kept_and_taken_again(make_search: Make, tiny_data: Data) -> None:
+def test_a_val_split_that_was_made_is_stored_and_used_again(
+    make_search: Make, tiny_data: Data
+) -> None:
     config = make_search()
     config = config.model_copy(update={"data": tiny_data.model_copy(update={"val": None})})
     data = load(config.data, config.folder)
-    opened(config, data)
+    open_it(config, data)
     chosen = json.loads((config.folder / MADE).read_text())["val"]
     assert set(chosen.values()) == {picture.file.name for picture in data.val.pictures}
     other = config.data.model_copy(update={"val_fraction": 0.5})
@@ -317,7 +317,7 @@ def test_a_val_that_was_made_is_kept_and_taken_again(make_search: Make, tiny_dat
     [b"{", b"\xff\xfe{}", b"[]", b"3", b"{}", b'{"val": 3}', b'{"val": {}}', b"[" * 100_000],
     ids=lambda content: content[:9].decode("latin-1"),
 )
-def test_a_kept_split_that_is_damaged_is_told(
+def test_a_damaged_stored_split_is_an_error(
     make_search: Make, tiny_data: Data, content: bytes
 ) -> None:
     config = make_search()
@@ -327,7 +327,7 @@ def test_a_kept_split_that_is_damaged_is_told(
         load(tiny_data.model_copy(update={"val": None}), config.folder, config.folder)
 
 
-def test_a_val_that_was_given_is_not_kept(make_search: Make, tiny: Splits) -> None:
+def test_a_given_val_split_is_not_stored(make_search: Make, tiny: Splits) -> None:
     config = make_search()
-    opened(config, tiny)
+    open_it(config, tiny)
     assert not (config.folder / MADE).exists()

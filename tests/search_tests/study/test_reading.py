@@ -1,4 +1,4 @@
-"""A search that was begun, read from its folder."""
+"""Reading an existing search from its folder."""
 
 import io
 import shutil
@@ -22,18 +22,18 @@ from trainer.config import BadInput
 from ..conftest import Trained
 
 
-def test_a_search_is_read_wherever_it_lies_now(trained: Trained, tmp_path: Path) -> None:
+def test_a_moved_search_can_be_read(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.config.storage, tmp_path / "moved")
-    found = read_search("once", Path("moved"))
-    assert found.folder == tmp_path / "moved" / "once"
-    assert found.train == trained.config.train
-    with pytest.raises(BadInput, match="no search twice in .*; there: once"):
+    config = read_search("once", Path("moved"))
+    assert config.folder == tmp_path / "moved" / "once"
+    assert config.train == trained.config.train
+    with pytest.raises(BadInput, match=r"no search twice in .*; its searches: once"):
         read_search("twice", Path("moved"))
 
 
 @pytest.fixture
 def storage(trained: Trained, tmp_path: Path) -> Path:
-    """A folder of one finished search, under the name it was begun with."""
+    """A folder of one finished search, under the name it started with."""
     shutil.copytree(trained.config.storage, tmp_path / "searches")
     return tmp_path / "searches"
 
@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_what_is_done_to_a_copy_leaves_the_original(storage: Path) -> None:
+def test_changes_of_a_copy_leave_the_original(storage: Path) -> None:
     shutil.copytree(storage / "once", storage / "copy")
     before = files(storage / "once")
     config = read_search("copy", storage)
@@ -56,7 +56,7 @@ def test_what_is_done_to_a_copy_leaves_the_original(storage: Path) -> None:
     assert not list((storage / "copy" / "phases").rglob("*.pt"))
 
 
-def test_a_renamed_search_goes_on(trained: Trained, storage: Path, tmp_path: Path) -> None:
+def test_a_renamed_search_continues(trained: Trained, storage: Path, tmp_path: Path) -> None:
     (storage / "once").rename(storage / "renamed")
     raw = {**trained.raw, "name": "renamed", "storage": str(storage), "tracking": "off"}
     for _ in range(2):
@@ -70,7 +70,9 @@ def test_a_renamed_search_goes_on(trained: Trained, storage: Path, tmp_path: Pat
     assert str(storage) not in (storage / "renamed" / "search.yaml").read_text()
 
 
-def test_a_searchs_own_yaml_is_the_search_where_it_lies(storage: Path, tmp_path: Path) -> None:
+def test_the_yaml_in_a_searchs_folder_has_the_folders_name_and_storage(
+    storage: Path, tmp_path: Path
+) -> None:
     (storage / "once").rename(storage / "renamed")
     raw = read(storage / "renamed" / "search.yaml", [])
     assert (raw["name"], raw["storage"]) == ("renamed", str(storage))
@@ -81,22 +83,22 @@ def test_a_searchs_own_yaml_is_the_search_where_it_lies(storage: Path, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "searches/once", "../searches/once"])
-def test_a_path_is_no_name(storage: Path, name: str) -> None:
+def test_a_path_is_not_the_name_of_a_search(storage: Path, name: str) -> None:
     (storage.parent / "search.yaml").write_text("name: mine\n")
-    with pytest.raises(BadInput, match="no search .* in .*searches; there: once"):
+    with pytest.raises(BadInput, match=r"no search .* in .*searches; its searches: once"):
         read_search(name, storage)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is damaged (holds no keys); bring it back from a copy, or"),
+        (b"", "is damaged (has no keys); restore it from a copy, or"),
         (b"name: once\nspace: {", "is damaged (line 2: "),
-        (b"\xff\xfe\x00", "is damaged (is not UTF-8 text); bring it back"),
+        (b"\xff\xfe\x00", "is damaged (is not UTF-8 text); restore it"),
         (b"name: once\nsearch: {trials: 0}\n", ": search.trials: "),
     ],
 )
-def test_a_damaged_config_is_named_with_what_to_do(
+def test_the_error_of_a_damaged_config_names_it_and_what_to_do(
     storage: Path, content: bytes, reason: str
 ) -> None:
     file = storage / "once" / "search.yaml"
@@ -107,9 +109,9 @@ def test_a_damaged_config_is_named_with_what_to_do(
     assert reason in raised.value.errors[-1]
 
 
-def test_a_search_without_its_study_is_told(trained: Trained, tmp_path: Path) -> None:
+def test_a_search_without_its_study_is_an_error(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.config.storage, tmp_path / "moved")
     assert begun_study(read_search("once", Path("moved"))).state == SearchState.DONE
     (tmp_path / "moved" / "once" / "study.journal").unlink()
-    with pytest.raises(BadInput, match="no search in .*moved/once"):
+    with pytest.raises(BadInput, match=r"no search in .*moved/once"):
         begun_study(read_search("once", Path("moved")))

@@ -60,6 +60,6 @@ def test_reading_a_study_that_does_not_exist_raises() -> None:
 
 def test_a_database_that_cannot_be_opened_is_bad_input(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/none/studies.db"
-    with pytest.raises(BadInput, match="study: sqlite:.* cannot be opened: ") as raised:
+    with pytest.raises(BadInput, match=r"study: sqlite:.* cannot be opened: ") as raised:
         open_study(FOLDER, "tiny", uri)
     assert "\n" not in str(raised.value)

@@ -247,14 +247,14 @@ def run_trials(
 def test_a_continued_search_samples_what_an_unbroken_one_does(
     make_search: Make, make_reports: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
+    sampled = []
     for i, breaks in enumerate((set(), {1, 6, 7, 11})):
         place = tmp_path / str(i)
         place.mkdir()
         monkeypatch.chdir(place)
-        found.append(run_trials(make_search(), make_reports, 14, breaks))
-    assert found[0] == found[1]
-    assert len({json.dumps(parameters, sort_keys=True) for parameters in found[0]}) == 14
+        sampled.append(run_trials(make_search(), make_reports, 14, breaks))
+    assert sampled[0] == sampled[1]
+    assert len({json.dumps(parameters, sort_keys=True) for parameters in sampled[0]}) == 14
 
 
 def test_after_a_kill_while_asking_the_same_parameters_are_sampled(make_search: Make) -> None:
