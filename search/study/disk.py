@@ -4,13 +4,13 @@ import errno
 import shutil
 from pathlib import Path
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers of a full disk and of a used-up quota."""
 
 
 def is_full(error: BaseException) -> bool:
     """Whether an error says that a disk is full."""
-    return isinstance(error, OSError) and error.errno in FULL
+    return isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS
 
 
 def sweep(folder: Path) -> None:

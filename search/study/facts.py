@@ -6,9 +6,10 @@ earlier versions stay readable.
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import optuna
+if TYPE_CHECKING:  # commands use SearchState and should start fast
+    import optuna
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class StoredFact(Generic[T]):
 class SearchFacts:
     """What a study says about its search; see `Study` for what it says about the trials."""
 
-    optuna: optuna.Study
+    optuna: "optuna.Study"
 
     state = StoredFact[SearchState | None]("state", None, SearchState)
     """None before the first driver runs trials."""

@@ -90,7 +90,7 @@ class Journal(JournalFileBackend):
         """How many logs of the file Optuna has read back."""
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def one_step(self) -> Iterator[None]:
         """Write the logs of this block as one step at its end; other processes wait for it."""
         self._write_lock.acquire()
         try:

@@ -14,9 +14,9 @@ from trainer.config import BadInput
 
 from ..space.config_file import LOCK
 
-REQUEST = "stop"
+STOP_FILE = "stop"
 """File in a search's folder that asks its driver to stop."""
-HOLDER = "driver.json"
+HOLDER_FILE = "driver.json"
 """File in a search's folder: which process has its lock."""
 LOCK_TIMEOUT = 0.3
 """Seconds to try for the lock: `is_held` in another process takes it for a moment."""
@@ -47,22 +47,22 @@ def locked(folder: Path) -> Iterator[None]:
         _write_holder(folder)
         yield
     finally:
-        (folder / HOLDER).unlink(missing_ok=True)
+        (folder / HOLDER_FILE).unlink(missing_ok=True)
         lock.release()
 
 
 def _write_holder(folder: Path) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": since}
-    part = folder / f".{HOLDER}.{os.getpid()}"
+    part = folder / f".{HOLDER_FILE}.{os.getpid()}"
     part.write_text(json.dumps(holder))
-    part.replace(folder / HOLDER)  # a reader never sees half of it
+    part.replace(folder / HOLDER_FILE)  # a reader never sees half of it
 
 
 def _holder(folder: Path) -> str:
     holder = {}
     with contextlib.suppress(OSError, ValueError):  # the process just ended, or the file is damaged
-        holder = json.loads((folder / HOLDER).read_text())
+        holder = json.loads((folder / HOLDER_FILE).read_text())
     if not isinstance(holder, dict):
         holder = {}
     return " ".join(
@@ -86,14 +86,14 @@ def is_held(folder: Path) -> bool:
 
 def request_stop(folder: Path) -> None:
     """Ask the driver of the search in this folder to stop; it may run on another machine."""
-    (folder / REQUEST).touch()
+    (folder / STOP_FILE).touch()
 
 
 def is_requested(folder: Path) -> bool:
     """Whether the search in this folder is asked to stop."""
-    return (folder / REQUEST).exists()
+    return (folder / STOP_FILE).exists()
 
 
 def withdraw_request(folder: Path) -> None:
     """Remove a request to stop, which may be for an earlier driver."""
-    (folder / REQUEST).unlink(missing_ok=True)
+    (folder / STOP_FILE).unlink(missing_ok=True)

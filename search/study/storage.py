@@ -32,7 +32,7 @@ def open_study(folder: Path, name: str, uri: str | None = None, **settings: Any)
         return Study(_database(uri), name, **settings)
     with explain_damage(folder / JOURNAL):
         journal = open_journal(folder / JOURNAL)
-        return Study(JournalStorage(journal), name, together=journal.together, **settings)
+        return Study(JournalStorage(journal), name, one_step=journal.one_step, **settings)
 
 
 def read_study(folder: Path, name: str, uri: str | None = None) -> Study:

@@ -54,7 +54,7 @@ class Study(SearchFacts):
         seed: Seed of the sampler.
         trials: How many trials the search has in all.
         read_only: Whether the study must exist and is only read.
-        together: See the attribute.
+        one_step: See the attribute.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Study(SearchFacts):
         seed: int = 0,
         trials: int = 1,
         read_only: bool = False,
-        together: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        one_step: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         _silence_optuna()
         self.storage = storage
-        self.together = together
+        self.one_step = one_step
         """A block in which the storage may collect writes and write them at its end."""
         self.seed = seed
-        self.startup = min(10, trials // 3)
+        self.startup_trials = min(10, trials // 3)
         """How many trials are sampled at random before TPE begins."""
         self.full_disk = ""
         """The error of a worker whose disk is full."""
@@ -113,7 +113,7 @@ class Study(SearchFacts):
             seed: Its seed, if not the configuration's.
         """
         attrs = {"origin": origin, "confirms": confirms, "seed": seed}
-        with self.together():
+        with self.one_step():
             self.optuna.enqueue_trial(
                 parameters, user_attrs={k: v for k, v in attrs.items() if v is not None}
             )
@@ -137,7 +137,7 @@ class Study(SearchFacts):
         from ..space.sampling import suggest  # imports timm, which reading a study does not need
 
         self.optuna.sampler = self._sampler((*self.waiting, len(self.records))[0])
-        with self.together():
+        with self.one_step():
             trial = self.optuna.ask()
             values = suggest(space, base_config, trial)
             self._ids[trial.number] = trial_id(trial)
@@ -164,7 +164,7 @@ class Study(SearchFacts):
         seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
         return optuna.samplers.TPESampler(
             seed=seed,
-            n_startup_trials=self.startup,
+            n_startup_trials=self.startup_trials,
             multivariate=True,
             group=True,
             constant_liar=True,
@@ -195,7 +195,7 @@ class Study(SearchFacts):
             return False
         now = time.time()
         content = {"at": now, "stop": stop, **asdict(report)}
-        with self.together():
+        with self.one_step():
             self.storage.set_trial_user_attr(self._ids[number], f"{EPOCH}{report.epoch}", content)
             if report.unfreeze_epoch:
                 self.storage.set_trial_intermediate_value(
@@ -220,7 +220,7 @@ class Study(SearchFacts):
             return
         text = printable_lines(redacted(text))  # an error may contain a URL or a file
         value = _final_value(record) if end is End.FINISHED else None
-        with self.together():
+        with self.one_step():
             trial = optuna.Trial(self.optuna, self._ids[number])
             trial.set_user_attr("end", end.value)
             if text:

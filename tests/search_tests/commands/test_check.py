@@ -816,7 +816,7 @@ def test_yolo_and_the_embedded_data_set_say_themselves_where_their_pictures_are(
     assert "--images: path and train in data.yaml say" in capsys.readouterr().err
     (tmp_path / "search.yaml").write_text("data: digits\n")
     assert main(["check", str(tmp_path / "search.yaml"), "--images", "."]) == 2
-    assert "--images: the embedded data set has its own" in capsys.readouterr().err
+    assert "--images: the embedded data set has its images" in capsys.readouterr().err
 
 
 # -- JSON -----------------------------------------------------------------------------------------

@@ -72,8 +72,8 @@ def run(make_search: Make, make_reports: Make) -> Callable[[Study], int]:
 def test_a_step_is_written_at_its_end(file: Path, run: Make) -> None:
     study = open_tiny(file)
     before = file.read_bytes()
-    with study.together():
-        with study.together():
+    with study.one_step():
+        with study.one_step():
             run(study)
         assert file.read_bytes() == before
         assert study.records[0].end is End.FINISHED
@@ -102,7 +102,7 @@ def test_writes_of_another_program_are_read_in_the_order_of_the_file(file: Path,
     for note in ("first", "second", "third"):
         run(study)
         dashboard.set_user_attr(note, note)
-        with study.together():
+        with study.one_step():
             run(study)
     assert len(study.records) == 6
     assert study.optuna.user_attrs == dashboard.user_attrs
@@ -111,7 +111,7 @@ def test_writes_of_another_program_are_read_in_the_order_of_the_file(file: Path,
 
 def test_no_other_program_writes_within_a_step(file: Path, run: Make) -> None:
     study = open_tiny(file)
-    with study.together():
+    with study.one_step():
         run(study)
         assert Path(f"{file}.lock").is_symlink()
     assert not Path(f"{file}.lock").is_symlink()

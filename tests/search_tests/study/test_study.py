@@ -275,7 +275,7 @@ def test_another_seed_samples_other_parameters(make_search: Make) -> None:
 
 
 def test_a_third_of_the_trials_is_sampled_at_random_but_ten_at_most() -> None:
-    assert [open_study(Path(str(t)), "x", trials=t).startup for t in (1, 6, 30, 300)] == [
+    assert [open_study(Path(str(t)), "x", trials=t).startup_trials for t in (1, 6, 30, 300)] == [
         0,
         2,
         10,
