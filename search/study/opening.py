@@ -142,16 +142,16 @@ def _write_folder(config: SearchConfig, data: Splits, name: str) -> None:
 
 def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> None:
     """Raise BadInput if a study does not belong to this folder."""
-    folder, begun = config.folder, bool(study.id)
+    folder, is_known = config.folder, bool(study.id)
     place = redacted(uri) if uri is not None else folder / JOURNAL
-    if begun and not (folder / KEPT).is_file():
+    if is_known and not (folder / KEPT).is_file():
         missing = f"{folder / KEPT} is missing; {BRING_BACK}"
         elsewhere = (
             f"name: {config.name}: a study of this name belongs to a search in another folder; "
             "give this one another --name"
         )
         raise BadInput([missing if uri is None else elsewhere])
-    if not begun and any((folder / "trials").glob("*")):
+    if not is_known and any((folder / "trials").glob("*")):
         raise BadInput([f"{place} has none of the trials in {folder}; {BRING_BACK}"])
     other = Path(study.folder or folder)
     if uri is not None and (other / KEPT).is_file() and not other.samefile(folder):
