@@ -36,7 +36,7 @@ STATES = {
     End.ERROR: TrialState.FAIL,
     End.LOST: TrialState.FAIL,
 }
-"""What Optuna is told of each end."""
+"""The state that each end has in Optuna."""
 INFEASIBLE = {End.DIVERGED, End.OUT_OF_MEMORY}
 """Ends that break a constraint, so that the sampler avoids such configurations."""
 BEGAN = "began"
@@ -241,7 +241,7 @@ class Study(SearchFacts):
 
 
 def _final_value(record: TrialRecord) -> float | None:
-    """What Optuna is told of a finished trial: its best AP, of unfreeze epochs if it has any."""
+    """The value of a finished trial in Optuna: its best AP, of unfreeze epochs if it has any."""
     if record.unfreeze_epoch:
         return record.best_until(record.unfreeze_epoch)
     return record.best.map if record.best else None
