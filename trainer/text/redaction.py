@@ -1,20 +1,21 @@
-"""Passwords and tokens out of whatever is printed, logged, stored or shown."""
+"""Removes passwords and tokens from text that is printed, logged, stored or shown."""
 
 import re
 
 HIDDEN = "***"
+"""Replaces each secret."""
 DATABASES = {
     *("postgres", "postgresql", "mysql", "mariadb", "mssql", "oracle", "sqlite"),
     *("cockroachdb", "redshift", "snowflake", "mongodb"),
 }
-"""Schemes of URLs whose user is no secret; of the others it may be a token."""
+"""URL schemes whose user name is public. For other schemes it may be a token."""
 # a password may hold / and even @
 USER = (
     r"(?:(?<![\w.+-])(?P<scheme>[a-z][\w.+-]*):)?//"
     r"(?P<user>[^/:@\s'\"]*)(?::(?P<password>[^\s'\"]*))?@"
 )
-LONG = 16
-"""Characters from which on a user may be a token."""
+TOKEN_LENGTH = 16
+"""A user name of at least this many characters may be a token."""
 PLACEHOLDERS = {
     "",
     "x",
@@ -27,7 +28,7 @@ PLACEHOLDERS = {
     "token",
     "api_token",
 }
-"""What stands for a password where the user is the token."""
+"""Passwords that mean: the user name is the token."""
 ENCODED_USER = r"""(%3A%2F%2F)[^\s'"&]*?(?=%40)"""
 
 PASSWORD = r"[\w.-]*?(?:password|passwd|passphrase|pwd)"
@@ -35,22 +36,22 @@ NAME = (
     rf"(?:{PASSWORD}|[\w.-]*?(?:secret|token|credentials?|signature|authorization"
     r"|(?:api|access|account|private|shared|encryption)[_-]?key)|pass|pw|sas|sig)"
 )
-"""What a secret is called, whatever comes before: `sslpassword`, `AWS_SECRET_ACCESS_KEY`."""
+"""Names of secrets, with any prefix: `sslpassword`, `AWS_SECRET_ACCESS_KEY`."""
 IN_QUERY = r"(?:[?&](?:key|auth|code)=)"
-"""What is a secret in a URL's query alone."""
+"""Names that mark a secret only in the query of a URL."""
 EQUALS = r"\s*(?:=|%3D)\s*"
 OPTION = r"--[\w-]*(?:password|token|secret|key)\s+(?!-)"
 LABEL = (
     rf"(?:(?<![\w.-])(?:{NAME}{EQUALS}|{NAME}\\*[\"']\s*[:=]\s*|{PASSWORD}\s*:\s+)"
     rf"|{IN_QUERY}|{OPTION})"
 )
-"""`token=`, `'token': `, `password: ` and `--token `, with which a secret begins."""
+"""What comes before a secret: `token=`, `'token': `, `password: ` or `--token `."""
 END = r"(?:[&;,]|%26|%3B)(?:(?=[\w.+ -]*(?:=|%3D))|(?=$))"
-"""Where another pair follows; else a password may hold these characters."""
+"""Ends a value if another pair follows. Otherwise a password may contain these characters."""
 VALUE = (
     r"(?:(?P<quote>\\*[\"'])(?:\\.|(?P=quote){2}|(?!(?P=quote)).)*?(?P=quote)(?!(?P=quote))"
-    r"|\{(?:[^}]|\}\})*\}"  # as ODBC quotes
-    r"|[\"'][^\n]*"  # a quote that is never closed
+    r"|\{(?:[^}]|\}\})*\}"  # quoted as in ODBC
+    r"|[\"'][^\n]*"  # an unclosed quote
     rf"|(?:(?!{END})[^\s'\"])+)"
 )
 HEADER = r"(?<![\w-])((?:proxy-)?authorization|x-api-key|(?:set-)?cookie)"
@@ -59,29 +60,29 @@ BEARER = r"(?<!\w)(bearer\s+)[\w.~+/=-]{8,}"
 
 
 def redacted(text: str) -> str:
-    """A URL, or any text, without its passwords and tokens; redacted again it stays as it is."""
+    """A URL, or any text, without its passwords and tokens. Applied twice it changes nothing."""
     for pattern, replacement in PATTERNS:
         text = pattern.sub(replacement, text)
     return text
 
 
-def _without_user(found: re.Match[str]) -> str:
-    scheme, user, password = found["scheme"] or "", found["user"], found["password"]
+def _without_user(match: re.Match[str]) -> str:
+    scheme, user, password = match["scheme"] or "", match["user"], match["password"]
     before = f"{scheme}://" if scheme else "//"
     if scheme.lower().partition("+")[0] not in DATABASES and _may_be_token(user, password):
-        return f"{before}{HIDDEN}@" if user or password else found[0]
-    return found[0] if password is None else f"{before}{user}:{HIDDEN}@"
+        return f"{before}{HIDDEN}@" if user or password else match[0]
+    return match[0] if password is None else f"{before}{user}:{HIDDEN}@"
 
 
 def _may_be_token(user: str, password: str | None) -> bool:
-    if password == HIDDEN:  # told before
+    if password == HIDDEN:  # already redacted
         return False
-    return not user or len(user) >= LONG or (password or "").lower() in PLACEHOLDERS
+    return not user or len(user) >= TOKEN_LENGTH or (password or "").lower() in PLACEHOLDERS
 
 
-def _without_value(found: re.Match[str]) -> str:
-    quote = found["quote"] or ""
-    return f"{found['label']}{quote}{HIDDEN}{quote}"
+def _without_value(match: re.Match[str]) -> str:
+    quote = match["quote"] or ""
+    return f"{match['label']}{quote}{HIDDEN}{quote}"
 
 
 PATTERNS = [

@@ -1,28 +1,34 @@
-"""YAML 1.2 text as plain values, within bounds that any file written by hand keeps."""
+"""YAML 1.2 as plain values, with limits that protect against hostile files."""
 
 from typing import Any
 
-DEEP, MOST = 50, 50_000
-"""Levels of nesting, and values with every alias written out: more is no file of a person's, and
-would take hours or all memory, as aliases of aliases double each time."""
+MAX_DEPTH = 50
+"""Levels of nesting."""
+MAX_VALUES = 50_000
+"""Number of values with every alias expanded. Aliases of aliases grow exponentially: a small file
+could take hours, or all memory."""
 
 
 class NoYaml(Exception):
-    """Why a text cannot be read."""
+    """A text that is not readable YAML."""
 
     def __init__(self, problem: str, kind: str = "", line: int | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
-        """With words of the text itself."""
+        """What is wrong; it may quote the text."""
         self.kind = kind or problem
-        """Without any."""
+        """What is wrong, without any word of the text."""
         self.line = line
-        """From 1."""
+        """Line of the problem, from 1."""
 
 
 def load_yaml(text: str) -> Any:
-    """Numbers, texts, lists and dicts; nothing in the text is ever run. Raises NoYaml."""
-    from ruamel.yaml import YAML  # slow to import, and of no use for other formats
+    """Load numbers, texts, lists and dicts. No code in the text is run.
+
+    Raises:
+        NoYaml: If the text is not YAML, or beyond MAX_DEPTH or MAX_VALUES.
+    """
+    from ruamel.yaml import YAML  # slow to import, and needed for YAML only
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
@@ -30,12 +36,12 @@ def load_yaml(text: str) -> Any:
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         problem, kind = str(error.problem).splitlines()[0], error.context or "is no YAML"
-        problem = problem.partition(" with value ")[0]  # of a key given twice: it may be a secret
+        problem = problem.partition(" with value ")[0]  # of a repeated key: it may be a secret
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise NoYaml(problem, kind, line) from None
     except YAMLError as error:
         raise NoYaml(str(error).splitlines()[0]) from None
-    except ValueError:  # a date that no calendar has, a number of thousands of digits
+    except ValueError:  # an impossible date, or a number of thousands of digits
         raise NoYaml("has a number or date that cannot be read") from None
 
 
@@ -57,7 +63,7 @@ def _check_bounds(text: str) -> None:
             total += 1
         elif isinstance(event, events.AliasEvent):
             total += sizes.get(event.anchor, 1)
-        if len(opened) > DEEP:
-            raise NoYaml(f"is nested more than {DEEP} deep")
-        if total > MOST:
-            raise NoYaml(f"holds more than {MOST} values, each alias counted")
+        if len(opened) > MAX_DEPTH:
+            raise NoYaml(f"is nested more than {MAX_DEPTH} deep")
+        if total > MAX_VALUES:
+            raise NoYaml(f"holds more than {MAX_VALUES} values, each alias counted")

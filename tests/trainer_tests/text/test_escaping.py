@@ -1,4 +1,4 @@
-"""Names that others chose stay text, in a terminal, Markdown, HTML, matplotlib and YAML."""
+"""Untrusted names stay text in a terminal, Markdown, HTML, matplotlib and YAML."""
 
 import io
 
@@ -24,14 +24,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_printable_text_commands_no_terminal(text: str) -> None:
+def test_a_printable_text_has_no_control_characters(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable() and printable(shown) == shown
     assert shown == text or not text.isprintable()
     shown.encode()
 
 
-def test_lines_stay_lines() -> None:
+def test_line_breaks_stay() -> None:
     assert printable_lines("a\x1b\nb\r\n") == "a\\x1b\nb\\r\n"
 
 
@@ -46,17 +46,17 @@ def test_lines_stay_lines() -> None:
         ("# $x$ \\", r"\# \$x\$ \\"),
     ],
 )
-def test_markdown_reads_it_as_text(text: str, shown: str) -> None:
+def test_markdown_has_no_markup(text: str, shown: str) -> None:
     assert markdown(text) == shown
 
 
-def test_html_reads_it_as_text() -> None:
+def test_html_has_no_tags() -> None:
     assert html("<br>&amp;\x1b") == "&lt;br&gt;&amp;amp;\\x1b"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_matplotlib_draws_it_and_shows_it_in_a_legend(text: str) -> None:
+def test_matplotlib_draws_the_text_and_shows_it_in_a_legend(text: str) -> None:
     figure = Figure()
     axes = figure.add_subplot(title=matplotlib(text))
     axes.plot([0, 1], label=f"{matplotlib(text)} 0.5")
@@ -67,7 +67,7 @@ def test_matplotlib_draws_it_and_shows_it_in_a_legend(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_yaml_reads_it_back(text: str) -> None:
+def test_yaml_reads_the_same_text(text: str) -> None:
     line = f"a: {quoted(text)}\n"
     assert line.strip().isprintable()
     assert YAML(typ="safe", pure=True).load(line) == {"a": text}
