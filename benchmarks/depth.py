@@ -31,8 +31,9 @@ from trainer.evaluation.coco_metrics import measure
 from trainer.model.checkpoint import BEST, load, load_trained_state, write_whole
 from trainer.model.detectors import build, count_stages
 from trainer.precision import device
+from trainer.training.environment import environment
 from trainer.training.fit import fit
-from trainer.training.phase_cache import PhaseCache, environment
+from trainer.training.phase_cache import PhaseCache
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (after the choice of what draws)

@@ -17,7 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.config import Data, TrainConfig, override, parse
+from trainer.config import Data, TrainConfig
+from trainer.config_errors import parse
+from trainer.config_fields import override
 from trainer.data.dataset import Category, Picture, Split, Splits
 from trainer.data.loading import load
 from trainer.model.backbones import Backbone, build

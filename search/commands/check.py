@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from trainer.config import BadInput, Model, parse_what_can_be
+from trainer.config import BadInput, Model
+from trainer.config_errors import parse_what_can_be
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import Examined, examine
 from trainer.data.dataset import Picture

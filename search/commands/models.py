@@ -5,7 +5,8 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import BadInput, CocoDetector, Model, NewDetector, did_you_mean
+from trainer.config import BadInput, CocoDetector, Model, NewDetector
+from trainer.config_errors import did_you_mean
 from trainer.model.backbones import TESTED, is_known
 from trainer.model.detectors import Outline, errors, is_coco, outline
 

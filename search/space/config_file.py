@@ -6,7 +6,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from trainer.config import BadInput, override
+from trainer.config import BadInput
+from trainer.config_fields import override
 from trainer.text.redaction import redacted
 from trainer.text.yaml import NoYaml, load_yaml
 

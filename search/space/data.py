@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainer.config import BadInput, Data, parse
+from trainer.config import BadInput, Data
+from trainer.config_errors import parse
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import SPLIT_NAMES, examine, format_of
 from trainer.data.formats.layouts import find

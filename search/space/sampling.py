@@ -6,7 +6,9 @@ from typing import Any
 
 import optuna
 
-from trainer.config import LR_RANGES, TrainConfig, get, inert
+from trainer.config import LR_RANGES, TrainConfig
+from trainer.config_fields import get
+from trainer.config_rules import inert
 from trainer.model.detectors import count_stages, unused
 from trainer.phases import resolve_depth
 

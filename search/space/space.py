@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, get_args
 
-from trainer.config import BadInput, TrainConfig, leaves, nearest, override, parse
+from trainer.config import BadInput, TrainConfig
+from trainer.config_errors import nearest, parse
+from trainer.config_fields import leaves, override
 
 Kind = Literal["log", "uniform", "int", "choice"]
 Values = dict[str, Any]

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.config import BadInput, Model, TrainConfig, inert, leaves, nearest
+from trainer.config import BadInput, Model, TrainConfig
+from trainer.config_errors import nearest
+from trainer.config_fields import leaves
+from trainer.config_rules import inert
 from trainer.model.detectors import count_stages, is_coco, unused
 from trainer.model.detectors import errors as model_errors
 from trainer.phases import resolve_depth

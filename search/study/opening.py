@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainer.config import BadInput, Depth, Model, parse
+from trainer.config import BadInput, Depth, Model
+from trainer.config_errors import parse
 from trainer.data.dataset import Splits
 from trainer.data.loading import MADE, made_split
 from trainer.model.checkpoint import write_whole

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from trainer.config import BadInput, parse
+from trainer.config import BadInput
+from trainer.config_errors import parse
 
 from ..space.config import SearchConfig
 from ..space.config_file import BRING_BACK, KEPT, read_yaml

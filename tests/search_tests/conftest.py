@@ -33,7 +33,8 @@ from search.study.facts import SearchState
 from search.study.record import End, TrialRecord
 from search.study.storage import open_study
 from search.study.study import Study
-from trainer.config import BadInput, Data, override
+from trainer.config import BadInput, Data
+from trainer.config_fields import override
 from trainer.epoch_report import EpochReport, GroupReport
 from trainer.evaluation.coco_metrics import FIGURES
 from trainer.evaluation.review import CURVES, MISSES, PREDICTIONS, REVIEW

@@ -33,7 +33,8 @@ from search.study.facts import SearchState
 from search.study.record import End, TrialRecord
 from search.study.storage import read_study
 from search.study.study import Study
-from trainer.config import Data, override
+from trainer.config import Data
+from trainer.config_fields import override
 from trainer.data.dataset import Splits
 from trainer.model.checkpoint import BEST, load
 from trainer.training.fit import fit

@@ -32,11 +32,12 @@ from search.study.record import End, TrialRecord
 from search.study.storage import read_study
 from search.study.study import Study
 from search.tracking.description import flat_metrics
-from trainer.config import BadInput, Data, TrainConfig, override
+from trainer.config import BadInput, Data, TrainConfig
+from trainer.config_fields import override
 from trainer.export.bundle import load_export
 from trainer.model.checkpoint import load
 from trainer.phases import plan
-from trainer.training.optim import lr_factor
+from trainer.training.lr_schedule import lr_factor
 
 from .conftest import SPACE, errors_of
 

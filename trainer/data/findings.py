@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from ..config import BadInput, nearest
+from ..config import BadInput
+from ..config_errors import nearest
 from ..text.escaping import printable
 
 SHOWN = 10

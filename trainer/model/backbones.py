@@ -13,7 +13,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ..config import BadInput, did_you_mean, nearest
+from ..config import BadInput
+from ..config_errors import did_you_mean, nearest
 from ..machine_errors import is_of_machine
 from . import weights as files
 from .freezing import Stage, split_stages, stop_drop_paths

@@ -20,7 +20,8 @@ from search.space.validation import resolve
 from search.study.facts import SearchState
 from search.study.record import End
 from search.study.storage import read_study
-from trainer.config import BadInput, override
+from trainer.config import BadInput
+from trainer.config_fields import override
 from trainer.data.checks.overview import OVERVIEW
 
 from ..conftest import SPACE, Trained

@@ -9,7 +9,7 @@ import pytest
 from search.space.config import SearchConfig
 from search.space.config_file import DEFAULT, read, read_yaml, write_yaml
 from search.space.validation import resolve
-from trainer.config import parse
+from trainer.config_errors import parse
 
 from ..conftest import SPACE, errors_of
 

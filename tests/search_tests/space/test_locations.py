@@ -9,7 +9,8 @@ import pytest
 from search.space.config import SearchConfig
 from search.space.locations import absolute, tracking_uri, trial_folder
 from search.space.validation import resolve
-from trainer.config import Data, parse
+from trainer.config import Data
+from trainer.config_errors import parse
 
 Make = Callable[..., Any]
 

@@ -11,7 +11,8 @@ from search.space.sampling import as_written, suggest, walk
 from search.space.space import Dimension, apply, read_space
 from search.space.space_validation import reachable
 from search.space.validation import resolve
-from trainer.config import TrainConfig, get
+from trainer.config import TrainConfig
+from trainer.config_fields import get
 
 from ..conftest import ALL_KINDS, SPACE
 
