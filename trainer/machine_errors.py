@@ -1,4 +1,4 @@
-"""What fails because of the machine and not of what was tried on it: memory, and an accelerator."""
+"""Errors of the machine, not of a file or a model: too little memory, or a failed accelerator."""
 
 import ctypes
 import errno
@@ -11,48 +11,50 @@ import torch
 
 
 class OutOfMemory(Exception):
-    """The device or the machine has too little memory for this configuration."""
+    """This configuration needs more memory than the device or the machine has."""
 
 
-WORDS = (
-    "out of memory",  # CUDA's, of pinned memory and of what CUDA itself needs too
-    "allocate memory",  # the CPU allocator's, and the system's name of ENOMEM
+OUT_OF_MEMORY_MESSAGES = (
+    "out of memory",  # CUDA, also for pinned memory and its context
+    "allocate memory",  # the CPU allocator, and the text of ENOMEM
     "std::bad_alloc",
-    "can't start new thread",  # Python's, which has no room for its stack
+    "can't start new thread",  # Python: no memory for the stack
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # it found no room for its workspace
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # no memory for its workspace
     "CUSOLVER_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_NOT_INITIALIZED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
-    "unable to find an engine to execute this computation",  # cuDNN's, none fitting in what is left
+    "unable to find an engine to execute this computation",  # cuDNN: none fits
 )
-"""Parts of the messages of RuntimeErrors that say "no memory" and have no type of their own."""
+"""Parts of the messages of RuntimeErrors that mean too little memory and have no special type."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is too little memory."""
+    """Whether the cause of an error is too little memory."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS):
+    if isinstance(error, RuntimeError) and any(
+        part in str(error) for part in OUT_OF_MEMORY_MESSAGES
+    ):
         return True
     return isinstance(error, OutOfMemory | MemoryError | torch.OutOfMemoryError)
 
 
 def is_of_accelerator(error: BaseException) -> bool:
-    """Whether an error is an accelerator's own, after which a process may not get it back."""
+    """Whether an error comes from the accelerator; this process may not be able to use it again."""
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Whether an error may not be taken for one of a file's or a model's: the machine has it."""
+    """Whether the machine is the cause of an error, not the file or the model at hand."""
     return is_out_of_memory(error) or is_of_accelerator(error)
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn every way of saying "no memory" into OutOfMemory."""
+    """Turn every error about too little memory into OutOfMemory."""
     try:
         yield
     except Exception as error:
@@ -62,7 +64,7 @@ def memory_errors() -> Iterator[None]:
 
 
 def has_lost_accelerator() -> bool:
-    """Whether this process has used a GPU that takes no more work from it, whoever noticed."""
+    """Whether this process has used a GPU that no longer accepts work from it."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     try:
@@ -73,8 +75,11 @@ def has_lost_accelerator() -> bool:
 
 
 def give_memory_back() -> None:
-    """Return to the system what this process has freed: glibc keeps it, in ever more places as
-    threads come and go, and Python keeps a detector, whose parts refer to each other, for long."""
+    """Return the freed memory of this process to the system.
+
+    Without it Python frees a detector late, because its parts refer to each other, and glibc keeps
+    freed memory in one arena per thread.
+    """
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,22 +1,22 @@
-"""Arithmetic of the forward pass: what the hardware has natively, resolved once a search."""
+"""The device of a trial, and the number format of its forward pass."""
 
 import os
 
 import torch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Torch's type of each precision."""
 ISA_WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
-"""Values of oneDNN's ONEDNN_MAX_CPU_ISA under which it computes bf16 in fp32, several times slower.
-"""
+"""Values of ONEDNN_MAX_CPU_ISA at which oneDNN emulates bf16 in fp32, several times slower."""
 
 
 def device() -> torch.device:
-    """The device a trial trains on: the first visible GPU, else the CPU."""
+    """The device that a trial trains on: the first visible GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve(wanted: str) -> str:
-    """`auto` as one of fp32, bf16 and fp16: the fastest that this machine has in hardware."""
+    """`auto` as the fastest of fp32, bf16 and fp16 that the hardware of this machine supports."""
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
@@ -25,16 +25,19 @@ def resolve(wanted: str) -> str:
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU has bf16 instructions and oneDNN may use them."""
+    """Whether the CPU has bf16 instructions, and oneDNN may use them."""
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ISA_WITHOUT_BF16:
         return False
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def autocast(where: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass; also of the process from now on, that in fp32 a GPU's
-    convolutions are not rounded to TF32, which is PyTorch's default."""
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The autocast context of a forward pass.
+
+    It also sets, for the process, that convolutions in fp32 are not rounded to TF32 on a GPU.
+    PyTorch's default rounds them.
+    """
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
     dtype = DTYPES[precision]
-    return torch.autocast(where.type, dtype=dtype, enabled=dtype is not torch.float32)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)

@@ -1,4 +1,4 @@
-"""What fails because of the machine is told from what fails because of a file or a model."""
+"""Errors of the machine are distinguished from errors of a file or a model."""
 
 import errno
 
@@ -40,21 +40,21 @@ NO_MEMORY: list[Exception] = [
 OTHERS: list[Exception] = [
     RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
     OSError(errno.ENOSPC, "No space left on device"),
-    ValueError("out of memory"),  # a name that somebody gave
+    ValueError("out of memory"),  # the name of a class, for example
     torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
     KeyError("memory"),
 ]
 
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
-def test_a_lack_of_memory_in_whatever_words(error: Exception) -> None:
+def test_every_text_of_too_little_memory_is_recognized(error: Exception) -> None:
     assert is_out_of_memory(error) and is_of_machine(error) and not is_of_accelerator(error)
     with pytest.raises(OutOfMemory), memory_errors():
         raise error
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=repr)
-def test_everything_else_is_no_lack_of_memory(error: Exception) -> None:
+def test_other_errors_are_not_about_memory(error: Exception) -> None:
     assert not is_out_of_memory(error)
     assert is_of_machine(error) is is_of_accelerator(error)
     assert is_of_accelerator(error) is isinstance(error, torch.AcceleratorError)
@@ -63,13 +63,13 @@ def test_everything_else_is_no_lack_of_memory(error: Exception) -> None:
     assert raised.value is error
 
 
-def test_the_first_line_is_kept() -> None:
-    with pytest.raises(OutOfMemory, match="^std::bad_alloc$"), memory_errors():
+def test_the_first_line_of_the_message_is_kept() -> None:
+    with pytest.raises(OutOfMemory, match=r"^std::bad_alloc$"), memory_errors():
         raise RuntimeError("std::bad_alloc\nand pages more")
 
 
-def test_an_accelerator_is_lost_when_it_takes_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not has_lost_accelerator()  # none was used
+def test_an_accelerator_that_accepts_no_work_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not has_lost_accelerator()  # no GPU was used
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     assert not has_lost_accelerator()
@@ -81,16 +81,17 @@ def test_an_accelerator_is_lost_when_it_takes_no_work(monkeypatch: pytest.Monkey
     assert has_lost_accelerator()
 
 
-def test_detectors_that_refer_to_themselves_are_given_back() -> None:
+def test_objects_that_refer_to_themselves_are_freed() -> None:
     class Part:
-        own: "Part"
+        part: "Part"
         ended: list[bool]
 
         def __del__(self) -> None:
             self.ended.append(True)
 
     part = Part()
-    part.own, part.ended = part, (ended := [])
+    ended: list[bool] = []
+    part.part, part.ended = part, ended
     del part
     give_memory_back()
     assert ended

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from trainer.config import BadInput, Train, parse
+from trainer.config import BadInput, Train
+from trainer.config_errors import parse
 from trainer.phases import Phase, plan, resolve_depth
 
 
@@ -45,7 +46,7 @@ def test_at_once_is_one_phase() -> None:
         (0, 3, [0, 0, 0, 0, 0, 0]),
     ],
 )
-def test_gradual_opens_evenly_from_the_top(
+def test_gradual_unfreezes_evenly_from_the_top(
     depth: int, open_epochs: int, expected: list[int]
 ) -> None:
     assert depths(planned(depth, epochs=6, open_epochs=open_epochs))[2:] == expected
@@ -53,7 +54,7 @@ def test_gradual_opens_evenly_from_the_top(
 
 @pytest.mark.parametrize("head", [0, 3])
 @pytest.mark.parametrize("schedule", ["gradual", "at_once"])
-def test_every_plan_is_whole_and_its_depth_never_falls(schedule: str, head: int) -> None:
+def test_every_plan_is_complete_and_its_depth_never_falls(schedule: str, head: int) -> None:
     for depth, opening, epochs in product(range(6), (1, 2, 3, 5), (5, 7)):
         phases = planned(depth, schedule, head, epochs=epochs, open_epochs=opening)
         assert phases[0].first_epoch == 0
@@ -72,7 +73,7 @@ def test_each_change_of_depth_is_a_new_phase() -> None:
     assert [(p.depth, p.epochs) for p in phases] == [(0, 2), (2, 1), (4, 1), (5, 4)]
 
 
-def test_depth_0_goes_on_with_the_head_alone() -> None:
+def test_depth_0_trains_only_the_head() -> None:
     (head, unfreeze) = planned(0, epochs=4)
     assert (head.depth, unfreeze.depth) == (0, 0)
     assert (unfreeze.name, unfreeze.epochs) == ("unfreeze", 4)
@@ -83,14 +84,14 @@ def test_without_head_epochs_there_is_no_head_phase() -> None:
     assert [(p.name, p.first_epoch) for p in phases] == [("unfreeze", 0)]
 
 
-def test_all_is_as_deep_as_the_backbone() -> None:
+def test_all_is_the_number_of_stages() -> None:
     assert planned("all", "at_once", stages=4)[-1].depth == 4
     assert planned("all", stages=4) == planned(4, stages=4)
     assert resolve_depth("all", 5) == 5
 
 
 @pytest.mark.parametrize("depth", [-1, 6, 100])
-def test_a_depth_beyond_the_backbone_is_told_with_the_legal_range(depth: int) -> None:
+def test_a_depth_beyond_the_backbone_is_reported_with_the_legal_range(depth: int) -> None:
     with pytest.raises(BadInput) as raised:
         plan(Train().model_copy(update={"unfreeze": _unfreeze(depth)}), 5)
     assert raised.value.errors == [f"train.unfreeze.depth: {depth} (legal: 0 to 5, or all)"]
@@ -101,13 +102,13 @@ def _unfreeze(depth: int) -> Any:
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-def test_batch_norm_adapts_where_it_is_asked_for_and_something_is_open(depth: int) -> None:
+def test_batch_norm_adapts_only_if_set_and_if_a_stage_is_unfrozen(depth: int) -> None:
     head, unfreeze = planned(depth, "at_once", batch_norm="adapt")
     assert (head.adapt_statistics, unfreeze.adapt_statistics) == (False, depth > 0)
     assert not planned(depth, "at_once")[1].adapt_statistics
 
 
-def test_each_phase_has_its_own_settings() -> None:
+def test_each_phase_has_the_settings_of_its_kind() -> None:
     train = parse(
         Train,
         {
@@ -127,30 +128,34 @@ def test_each_phase_has_its_own_settings() -> None:
         assert phase.backbone_lr_ratio == 0.2
 
 
-def test_what_acts_on_stages_is_set_where_enough_of_them_are_open() -> None:
-    settings = {"backbone_lr_ratio": 0.25, "stage_lr_decay": 0.5, "drop_path": 0.125}
+def test_settings_of_stages_are_set_only_at_depths_where_they_have_an_effect() -> None:
+    settings: dict[str, Any] = {
+        "backbone_lr_ratio": 0.25,
+        "stage_lr_decay": 0.5,
+        "drop_path": 0.125,
+    }
 
-    def acting(phases: list[Phase]) -> list[tuple[float, ...]]:
+    def stage_settings(phases: list[Phase]) -> list[tuple[float, ...]]:
         return [(p.depth, p.backbone_lr_ratio, p.stage_lr_decay, p.drop_path) for p in phases]
 
-    closed, one = (0, 0.0, 1.0, 0.0), (1, 0.25, 1.0, 0.125)
+    frozen, one = (0, 0.0, 1.0, 0.0), (1, 0.25, 1.0, 0.125)
     several = [(2, 0.25, 0.5, 0.125), (3, 0.25, 0.5, 0.125)]
     phases = planned(3, epochs=4, open_epochs=3, **settings)
-    assert acting(phases) == [closed, one, *several]
-    assert acting(planned(0, **settings)) == [closed, closed]
+    assert stage_settings(phases) == [frozen, one, *several]
+    assert stage_settings(planned(0, **settings)) == [frozen, frozen]
 
 
 @pytest.mark.parametrize(
-    ("limit", "kept"),
+    ("limit", "cached"),
     [
-        ("auto", [False] * 4),  # not settled: a measurement is the search's
+        ("auto", [False] * 4),  # not resolved: a search does that
         ("off", [False] * 4),
         (0, [True, False, False, False]),
         (3, [True, True, False, False]),
-        (9, [True, True, True, False]),  # with all stages open nothing is frozen
+        (9, [True, True, True, False]),  # at depth 5 no stage is frozen
     ],
 )
-def test_outputs_are_kept_to_a_depth(limit: int | str, kept: list[bool]) -> None:
+def test_features_are_cached_to_a_depth(limit: int | str, cached: list[bool]) -> None:
     train = Train.model_validate(
         {
             "trunk_cache": limit,
@@ -160,4 +165,4 @@ def test_outputs_are_kept_to_a_depth(limit: int | str, kept: list[bool]) -> None
     )
     phases = plan(train, 5)
     assert [phase.depth for phase in phases] == [0, 2, 4, 5]
-    assert [phase.keep_outputs for phase in phases] == kept
+    assert [phase.caches_features for phase in phases] == cached

@@ -1,17 +1,18 @@
-"""Precision: what is asked for is taken, `auto` is resolved to what there is."""
+"""Device and precision: `auto` is resolved to what the hardware supports."""
 
 import pytest
 import torch
 
-from trainer.precision import DTYPES, autocast, device, resolve
+from trainer.precision import DTYPES, autocast, resolve
+from trainer.precision import device as default_device
 
 
 @pytest.mark.parametrize("wanted", ["fp32", "bf16", "fp16"])
-def test_a_named_precision_is_taken_as_it_is(wanted: str) -> None:
+def test_a_precision_by_name_is_not_changed(wanted: str) -> None:
     assert resolve(wanted) == wanted
 
 
-def test_auto_becomes_a_precision_and_stays_it() -> None:
+def test_auto_is_resolved_once() -> None:
     resolved = resolve("auto")
     assert resolved in DTYPES
     assert resolve(resolved) == resolved == resolve("auto")
@@ -22,7 +23,7 @@ def test_auto_becomes_a_precision_and_stays_it() -> None:
     ("isa", "resolved"),
     [("AVX2", "fp32"), ("avx512_core", "fp32"), ("AVX512_CORE_BF16", "bf16"), ("ALL", "bf16")],
 )
-def test_auto_is_what_onednn_may_use_of_the_cpu(
+def test_auto_respects_the_instructions_that_onednn_may_use(
     isa: str, resolved: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
@@ -33,18 +34,18 @@ def test_auto_is_what_onednn_may_use_of_the_cpu(
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
-def test_products_are_taken_in_that_precision(precision: str, dtype: torch.dtype) -> None:
+def test_matrix_products_have_the_precision(precision: str, dtype: torch.dtype) -> None:
     ones = torch.ones(2, 2)
     with autocast(torch.device("cpu"), precision):
         assert (ones @ ones).dtype is dtype
 
 
-@pytest.mark.parametrize(("precision", "may"), [("fp32", False), ("bf16", True)])
-def test_fp32_is_not_rounded_to_tf32(precision: str, may: bool) -> None:
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", True)])
+def test_fp32_is_not_rounded_to_tf32(precision: str, allowed: bool) -> None:
     with autocast(torch.device("cpu"), precision):
-        assert torch.backends.cudnn.allow_tf32 is may
+        assert torch.backends.cudnn.allow_tf32 is allowed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_the_device_is_the_cpu() -> None:
-    assert device() == torch.device("cpu")
+    assert default_device() == torch.device("cpu")

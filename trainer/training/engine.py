@@ -14,22 +14,22 @@ from ..precision import autocast
 
 
 class Diverged(Exception):
-    """A loss or gradient is not finite; the step was not taken."""
+    """A loss or gradient is not finite. The optimizer step was not taken."""
 
 
-LEAST_SCALE = 1.0
-"""Of a loss in fp16, which begins with 65536 and halves at each infinite gradient: one that is
-infinite with less is not so because of the scale."""
+MIN_LOSS_SCALE = 1.0
+"""The fp16 loss scale starts at 65536 and halves at each infinite gradient. A gradient that is
+infinite with a smaller scale than this has another cause."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What an epoch of training came to."""
+class TrainingSummary:
+    """Losses of one epoch of training."""
 
     losses: dict[str, float]
-    """The mean of each."""
+    """Mean of each loss over the epoch."""
     skipped: int
-    """Steps that were not taken, since in fp16 their gradient was infinite."""
+    """Steps that were skipped because their fp16 gradient was infinite."""
 
 
 def train_one_epoch(
@@ -43,75 +43,92 @@ def train_one_epoch(
     clip_norm: float,
     seed: int,
     epoch: int,
-) -> Trained:
+) -> TrainingSummary:
     """Train on every batch once.
 
-    `set_step(i)` sets the learning rates of the i-th step of this epoch. Raises Diverged; the step
-    that would spoil the weights is not taken.
+    Args:
+        detector: The detector; parameters with `requires_grad` train.
+        optimizer: Its optimizer.
+        scaler: Scales the loss in fp16; disabled in other precisions.
+        batches: The batches of the epoch.
+        set_step: Called with the number of each step in the epoch, sets its learning rates.
+        precision: Number format of the forward pass, resolved.
+        clip_norm: Maximum global norm of the gradient.
+        seed: Seed of the trial.
+        epoch: Number of the epoch in the trial, from 0.
+
+    Raises:
+        Diverged: If a loss or gradient is not finite. The weights stay as they were before.
     """
-    where = detector.mean.device
+    device = detector.mean.device
     trained = [p for p in detector.parameters() if p.requires_grad]
-    # a GPU is asked how a step went when it has the next one to do, and skips a bad one by itself
-    late = where.type == "cuda" and bool(optimizer.defaults.get("fused"))
+    # a fused optimizer on a GPU skips a bad step by itself: the host may look one step later, while
+    # the GPU computes the next one
+    asynchronous = device.type == "cuda" and bool(optimizer.defaults.get("fused"))
     sums: dict[str, float] = defaultdict(float)
     skipped = 0
-    waiting: deque[_Step] = deque()
+    pending: deque[_StepResult] = deque()
     for step, batch in enumerate(batches):
+        # 1. Seed and set the learning rates.
         seed_step(seed, epoch, step)
         set_step(step)
-        with autocast(where, precision):
-            losses = detector(*batch.to(where))
+        # 2. Forward pass.
+        with autocast(device, precision):
+            losses = detector(*batch.to(device))
         total = torch.stack(list(losses.values())).sum()
-
+        # 3. Backward pass; clip the gradient.
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(trained, clip_norm)
-        waiting.append(_Step(f"at epoch {epoch}, step {step}", losses, total, norm))
-        if len(waiting) > late:
-            skipped += _add(sums, waiting.popleft(), scaler)
-        if late and not scaler.is_enabled():  # which tells the optimizer of gradients
+        # 4. Check the step, or on a GPU the step before.
+        pending.append(_StepResult(f"at epoch {epoch}, step {step}", losses, total, norm))
+        if len(pending) > int(asynchronous):
+            skipped += _add(sums, pending.popleft(), scaler)
+        # 5. Update the weights. An enabled scaler detects infinite gradients by itself, skips the
+        # step and reduces its scale.
+        if asynchronous and not scaler.is_enabled():
             optimizer.found_inf = 1 - torch.isfinite(total + norm).float()  # type: ignore[attr-defined]
-        scaler.step(optimizer)  # with fp16 it skips steps of infinite gradient and scales down
+        scaler.step(optimizer)
         scaler.update()
-    for left in waiting:
-        skipped += _add(sums, left, scaler)
-    return Trained({name: value / (step + 1) for name, value in sums.items()}, skipped)
+    for last in pending:
+        skipped += _add(sums, last, scaler)
+    return TrainingSummary({name: value / (step + 1) for name, value in sums.items()}, skipped)
 
 
-class _Step:
-    """How a step went, as the host is told: by a CPU at once, by a GPU when it comes to it."""
+class _StepResult:
+    """Losses and gradient norm of a step, on their way to the host without blocking a GPU."""
 
     def __init__(self, place: str, losses: dict[str, Tensor], total: Tensor, norm: Tensor) -> None:
         self.place = place
         self.names = list(losses)
-        told = torch.stack([total.detach(), norm, *[loss.detach() for loss in losses.values()]])
-        self.told = told.to("cpu", non_blocking=True)
-        self.there = torch.cuda.Event() if told.is_cuda else None  # type: ignore[no-untyped-call]
-        if self.there:
-            self.there.record()
+        values = torch.stack([total.detach(), norm, *[loss.detach() for loss in losses.values()]])
+        self.host_values = values.to("cpu", non_blocking=True)
+        self.copied = torch.cuda.Event() if values.is_cuda else None  # type: ignore[no-untyped-call]
+        if self.copied:
+            self.copied.record()
 
     def losses(self, scaler: torch.amp.GradScaler) -> tuple[dict[str, float], bool]:
         """Each loss, and whether the step was skipped. Raises Diverged."""
-        if self.there:
-            self.there.synchronize()
-        total, norm, *values = self.told.tolist()
-        found = dict(zip(self.names, values, strict=True))
+        if self.copied:
+            self.copied.synchronize()
+        total, norm, *values = self.host_values.tolist()
+        losses = dict(zip(self.names, values, strict=True))
         if not isfinite(total):
-            parts = ", ".join(f"{name} {loss:g}" for name, loss in found.items())
+            parts = ", ".join(f"{name} {loss:g}" for name, loss in losses.items())
             raise Diverged(f"the loss is not finite {self.place}: {parts}")
         skipped = not isfinite(norm)
         if skipped and not scaler.is_enabled():
             raise Diverged(f"the gradient is {norm} {self.place}")
-        if skipped and (scale := scaler.get_scale()) < LEAST_SCALE:
+        if skipped and (scale := scaler.get_scale()) < MIN_LOSS_SCALE:
             raise Diverged(
                 f"the gradient is {norm} {self.place}, in fp16 with the loss scaled by {scale:g}"
             )
-        return found, skipped
+        return losses, skipped
 
 
-def _add(sums: dict[str, float], step: _Step, scaler: torch.amp.GradScaler) -> int:
-    """Add a step's losses; 1 where it was skipped."""
+def _add(sums: dict[str, float], step: _StepResult, scaler: torch.amp.GradScaler) -> int:
+    """Add the losses of a step to the sums; returns 1 if the step was skipped, else 0."""
     losses, skipped = step.losses(scaler)
     for name, loss in losses.items():
         sums[name] += loss
@@ -119,5 +136,5 @@ def _add(sums: dict[str, float], step: _Step, scaler: torch.amp.GradScaler) -> i
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Seed torch's generators so that a step's randomness depends on its place alone."""
+    """Seed torch's generators, so that the randomness of a step depends only on its place."""
     torch.manual_seed(int(generator(seed, epoch, step, 1).integers(2**63)))

@@ -1,7 +1,6 @@
-"""The optimizer: named parameter groups, and the learning rate of each at every step."""
+"""The optimizer and its named parameter groups."""
 
 from collections.abc import Iterator
-from math import cos, pi
 
 import torch
 from torch import nn
@@ -9,20 +8,17 @@ from torch import nn
 from ..config import Train
 from ..epoch_report import GroupReport
 from ..model.detectors import Detector
-from ..phases import Phase
 
-FLOOR = 0.01
-"""Share of the peak learning rate at the end of a phase."""
 NO_DECAY = " no decay"
-"""Ends the name of a group of norms and biases."""
+"""Suffix of the groups of norms and biases, which have no weight decay."""
 
 
 def build(detector: Detector, train: Train) -> torch.optim.Optimizer:
-    """An optimizer over all parameters, in groups named `stage1`, ..., `neck`, `head`, each also
-    as `... no decay` for norms and biases.
+    """An optimizer over all parameters, frozen ones included.
 
-    Frozen parameters are in it from the start: without a gradient no optimizer touches them, and
-    nothing need be regrouped when a stage opens or a trial resumes.
+    The groups are `stage1`, ..., `neck` and `head`, each with a second one, `... no decay`, for
+    norms and biases. An optimizer skips parameters without a gradient. So the groups stay the same
+    when a stage is unfrozen or a trial resumes.
     """
     groups = [
         {"name": name, "params": parameters, "lr": 0.0}
@@ -30,8 +26,8 @@ def build(detector: Detector, train: Train) -> torch.optim.Optimizer:
         if parameters
     ]
     if train.optimizer == "sgd":
-        # on a CPU it gains nothing; with a scaler's skipped steps (fp16) it would go on from
-        # momentum that nothing was written to
+        # fused SGD is not faster on a CPU; when the fp16 scaler skips the first step, it would go
+        # on from uninitialized momentum
         fused = detector.mean.is_cuda and train.precision != "fp16"
         momentum = train.momentum
         return torch.optim.SGD(
@@ -48,52 +44,13 @@ def _named_groups(detector: Detector) -> Iterator[tuple[str, list[nn.Parameter]]
     parts["neck"] = list(detector.neck.parameters())
     parts["head"] = list(detector.head.parameters())
     for name, parameters in parts.items():
-        # norms and biases, the parameters of one dimension, are not decayed
+        # norms and biases are the parameters of one dimension
         yield name, [p for p in parameters if p.ndim > 1]
         yield name + NO_DECAY, [p for p in parameters if p.ndim <= 1]
 
 
-def set_step(
-    optimizer: torch.optim.Optimizer, phase: Phase, warmup: float, step: int, steps: int
-) -> None:
-    """Set every group's learning rate and weight decay for a step of a phase, counted from 0.
-
-    `steps` is an epoch's, `warmup` is in epochs. Each phase warms up anew, so that a stage that
-    opens, whose moments are empty, does.
-    """
-    factor = lr_factor(step, phase.epochs * steps, round(warmup * steps))
-    top = max((_stage(group["name"]) for group in optimizer.param_groups), default=0)
-    for group in optimizer.param_groups:
-        trains = any(p.requires_grad for p in group["params"])
-        group["lr"] = peak(phase, group["name"], top) * factor if trains else 0.0
-        group["weight_decay"] = 0.0 if group["name"].endswith(NO_DECAY) else phase.weight_decay
-
-
-def peak(phase: Phase, group: str, stages: int) -> float:
-    """Highest learning rate that a group of that name has in a phase; the backbone has `stages`."""
-    stage = _stage(group)
-    if not stage:
-        return phase.lr
-    return phase.lr * phase.backbone_lr_ratio * phase.stage_lr_decay ** (stages - stage)
-
-
-def _stage(group: str) -> int:
-    """The stage that a group belongs to, from 1 at the bottom; 0 for neck and head."""
-    name = group.removesuffix(NO_DECAY)
-    return int(name.removeprefix("stage")) if name.startswith("stage") else 0
-
-
-def lr_factor(step: int, total: int, warmup: int) -> float:
-    """Linear warm-up, at most over half of the phase, then a cosine down to FLOOR."""
-    warmup = min(warmup, total // 2)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, total - warmup - 1)
-    return FLOOR + (1 - FLOOR) * (1 + cos(pi * min(1.0, progress))) / 2
-
-
 def report_groups(optimizer: torch.optim.Optimizer) -> dict[str, GroupReport]:
-    """The groups by name, as they stand in the optimizer."""
+    """The current settings of each group, by its name."""
     return {
         group["name"]: GroupReport(
             lr=float(group["lr"]),

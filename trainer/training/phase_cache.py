@@ -1,4 +1,4 @@
-"""Finished phases, filed under a digest of everything they depend on, for other trials to fork."""
+"""Finished phases, stored under a digest of everything they depend on, for other trials to fork."""
 
 import contextlib
 import hashlib
@@ -7,8 +7,6 @@ import os
 import platform
 import shutil
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import version
 from math import inf
 from pathlib import Path
 
@@ -18,14 +16,17 @@ from ..config import TrainConfig
 from ..model.checkpoint import BEST, LAST, Checkpoint, Damaged, load, save
 from ..model.heads import DETECTIONS
 from ..phases import Phase
+from .environment import environment
 
 
 def phase_key(config: TrainConfig, phases: list[Phase]) -> str:
-    """What a run of phases depends on as far as the config says: equal for trials that can share
-    it. Settings that act only in later phases are not in it."""
+    """All settings that a run of phases depends on. Trials with equal keys can share the phases.
+
+    Settings that act only in later phases are not part of it.
+    """
     train = config.train
     model = config.model.model_dump(mode="json")
-    if model["detections"] == DETECTIONS:  # as in phases from before there was a choice
+    if model["detections"] == DETECTIONS:  # the key of a default config has no such field
         del model["detections"]
     return json.dumps(
         {
@@ -40,62 +41,45 @@ def phase_key(config: TrainConfig, phases: list[Phase]) -> str:
     )
 
 
-def digest(
-    config: TrainConfig, phases: list[Phase], data: str, start: str, where: torch.device
-) -> str:
-    """Identity of the state after these phases on this kind of machine, with this code.
+def phase_digests(
+    config: TrainConfig, phases: list[Phase], data: str, start: str, device: torch.device
+) -> list[str]:
+    """For each phase the identity of the state at its end, on this kind of machine.
 
-    `data` is the digest of the data set; `config` has its precision resolved; `start` is the
-    digest of all tensors before the first phase: it counts what they are, not where they lay.
+    Args:
+        config: The config, with its precision resolved.
+        phases: All phases of the trial, in order.
+        data: Digest of the data set.
+        start: Digest of all tensors before the first phase. The place that the weights came from
+            does not count.
+        device: The device that the trial trains on.
     """
+    runs = [phases[: i + 1] for i in range(len(phases))]
+    return [_digest(config, run, data, start, device) for run in runs]
+
+
+def _digest(
+    config: TrainConfig, phases: list[Phase], data: str, start: str, device: torch.device
+) -> str:
     model = config.model.model_copy(update={"weights": "none"})
-    own = phase_key(config.model_copy(update={"model": model}), phases)
-    parts = [own, data, start, *environment(where).values()]
+    key = phase_key(config.model_copy(update={"model": model}), phases)
+    parts = [key, data, start, *environment(device).values()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def environment(where: torch.device) -> dict[str, str]:
-    """What the bits of a result depend on besides its inputs, by its name: hardware, a CPU's
-    threads, code."""
-    packages = ("torch", "torchvision", "timm", "pillow", "numpy", "hotcoco")
-    return {
-        "hardware": _hardware(where),
-        "threads": str(torch.get_num_threads()) if where.type == "cpu" else "",
-        "code": _sources(),
-        **{name: version(name) for name in packages},
-    }
-
-
-def _hardware(where: torch.device) -> str:
-    if where.type == "cuda":
-        return torch.cuda.get_device_name(where)
-    # what the kernels of a convolution or a matrix product are chosen by, sizes of caches too
-    has = {k: v for k, v in torch.cpu.get_capabilities().items() if not k.startswith("num_")}
-    content = json.dumps(has, sort_keys=True).encode()
-    return f"{torch.backends.cpu.get_cpu_capability()} {hashlib.sha256(content).hexdigest()[:8]}"
-
-
-@cache
-def _sources() -> str:
-    """Digest of this package's own code: stale phases never match."""
-    total = hashlib.sha256()
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        total.update(file.read_bytes())
-    return total.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class PhaseCache:
-    """A folder of finished phases, one subfolder each, and others to look into."""
+    """A folder of finished phases, one subfolder each, and further folders to read from."""
 
     folder: Path
+    """The folder that this search writes to."""
     others: tuple[Path, ...] = ()
-    """Folders of other caches: read, never written."""
+    """Folders of other searches, which are only read."""
     cap: float = inf
-    """Bytes to keep at most; what was not used for longest goes first."""
+    """Maximum size in bytes. The least recently used phases are deleted first."""
 
     def file_away(self, key: str, trial: Path) -> None:
-        """Keep a trial's checkpoints as they stand at the end of a phase; whole or not at all."""
+        """Store the checkpoints of a trial at the end of a phase: both of them, or none."""
         place = self.folder / key
         if self.has(key):
             return
@@ -107,64 +91,76 @@ class PhaseCache:
                 _link(trial / name, part / name)
             part.rename(place)
         except OSError:
-            if not place.is_dir():  # else another trial filed it first
+            if not place.is_dir():  # if it is there, another trial was faster
                 raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
         self._evict(place)
 
     def fork(self, key: str, trial: Path) -> Checkpoint | None:
-        """Start a trial's folder from a finished phase, or None where it is not filed whole."""
+        """Start a trial's folder from a finished phase.
+
+        Returns:
+            The checkpoint, its reports marked as forked; None if no intact phase has this key.
+        """
         for folder in (self.folder, *self.others):
             place = folder / key
-            if not self._is_there(place):
+            if not self._is_folder(place):
                 continue
-            with contextlib.suppress(OSError):  # of others it may not be ours to touch
-                os.utime(place)
-            try:
-                checkpoint = load(place / LAST)
-                load(place / BEST)
-            except (FileNotFoundError, Damaged):
-                if folder == self.folder:
-                    shutil.rmtree(place, ignore_errors=True)
-                continue
-            except OSError:  # not to be read now
+            checkpoint = self._load(place)
+            if checkpoint is None:
                 continue
             checkpoint["reports"] = [{**past, "forked": True} for past in checkpoint["reports"]]
             trial.mkdir(parents=True, exist_ok=True)
             try:
                 _link(place / BEST, trial / BEST)
-            except FileNotFoundError:  # another trial needed the room
+            except FileNotFoundError:  # another trial has evicted it
                 continue
-            save(checkpoint, trial / LAST)  # last: with it the trial's folder counts
+            save(checkpoint, trial / LAST)  # written last: it makes the trial's folder valid
             return checkpoint
         return None
 
+    def _load(self, place: Path) -> Checkpoint | None:
+        """The last checkpoint of a phase; None if one of its two files is not readable."""
+        with contextlib.suppress(OSError):  # a folder of another search may be read-only
+            os.utime(place)  # used now
+        try:
+            checkpoint = load(place / LAST)
+            load(place / BEST)
+            return checkpoint
+        except (FileNotFoundError, Damaged):
+            if place.parent == self.folder:
+                shutil.rmtree(place, ignore_errors=True)
+            return None
+        except OSError:  # a passing fault of the disk: the phase stays
+            return None
+
     def has(self, key: str) -> bool:
-        """Whether a phase is in this cache's own folder."""
-        return self._is_there(self.folder / key)
+        """Whether a phase is in the folder that this search writes to."""
+        return self._is_folder(self.folder / key)
 
     @staticmethod
-    def _is_there(place: Path) -> bool:
+    def _is_folder(place: Path) -> bool:
         try:
             return place.is_dir()
-        except OSError:  # a folder of others may be out of reach
+        except OSError:  # a folder of another search may be unreachable
             return False
 
     def _evict(self, newest: Path) -> None:
-        used: dict[Path, float] = {}
+        """Delete the least recently used phases beyond the cap, but never the newest one."""
+        last_used: dict[Path, float] = {}
         for place in self.folder.glob("[!.]*"):
-            with contextlib.suppress(OSError):  # another trial evicts too
-                used[place] = place.stat().st_mtime
-        left = self.cap - _size(newest)
-        for place in sorted(used.keys() - {newest}, key=lambda place: -used[place]):
-            left -= _size(place)
-            if left < 0:
+            with contextlib.suppress(OSError):  # another trial has evicted it
+                last_used[place] = place.stat().st_mtime
+        free = self.cap - _size(newest)
+        for place in sorted(last_used.keys() - {newest}, key=lambda place: -last_used[place]):
+            free -= _size(place)
+            if free < 0:
                 shutil.rmtree(place, ignore_errors=True)
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a checkpoint, which is never written to; a copy where disks differ."""
+    """Hard-link a checkpoint, which is never modified in place; copy it across disks."""
     target.unlink(missing_ok=True)
     try:
         target.hardlink_to(source)

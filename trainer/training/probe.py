@@ -1,5 +1,4 @@
-"""What a few steps tell: how long epochs will take, how much of a GPU's memory, and whether keeping
-the frozen stages' outputs pays."""
+"""A few training steps, measured: time of an epoch, GPU memory, and the gain of cached features."""
 
 import tempfile
 import time
@@ -14,273 +13,298 @@ import numpy as np
 import torch
 
 from ..config import TrainConfig
-from ..data.batches import batches, makers_for, steps
+from ..data.batches import Batch, batches, makers_for, steps
 from ..data.canvas import letterbox
 from ..data.dataset import Split, Splits
 from ..data.mapped import Bytes
 from ..evaluation.coco_metrics import BATCH_SIZE, detect
 from ..machine_errors import is_of_accelerator
-from ..model.detectors import build
-from ..model.freezing import set_depth
 from ..phases import Phase, plan
-from ..precision import device, resolve
-from . import optim
+from ..precision import device as default_device
+from . import lr_schedule
 from .engine import Diverged, train_one_epoch
-from .frozen_features import KeptOutputs, keep_outputs, kinds, no_room, outputs_folder
+from .feature_files import features_folder, space_problem
+from .frozen_features import KeptOutputs, keep_outputs, orientations
+from .trial_state import build_learner, resolve_precision
 
-TIMED = 2
-"""Steps that are timed, after one that warms up."""
-GAIN = 1.2
-"""How many times as fast kept outputs must make a phase, to be kept for it."""
+TIMED_STEPS = 2
+"""Steps that are timed, after one warm-up step."""
+MIN_GAIN = 1.2
+"""Cached features are used where they make a phase at least this many times as fast."""
 ROUNDS = 3
-"""Times that a phase is timed with kept outputs and without, in turn."""
-FEW = 4
-"""Pictures a step while that is compared, and of val."""
+"""Number of times that a phase is timed with cached features and without, in turn."""
+PROBE_BATCH_SIZE = 4
+"""Pictures a step for that comparison; the probe has twice as many pictures of val."""
+
+NOT_CACHED = "features of the frozen stages are not cached"
+
+Clock = Callable[[], float]
+"""Gives a time in seconds."""
+Features = dict[str, KeptOutputs]
+"""Frozen features by the name of the split; empty for none."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds an epoch, training and evaluation together."""
+    """Duration of an epoch in seconds, training and evaluation together."""
 
     head: float
+    """An epoch of the first phase."""
     unfrozen: float
+    """An epoch of the deepest phase."""
 
 
 @dataclass(frozen=True)
 class TrunkCacheChoice:
-    """What `train.trunk_cache: auto` comes to on this machine."""
+    """The value that `train.trunk_cache: auto` gets on this machine."""
 
     setting: int | Literal["off"]
+    """The largest depth at which features are cached."""
     text: str
-    """A line that says why."""
+    """The choice and its reason in one line; empty if the user's value is kept."""
     gains: tuple[float, ...] = ()
-    """How many times as fast they make a phase, by its depth, as far as they are kept."""
+    """By depth, how many times as fast cached features make a phase; measured for `auto` only."""
 
 
 def time_epochs(config: TrainConfig, data: Splits, threads: int) -> Timing:
-    """Time a few steps of the head phase and of the deepest phase, on pictures of the data.
+    """Time a few steps of the first and of the deepest phase, on pictures of the data.
 
-    Leaves nothing behind. Raises what `fit` raises.
+    Leaves no files. Raises the errors of `fit`.
     """
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
-        largest = max(config.train.head.batch_size, config.train.unfreeze.batch_size)
-        probe = _Probe(config, data, Path(folder), largest)
-        phases = plan(probe.config.train, len(probe.detector.stages))
-        head, unfrozen = (
-            probe.seconds(phase, probe.keep(phase.depth) if phase.keep_outputs else {})
-            for phase in (phases[0], phases[-1])
+        probe = _Probe(config, data, Path(folder), _largest_batch(config))
+        first, deepest = (
+            probe.epoch_seconds(
+                phase, probe.frozen_features(phase.depth) if phase.caches_features else {}
+            )
+            for phase in probe.first_and_deepest()
         )
-    return Timing(head, unfrozen)
+    return Timing(first, deepest)
 
 
 def memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
-    """Share of its GPU's memory that a trial of this configuration takes: what is in use, by CUDA
-    itself and anybody else too, after a few steps of its first and its deepest phase. 0 on a CPU, 1
-    where these steps fail. This process keeps that memory.
+    """Fraction of the GPU's memory that is in use after a few steps of a trial.
+
+    The steps are of the first and of the deepest phase. The memory of CUDA itself and of other
+    processes counts. This process keeps the memory.
+
+    Returns:
+        The fraction; 0 on a CPU, 1 if the steps fail.
     """
-    if device().type == "cpu":
+    if default_device().type == "cpu":
         return 0.0
     try:
-        return _memory_share(config, data, threads)
-    except (Diverged, MemoryError, RuntimeError) as error:  # what trials will tell better
+        return _memory_fraction(config, data, threads)
+    except (Diverged, MemoryError, RuntimeError) as error:  # a trial will report it in detail
         if is_of_accelerator(error):
             raise
         return 1.0
 
 
-def _memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
+def _memory_fraction(config: TrainConfig, data: Splits, threads: int) -> float:
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
-        largest = max(config.train.head.batch_size, config.train.unfreeze.batch_size)
-        probe = _Probe(config, data, Path(folder), largest)
-        phases = plan(probe.config.train, len(probe.detector.stages))
-        for phase in (phases[0], phases[-1]):
-            probe.seconds(phase, {})
+        probe = _Probe(config, data, Path(folder), _largest_batch(config))
+        for phase in probe.first_and_deepest():
+            probe.epoch_seconds(phase, {})
         free, total = torch.cuda.mem_get_info()
     return 1 - free / total
 
 
+def _largest_batch(config: TrainConfig) -> int:
+    return max(config.train.head.batch_size, config.train.unfreeze.batch_size)
+
+
 def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> TrunkCacheChoice:
-    """Settle `train.trunk_cache`: `auto` up to the depth at which keeping outputs still makes a
-    phase GAIN times as fast, and no setting deeper than the disk has room for. Raises BadInput as
-    `fit` does."""
+    """Resolve `train.trunk_cache`.
+
+    `auto` becomes the largest depth at which cached features make a phase MIN_GAIN times as fast.
+    Every value is limited to what the disk has room for. Raises BadInput as `fit` does.
+    """
     if config.train.trunk_cache == "off":
         return TrunkCacheChoice("off", "")
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
         try:
-            return _choose(_Probe(config, data, Path(folder), FEW))
-        except (Diverged, MemoryError, RuntimeError) as error:  # what trials will tell better
+            return _choose(_Probe(config, data, Path(folder), PROBE_BATCH_SIZE))
+        except (Diverged, MemoryError, RuntimeError) as error:  # a trial will report it in detail
             if is_of_accelerator(error):
                 raise
-            why = (str(error).splitlines() or ["no memory"])[0]
-            return TrunkCacheChoice("off", f"outputs of the frozen stages are not kept: {why}")
+            reason = (str(error).splitlines() or ["no memory"])[0]
+            return TrunkCacheChoice("off", f"{NOT_CACHED}: {reason}")
 
 
 def _choose(probe: "_Probe") -> TrunkCacheChoice:
-    setting, stages = probe.config.train.trunk_cache, len(probe.detector.stages)
+    """Try depth after depth, from 0, until caching has no gain or no room."""
+    setting, stages = probe.config.train.trunk_cache, len(probe.learner.detector.stages)
     deepest = plan(probe.config.train, stages)[-1]
     gains: list[float] = []
     sizes: dict[int, int] = {}
-    taken, depths, why = 0, 0, ""
+    used_bytes, depths, reason = 0, 0, ""
     for depth in range(stages if setting == "auto" else min(int(setting) + 1, stages)):
-        kept = probe.keep(depth)
-        if not kept:
-            why = "this backbone is no chain of modules"
+        features = probe.frozen_features(depth)
+        if not features:
+            reason = "this backbone is not a chain of modules"
             break
-        sizes |= probe.sizes(kept["val"])
-        if problem := no_room(outputs_folder(), sum(sizes.values())):
-            why = problem
+        sizes |= probe.file_sizes(features["val"])
+        if reason := space_problem(features_folder(), sum(sizes.values())):
             break
         if setting == "auto":
-            gain = probe.gain(replace(deepest, depth=depth, batch_size=FEW), kept)
-            if gain < GAIN:
-                why = f"they would make a phase of depth {depth} {gain:.2f} times as fast"
+            phase = replace(deepest, depth=depth, batch_size=PROBE_BATCH_SIZE)
+            gain = probe.gain(phase, features)
+            if gain < MIN_GAIN:
+                reason = f"they would make a phase of depth {depth} {gain:.2f} times as fast"
                 break
             gains.append(gain)
-        taken, depths = sum(sizes.values()), depth + 1
-    if setting != "auto" and not why:
+        used_bytes, depths = sum(sizes.values()), depth + 1
+    if setting != "auto" and not reason:
         return TrunkCacheChoice(setting, "")
     if not depths:
-        return TrunkCacheChoice("off", f"outputs of the frozen stages are not kept: {why}")
-    size = f"{taken / 1e9:.1f} GB" if taken > 1e9 else f"{taken / 1e6:.0f} MB"
-    text = f"outputs of the frozen stages are kept to depth {depths - 1} ({size})"
-    if gains:
-        text += f": phases are {', '.join(f'{gain:.1f}' for gain in gains)} times as fast"
-    text += f"; not deeper: {why}" if why else ""
+        return TrunkCacheChoice("off", f"{NOT_CACHED}: {reason}")
+    text = _describe(depths - 1, used_bytes, gains, reason)
     return TrunkCacheChoice(depths - 1, text, tuple(gains))
 
 
+def _describe(depth: int, used_bytes: int, gains: list[float], reason: str) -> str:
+    size = f"{used_bytes / 1e9:.1f} GB" if used_bytes > 1e9 else f"{used_bytes / 1e6:.0f} MB"
+    text = f"features of the frozen stages are cached to depth {depth} ({size})"
+    if gains:
+        text += f": phases are {', '.join(f'{gain:.1f}' for gain in gains)} times as fast"
+    return text + (f"; not deeper: {reason}" if reason else "")
+
+
 class _Probe:
-    """A detector, a few pictures of a data set, and steps of any phase on them."""
+    """A detector, a few pictures of a data set, and timed steps of any phase on them."""
 
     def __init__(self, config: TrainConfig, data: Splits, folder: Path, batch_size: int) -> None:
-        train = config.train.model_copy(update={"precision": resolve(config.train.precision)})
-        self.config = config.model_copy(update={"train": train})
+        self.config = resolve_precision(config)
         self.data = data
         self.folder = folder
-        torch.manual_seed(train.seed)
-        self.detector = build(config.model, len(data.categories)).to(device())
-        self.optimizer = optim.build(self.detector, train)
-        enabled = train.precision == "fp16"
-        self.scaler = torch.amp.GradScaler(self.detector.mean.device.type, enabled=enabled)
-        self.train = self._few(data.train, (TIMED + 1) * batch_size)
-        self.val = self._few(data.val, 2 * FEW)
+        self.learner = build_learner(self.config, len(data.categories), default_device())
+        self.device = self.learner.detector.mean.device
+        self.train = self._few(data.train, (TIMED_STEPS + 1) * batch_size)
+        self.val = self._few(data.val, 2 * PROBE_BATCH_SIZE)
 
     def _few(self, split: Split, count: int) -> tuple[Split, Bytes]:
         few = Split(split.name, split.pictures[:count], split.categories)
         size = self.config.model.image_size
         return few, np.stack([letterbox(picture, size) for picture in few.pictures])
 
-    def keep(self, depth: int) -> dict[str, KeptOutputs]:
-        """Outputs of the stages frozen at a depth, for these pictures."""
-        return keep_outputs(self.detector, depth, self.config, [self.train, self.val], self.folder)
+    def first_and_deepest(self) -> tuple[Phase, Phase]:
+        """The first and the last phase of a trial."""
+        phases = plan(self.config.train, len(self.learner.detector.stages))
+        return phases[0], phases[-1]
 
-    def sizes(self, kept: KeptOutputs) -> dict[int, int]:
-        """Bytes of the whole data set's files, by the position of their unit."""
+    def frozen_features(self, depth: int) -> Features:
+        """Frozen features at a depth, for the few pictures."""
+        splits = [self.train, self.val]
+        return keep_outputs(self.learner.detector, depth, self.config, splits, self.folder)
+
+    def file_sizes(self, features: KeptOutputs) -> dict[int, int]:
+        """Bytes of the files for all pictures of the data set, by position in the chain."""
         pictures = sum(
-            len(kinds(self.config, split.name)) * len(split.pictures)
+            len(orientations(self.config, split.name)) * len(split.pictures)
             for split in (self.data.train, self.data.val)
         )
-        tensors = kept([0], [False]).tensors
+        tensors = features([0], [False]).tensors
         return {
             position: tensor.nbytes * pictures
-            for position, tensor in zip(kept.cut.kept, tensors, strict=True)
+            for position, tensor in zip(features.cut.kept, tensors, strict=True)
         }
 
-    def gain(self, phase: Phase, kept: dict[str, KeptOutputs]) -> float:
-        """How many times as fast kept outputs make a phase: on a CPU of its time alone, which other
-        programs disturb least."""
-        clock = time.monotonic if self.detector.mean.is_cuda else time.process_time
+    def gain(self, phase: Phase, features: Features) -> float:
+        """How many times as fast cached features make a phase.
+
+        On a CPU the process time is measured, which other programs disturb least.
+        """
+        clock = time.monotonic if self.device.type == "cuda" else time.process_time
         pairs = [
-            (self.seconds(phase, {}, clock), self.seconds(phase, kept, clock))
+            (self.epoch_seconds(phase, {}, clock), self.epoch_seconds(phase, features, clock))
             for _ in range(ROUNDS)
         ]
-        # the least disturbed of each
+        # the shortest time is the least disturbed one
         without, with_them = (min(times) for times in zip(*pairs, strict=True))
         return float(without / with_them)
 
-    def seconds(
-        self,
-        phase: Phase,
-        kept: dict[str, KeptOutputs],
-        clock: Callable[[], float] = time.monotonic,
+    def epoch_seconds(
+        self, phase: Phase, features: Features, clock: Clock = time.monotonic
     ) -> float:
-        """What an epoch of a phase takes."""
-        set_depth(
-            self.detector,
-            self.detector.stages,
-            phase.depth,
-            adapt_statistics=phase.adapt_statistics,
-            drop_path=phase.drop_path,
-        )
+        """Duration of an epoch of a phase on the data set, training and evaluation."""
+        self.learner.set_freeze_state(phase)
 
         def now() -> float:
-            if self.detector.mean.is_cuda:
-                torch.cuda.synchronize(self.detector.mean.device)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
             return clock()
 
         count = steps(len(self.data.train.pictures), phase.batch_size)
-        epoch = count * self._step(phase, kept.get("train"), now)
-        return epoch + len(self.data.val.pictures) * self._picture(kept.get("val"), now)
+        training = count * self._step_seconds(phase, features.get("train"), now)
+        evaluation = self._picture_seconds(features.get("val"), now)
+        return training + len(self.data.val.pictures) * evaluation
 
-    def _step(self, phase: Phase, kept: KeptOutputs | None, now: Callable[[], float]) -> float:
-        """Seconds a step of training, its batch made beside it where an epoch makes it so."""
+    def _step_seconds(self, phase: Phase, features: KeptOutputs | None, now: Clock) -> float:
+        """Duration of a training step, with its batch."""
         split, canvases = self.train
-        few = Split(split.name, split.pictures[: phase.batch_size * (TIMED + 1)], split.categories)
-        few_batches = partial(
+        count = phase.batch_size * (TIMED_STEPS + 1)
+        make_batches = partial(
             batches,
-            few,
+            Split(split.name, split.pictures[:count], split.categories),
             canvases,
             batch_size=phase.batch_size,
             augment=self.config.train.augment,
             seed=0,
             epoch=0,
-            outputs=kept,
+            outputs=features,
         )
-        started: list[float] = []
+        with makers_for(self.device) as num_workers:
+            started = now()
+            made = sum(1 for _ in make_batches()) if num_workers else 1
+            batch_seconds = (now() - started) / made / max(1, num_workers)
+            starts = self._train(phase, make_batches(makers=num_workers), now)
+        ended = now()
+        warm = starts[1:] or starts  # the first step is the warm-up
+        # so few batches are all ready before the GPU needs them; in an epoch it waits for them
+        return max((ended - warm[0]) / len(warm), batch_seconds)
+
+    def _train(self, phase: Phase, few_batches: Iterator[Batch], now: Clock) -> list[float]:
+        """Train on the batches; returns the time at which each step starts."""
+        starts: list[float] = []
 
         def set_step(step: int) -> None:
-            started.append(now())
-            optim.set_step(self.optimizer, phase, 0, 0, 1)
+            starts.append(now())
+            lr_schedule.set_step(self.learner.optimizer, phase, 0, 0, 1)
 
-        with makers_for(self.detector.mean.device) as makers:
-            making = now()
-            count = sum(1 for _ in few_batches()) if makers else 1
-            made = (now() - making) / count / max(1, makers)
-            train_one_epoch(
-                self.detector,
-                self.optimizer,
-                self.scaler,
-                few_batches(makers=makers),
-                set_step=set_step,
-                precision=self.config.train.precision,
-                clip_norm=self.config.train.clip_norm,
-                seed=0,
-                epoch=0,
-            )
-        ended = now()
-        warm = started[1:] or started  # the first step also warms up
-        # so few batches are all made ahead of a GPU; an epoch waits for those that make them
-        return max((ended - warm[0]) / len(warm), made)
+        train_one_epoch(
+            self.learner.detector,
+            self.learner.optimizer,
+            self.learner.scaler,
+            few_batches,
+            set_step=set_step,
+            precision=self.config.train.precision,
+            clip_norm=self.config.train.clip_norm,
+            seed=0,
+            epoch=0,
+        )
+        return starts
 
-    def _picture(self, kept: KeptOutputs | None, now: Callable[[], float]) -> float:
-        """Seconds a picture of evaluation."""
+    def _picture_seconds(self, features: KeptOutputs | None, now: Clock) -> float:
+        """Duration of the evaluation of a picture."""
         evaluate = partial(
             detect,
-            self.detector,
+            self.learner.detector,
             *self.val,
             precision=self.config.train.precision,
-            batch_size=BATCH_SIZE[self.detector.mean.device.type],
-            outputs=kept,
+            batch_size=BATCH_SIZE[self.device.type],
+            outputs=features,
         )
-        if self.detector.mean.is_cuda:
-            evaluate()  # loads and chooses its kernels
-        began = now()
+        if self.device.type == "cuda":
+            evaluate()  # warm-up: loads and chooses the kernels
+        started = now()
         evaluate()
-        return (now() - began) / len(self.val[0].pictures)
+        return (now() - started) / len(self.val[0].pictures)
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
+    """Run with this number of torch threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

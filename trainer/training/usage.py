@@ -1,4 +1,4 @@
-"""What a trial's process takes of its machine."""
+"""CPU and memory use of a trial's process."""
 
 import time
 
@@ -6,10 +6,11 @@ import psutil
 import torch
 
 GB = 1e9
+"""Bytes."""
 
 
 class Meter:
-    """Measures this process from the making of the meter on; costs microseconds."""
+    """Measures this process since the meter was created. It costs microseconds."""
 
     def __init__(self) -> None:
         self._started, self._cpu = time.monotonic(), time.process_time()
@@ -17,14 +18,19 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
 
     def read(self) -> dict[str, float]:
-        """`cpu_cores` busy on average, `memory_gb` resident now, `machine_memory_percent` in use by
-        all, and with CUDA `gpu_memory_gb`, the most that tensors took."""
+        """The figures by name.
+
+        Returns:
+            `cpu_cores`: busy cores on average. `memory_gb`: resident memory now.
+            `machine_memory_percent`: memory in use by all processes now. With CUDA also
+            `gpu_memory_gb`: the peak of the tensors' memory.
+        """
         seconds = max(time.monotonic() - self._started, 1e-6)
-        found = {
+        figures = {
             "cpu_cores": (time.process_time() - self._cpu) / seconds,
             "memory_gb": psutil.Process().memory_info().rss / GB,
             "machine_memory_percent": psutil.virtual_memory().percent,
         }
         if torch.cuda.is_available():
-            found["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / GB
-        return found
+            figures["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / GB
+        return figures

@@ -15,7 +15,7 @@ from trainer.model.backbones import Backbone
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import opened_names, set_depth
 from trainer.phases import Phase, plan
-from trainer.training import optim
+from trainer.training import lr_schedule, optim
 from trainer.training.engine import train_one_epoch
 
 
@@ -59,7 +59,7 @@ def train(
             chosen,
             torch.amp.GradScaler("cpu", enabled=False),
             batches(size),
-            set_step=lambda step: optim.set_step(chosen, phase, 0.0, step, 1),
+            set_step=lambda step: lr_schedule.set_step(chosen, phase, 0.0, step, 1),
             precision="fp32",
             clip_norm=10.0,
             seed=0,

@@ -1,4 +1,4 @@
-"""One epoch: means of losses, no spoiled weights, randomness by place alone."""
+"""One epoch: mean losses, no step that would spoil the weights, and seeded randomness."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from trainer.config import Model, TrainConfig
 from trainer.data.batches import Batch
 from trainer.model.detectors import build
 from trainer.model.freezing import set_depth
-from trainer.training.engine import Diverged, Trained, seed_step, train_one_epoch
+from trainer.training.engine import Diverged, TrainingSummary, seed_step, train_one_epoch
 from trainer.training.optim import build as build_optimizer
 
 Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -44,7 +44,7 @@ def epoch(detector: Any, batches: list[Batch], **changes: Any) -> dict[str, floa
     return trained(detector, batches, **changes).losses
 
 
-def trained(detector: Any, batches: list[Batch], **changes: Any) -> Trained:
+def trained(detector: Any, batches: list[Batch], **changes: Any) -> TrainingSummary:
     optimizer = changes.pop("optimizer", None) or torch.optim.SGD(detector.parameters(), lr=1.0)
     settings: dict[str, Any] = {
         "set_step": lambda step: None,
@@ -80,7 +80,7 @@ def test_losses_are_means_over_the_steps() -> None:
     assert epoch(toy, [batch(1), batch(2), batch(6)]) == pytest.approx({"a": 3.0, "b": 6.0})
 
 
-def test_rates_are_set_before_every_step() -> None:
+def test_set_step_is_called_before_every_step() -> None:
     seen: list[int] = []
     epoch(Toy(lambda w, x: {"a": w.sum()}), [batch()] * 3, set_step=seen.append)
     assert seen == [0, 1, 2]
@@ -92,14 +92,14 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     assert toy.weight.item() == pytest.approx(-0.25)
 
 
-def test_steps_do_not_add_up_their_gradients() -> None:
+def test_gradients_do_not_add_up_over_steps() -> None:
     toy = Toy(lambda w, x: {"a": w.sum()}, start=0.0)
     epoch(toy, [batch()] * 3)
     assert toy.weight.item() == pytest.approx(-3.0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_that_is_not_finite_ends_it_before_the_step(value: float) -> None:
+def test_a_loss_that_is_not_finite_ends_the_epoch_before_the_step(value: float) -> None:
     toy = Toy(lambda w, x: {"fine": w.sum(), "bad": value * w.sum()})
     before = state_of(toy)
     with pytest.raises(Diverged, match=r"epoch 4, step 0: fine 1, bad (nan|-?inf)"):
@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_ends_it_before_the_step(value: float) -> None
     assert equal(before, state_of(toy))
 
 
-def test_a_gradient_that_is_not_finite_ends_it_before_the_step() -> None:
+def test_a_gradient_that_is_not_finite_ends_the_epoch_before_the_step() -> None:
     toy = Toy(lambda w, x: {"root": w.sqrt().sum()}, start=0.0)  # 0, with a slope of infinity
     before = state_of(toy)
     with pytest.raises(Diverged, match="gradient"):
@@ -115,7 +115,7 @@ def test_a_gradient_that_is_not_finite_ends_it_before_the_step() -> None:
     assert equal(before, state_of(toy))
 
 
-def test_a_real_detector_that_diverges_keeps_every_weight(bits: Any) -> None:
+def test_a_detector_that_diverges_keeps_every_weight(bits: Any) -> None:
     optimizer = build_optimizer(bits, TrainConfig().train)
     with torch.no_grad():
         next(bits.neck.parameters())[0] = float("nan")
@@ -126,7 +126,7 @@ def test_a_real_detector_that_diverges_keeps_every_weight(bits: Any) -> None:
     assert not optimizer.state
 
 
-def test_with_a_scaler_a_step_of_infinite_gradient_is_skipped() -> None:
+def test_the_scaler_skips_a_step_of_infinite_gradient() -> None:
     toy = Toy(lambda w, x: {"root": w.sqrt().sum()}, start=0.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     epoch(toy, [batch()], scaler=scaler)
@@ -134,30 +134,30 @@ def test_with_a_scaler_a_step_of_infinite_gradient_is_skipped() -> None:
     assert scaler.get_scale() < 8.0
 
 
-def test_a_gradient_that_no_scale_makes_finite_ends_it() -> None:
+def test_a_gradient_that_no_scale_makes_finite_ends_the_epoch() -> None:
     toy = Toy(lambda w, x: {"root": w.sqrt().sum()}, start=0.0)
     scaler = torch.amp.GradScaler("cpu")
-    found = trained(toy, [batch()] * 10, scaler=scaler)
-    assert found.skipped == 10 and scaler.get_scale() == 2.0**6
-    with pytest.raises(Diverged, match="epoch 1, step 7, in fp16 with the loss scaled by 0.5"):
+    summary = trained(toy, [batch()] * 10, scaler=scaler)
+    assert summary.skipped == 10 and scaler.get_scale() == 2.0**6
+    with pytest.raises(Diverged, match=r"epoch 1, step 7, in fp16 with the loss scaled by 0\.5"):
         trained(toy, [batch()] * 10, scaler=scaler, epoch=1)
     assert toy.weight.item() == 0.0
 
 
 def test_skipped_steps_are_counted_and_the_others_taken() -> None:
     toy = Toy(lambda w, x: {"a": (w if x.any() else w.sqrt()).sum()}, start=0.0)
-    found = trained(toy, [batch(0), batch(1)], scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
-    assert found.skipped == 1 and toy.weight.item() == pytest.approx(-1.0)
+    summary = trained(toy, [batch(0), batch(1)], scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
+    assert summary.skipped == 1 and toy.weight.item() == pytest.approx(-1.0)
 
 
-def test_with_a_scaler_a_loss_that_is_not_finite_ends_it_too() -> None:
+def test_a_loss_that_is_not_finite_ends_the_epoch_with_a_scaler_too() -> None:
     toy = Toy(lambda w, x: {"bad": float("inf") * w.sum()})
     with pytest.raises(Diverged, match="the loss is not finite"):
         epoch(toy, [batch()], scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
     assert toy.weight.item() == 1.0
 
 
-def test_pictures_without_boxes_train_too(bits: Any) -> None:
+def test_pictures_without_boxes_train(bits: Any) -> None:
     optimizer = torch.optim.SGD(bits.parameters(), lr=1e-3)
     before = state_of(bits.head)
     losses = epoch(bits, [empty_batch()], optimizer=optimizer)
@@ -170,7 +170,7 @@ def drawn(seed: int, epoch: int, step: int) -> list[float]:
     return torch.rand(4).tolist()
 
 
-def test_a_steps_randomness_depends_on_its_place_alone() -> None:
+def test_the_randomness_of_a_step_depends_only_on_its_place() -> None:
     first = drawn(1, 2, 3)
     torch.manual_seed(99)
     torch.rand(7)
@@ -179,7 +179,7 @@ def test_a_steps_randomness_depends_on_its_place_alone() -> None:
     assert all(other != first for other in others)
 
 
-def test_a_real_detectors_samples_depend_on_the_place_alone() -> None:
+def test_the_samples_of_a_detector_depend_only_on_the_place() -> None:
     """Faster R-CNN draws the boxes it learns from at random."""
     torch.manual_seed(0)
     detector = build(Model(detector="faster_rcnn", weights="none", image_size=64), classes=2)
@@ -194,7 +194,7 @@ def test_a_real_detectors_samples_depend_on_the_place_alone() -> None:
     assert losses[0] == losses[1]
 
 
-def test_an_epochs_dropout_depends_on_its_place_alone() -> None:
+def test_the_dropout_of_an_epoch_depends_only_on_its_place() -> None:
     def noisy() -> dict[str, float]:
         return epoch(Toy(lambda w, x: {"a": (w * torch.rand(1)).sum()}), [batch()] * 3, epoch=5)
 

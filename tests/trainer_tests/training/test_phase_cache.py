@@ -1,4 +1,4 @@
-"""Finished phases: found by what they depend on, taken whole or not at all."""
+"""Finished phases: identified by what they depend on, stored and forked completely."""
 
 import errno
 import os
@@ -14,10 +14,12 @@ import torch
 from trainer.config import TrainConfig
 from trainer.model.checkpoint import BEST, LAST, load, save
 from trainer.phases import plan
-from trainer.training import phase_cache
-from trainer.training.phase_cache import PhaseCache, digest, phase_key
+from trainer.training import environment, phase_cache
+from trainer.training.phase_cache import PhaseCache, phase_digests, phase_key
 
 CPU = torch.device("cpu")
+
+
 MakeConfig = Callable[..., TrainConfig]
 
 
@@ -26,7 +28,8 @@ def head_key(config: TrainConfig) -> str:
 
 
 def head_digest(config: TrainConfig, data: str = "data", start: str = "start") -> str:
-    return digest(config, plan(config.train, 5)[:1], data, start, CPU)
+    (digest,) = phase_digests(config, plan(config.train, 5)[:1], data, start, CPU)
+    return digest
 
 
 @pytest.fixture
@@ -58,14 +61,14 @@ def cache(tmp_path: Path) -> PhaseCache:
         {"train.trunk_cache": "auto"},
     ],
 )
-def test_trials_that_differ_only_later_share_a_head(
+def test_trials_that_differ_after_the_head_phase_share_it(
     tiny_config: MakeConfig, later: dict[str, Any]
 ) -> None:
     assert head_key(tiny_config(later)) == head_key(tiny_config())
     assert head_digest(tiny_config(later)) == head_digest(tiny_config())
 
 
-def test_the_default_of_a_later_field_leaves_phases_as_they_were(tiny_config: MakeConfig) -> None:
+def test_the_default_of_detections_is_not_in_the_key(tiny_config: MakeConfig) -> None:
     assert "detections" not in head_key(tiny_config())
     assert head_key(tiny_config({"model.detections": 100})) == head_key(tiny_config())
 
@@ -77,7 +80,7 @@ def test_the_default_of_a_later_field_leaves_phases_as_they_were(tiny_config: Ma
         {"model.backbone": "resnet18"},
         {"model.weights": "imagenet"},
         {"model.image_size": 128},
-        {"model.detections": 300},  # by which the best epoch is told
+        {"model.detections": 300},  # it decides which epoch is the best
         {"train.seed": 1},
         {"train.trunk_cache": 0},
         {"train.precision": "bf16"},
@@ -91,20 +94,20 @@ def test_the_default_of_a_later_field_leaves_phases_as_they_were(tiny_config: Ma
         {"train.head.weight_decay": 0.5},
     ],
 )
-def test_trials_that_differ_before_share_none(
+def test_trials_that_differ_in_the_head_phase_do_not_share_it(
     tiny_config: MakeConfig, earlier: dict[str, Any]
 ) -> None:
     assert head_key(tiny_config(earlier)) != head_key(tiny_config())
 
 
-def test_later_phases_have_keys_of_their_own(tiny_config: MakeConfig) -> None:
+def test_every_phase_has_a_different_key(tiny_config: MakeConfig) -> None:
     config = tiny_config()
     phases = plan(config.train, 5)
     keys = {phase_key(config, phases[: i + 1]) for i in range(len(phases))}
     assert len(keys) == len(phases)
 
 
-def test_other_data_and_other_threads_are_other_phases(tiny_config: MakeConfig) -> None:
+def test_other_data_or_threads_give_another_phase(tiny_config: MakeConfig) -> None:
     config = tiny_config()
     one = head_digest(config)
     assert head_digest(config) == one
@@ -117,40 +120,28 @@ def test_other_data_and_other_threads_are_other_phases(tiny_config: MakeConfig) 
         torch.set_num_threads(threads)
 
 
-def test_of_the_weights_their_tensors_count_and_not_their_place(tiny_config: MakeConfig) -> None:
-    here, there = (tiny_config({"model.weights": f"{place}.pth"}) for place in ("a", "b"))
-    assert head_digest(here) == head_digest(there)
-    assert head_digest(here, start="other") != head_digest(here)
+def test_the_tensors_of_the_weights_count_and_not_their_file(tiny_config: MakeConfig) -> None:
+    one, other = (tiny_config({"model.weights": f"{name}.pth"}) for name in ("a", "b"))
+    assert head_digest(one) == head_digest(other)
+    assert head_digest(one, start="other") != head_digest(one)
 
 
-def test_other_code_or_another_library_is_another_phase(
+def test_another_environment_gives_another_phase(
     tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config()
     seen = {head_digest(config)}
-    monkeypatch.setattr(phase_cache, "version", lambda name: f"{name} of tomorrow")
+    monkeypatch.setattr(environment, "version", lambda name: f"{name} of tomorrow")
     seen.add(head_digest(config))
-    monkeypatch.setattr(phase_cache, "_sources", lambda: "other code")
+    monkeypatch.setattr(environment, "_code_digest", lambda: "other code")
     seen.add(head_digest(config))
     capabilities = torch.cpu.get_capabilities()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities | {"amx_bf16": None})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**capabilities, "amx_bf16": None})
     seen.add(head_digest(config))
     assert len(seen) == 4
 
 
-def test_the_code_of_every_file_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    copytree(Path(phase_cache.__file__).parent, tmp_path / "trainer")
-    monkeypatch.setattr(phase_cache, "__file__", str(tmp_path / "trainer" / "phase_cache.py"))
-    sources = phase_cache._sources.__wrapped__
-    before = sources()
-    for name in ("fit.py", "data/pixels.py", "model/losses.py"):
-        file = tmp_path / "trainer" / name
-        file.write_text(file.read_text() + "\n")
-        assert sources() != before
-        before = sources()
-
-
-def test_a_fork_has_the_tensors_that_were_filed_and_says_that_it_is_one(
+def test_a_fork_has_the_stored_tensors_and_reports_the_fork(
     cache: PhaseCache, trial: Path, tmp_path: Path
 ) -> None:
     cache.file_away("key", trial)
@@ -163,12 +154,12 @@ def test_a_fork_has_the_tensors_that_were_filed_and_says_that_it_is_one(
     assert (fork / BEST).read_bytes() == (trial / BEST).read_bytes()
 
 
-def test_what_is_not_filed_gives_no_fork_and_no_folder(cache: PhaseCache, tmp_path: Path) -> None:
+def test_a_missing_phase_gives_no_fork_and_no_folder(cache: PhaseCache, tmp_path: Path) -> None:
     assert cache.fork("key", tmp_path / "fork") is None
     assert not (tmp_path / "fork").exists()
 
 
-def test_the_first_to_file_a_phase_stays(cache: PhaseCache, trial: Path) -> None:
+def test_the_first_stored_phase_stays(cache: PhaseCache, trial: Path) -> None:
     cache.file_away("key", trial)
     before = (cache.folder / "key" / LAST).read_bytes()
     save({"model": {}, "reports": [2]}, trial / LAST)
@@ -188,7 +179,7 @@ def test_the_first_to_file_a_phase_stays(cache: PhaseCache, trial: Path) -> None
     ],
     ids=["gone", "empty", "truncated", "flipped"],
 )
-def test_a_damaged_entry_is_thrown_away_and_can_be_filed_again(
+def test_a_damaged_phase_is_deleted_and_can_be_stored_again(
     cache: PhaseCache, trial: Path, tmp_path: Path, name: str, damage: Callable[[Path], Any]
 ) -> None:
     cache.file_away("key", trial)
@@ -200,23 +191,23 @@ def test_a_damaged_entry_is_thrown_away_and_can_be_filed_again(
     assert cache.fork("key", tmp_path / "fork")
 
 
-def test_an_entry_that_is_thrown_out_meanwhile_gives_no_fork(
+def test_a_phase_that_is_evicted_meanwhile_gives_no_fork(
     cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.file_away("key", trial)
 
     def load_and_lose(file: Path) -> Any:
-        found = load(file)
+        checkpoint = load(file)
         if file.name == BEST:
             rmtree(file.parent)
-        return found
+        return checkpoint
 
     monkeypatch.setattr(phase_cache, "load", load_and_lose)
     assert cache.fork("key", tmp_path / "fork") is None
     assert not (tmp_path / "fork" / LAST).exists()
 
 
-def test_an_entry_that_cannot_be_read_just_now_stays(
+def test_a_phase_that_is_unreadable_for_a_moment_stays(
     cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.file_away("key", trial)
@@ -230,14 +221,14 @@ def test_an_entry_that_cannot_be_read_just_now_stays(
     assert cache.fork("key", tmp_path / "fork")
 
 
-def test_a_filing_that_fails_leaves_nothing_behind(cache: PhaseCache, trial: Path) -> None:
+def test_a_phase_that_fails_to_be_stored_leaves_nothing(cache: PhaseCache, trial: Path) -> None:
     (trial / BEST).unlink()
     with pytest.raises(OSError):
         cache.file_away("key", trial)
     assert not list(cache.folder.iterdir())
 
 
-def test_phases_of_other_searches_are_taken_and_left_alone(
+def test_phases_of_other_searches_are_used_and_not_changed(
     cache: PhaseCache, trial: Path, tmp_path: Path
 ) -> None:
     cache.file_away("key", trial)
@@ -249,26 +240,26 @@ def test_phases_of_other_searches_are_taken_and_left_alone(
     assert (cache.folder / "key").is_dir()
 
 
-def test_over_its_cap_what_was_used_longest_ago_goes_first(trial: Path, tmp_path: Path) -> None:
+def test_the_least_recently_used_phase_is_evicted_first(trial: Path, tmp_path: Path) -> None:
     size = sum((trial / name).stat().st_size for name in (LAST, BEST))
     cache = PhaseCache(tmp_path / "phases", cap=2.5 * size)
     for age, key in ((30, "old"), (20, "used")):
         cache.file_away(key, trial)
         os.utime(cache.folder / key, (time.time() - age,) * 2)
     os.utime(cache.folder / "old", (time.time() - 40,) * 2)
-    assert cache.fork("old", tmp_path / "fork")  # now it is the younger one
+    assert cache.fork("old", tmp_path / "fork")  # now it is the more recently used one
     cache.file_away("new", trial)
     assert {entry.name for entry in cache.folder.iterdir()} == {"old", "new"}
 
 
-def test_the_phase_just_filed_stays_whatever_the_cap(trial: Path, tmp_path: Path) -> None:
+def test_the_newest_phase_stays_even_beyond_the_cap(trial: Path, tmp_path: Path) -> None:
     cache = PhaseCache(tmp_path / "phases", cap=0)
     for key in ("one", "two"):
         cache.file_away(key, trial)
     assert [entry.name for entry in cache.folder.iterdir()] == ["two"]
 
 
-def test_what_a_trial_writes_later_does_not_reach_the_phase(
+def test_later_checkpoints_of_a_trial_do_not_change_the_phase(
     cache: PhaseCache, trial: Path, tmp_path: Path
 ) -> None:
     cache.file_away("key", trial)
@@ -279,7 +270,7 @@ def test_what_a_trial_writes_later_does_not_reach_the_phase(
     assert (cache.folder / "key" / BEST).read_bytes() == before
 
 
-def test_who_comes_second_to_file_a_phase_leaves_it(
+def test_the_second_trial_that_stores_a_phase_leaves_the_first_one(
     cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link, first = phase_cache._link, write_trial(tmp_path / "first")
@@ -298,10 +289,10 @@ def test_who_comes_second_to_file_a_phase_leaves_it(
 def test_across_disks_checkpoints_are_copied(
     cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def elsewhere(self: Path, target: Path) -> None:
+    def fail(self: Path, target: Path) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
-    monkeypatch.setattr(Path, "hardlink_to", elsewhere)
+    monkeypatch.setattr(Path, "hardlink_to", fail)
     cache.file_away("key", trial)
     assert cache.fork("key", tmp_path / "fork")
     for name in (LAST, BEST):

@@ -1,11 +1,11 @@
-"""What a process takes of its machine."""
+"""CPU and memory use of a process."""
 
 import time
 
 from trainer.training.usage import Meter
 
 
-def test_a_busy_process_takes_a_core_and_a_sleeping_one_none() -> None:
+def test_a_busy_process_uses_more_cpu_than_a_sleeping_one() -> None:
     meter = Meter()
     time.sleep(0.1)
     asleep = meter.read()
