@@ -71,7 +71,7 @@ class Model(Config):
     image_size: Annotated[int, Field(ge=64, le=2048, multiple_of=32), Number] = 320
     """Side in pixels of the square canvas that each picture is letterboxed onto."""
     detections: Annotated[int, Field(ge=1, le=MOST_DETECTIONS), Number] = 100
-    """Maximum number of boxes on a picture, over all classes. COCO's own limit is 100 a class. The
+    """Maximum number of boxes on a picture, over all classes. COCO counts 100 of a class. The
     AP of a trial is measured with this limit too."""
 
 

@@ -93,7 +93,7 @@ def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> st
         return f"{_short(value)}: is not a depth (legal: an integer from 0, or all)"
     if path[-1:] == ["trunk_cache"]:
         return f"{_short(value)}: is not a depth (legal: auto, off, or an integer from 0)"
-    if kind == "value_error":  # raised by our own validators, with a complete message
+    if kind == "value_error":  # raised by a validator of a config, with a complete message
         return f"{_short(value)}: {context['error']}"
     if kind == "literal_error":
         legal = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")

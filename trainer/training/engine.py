@@ -46,24 +46,13 @@ def train_one_epoch(
 ) -> TrainingSummary:
     """Train on every batch once.
 
-    Args:
-        detector: The detector; parameters with `requires_grad` train.
-        optimizer: Its optimizer.
-        scaler: Scales the loss in fp16; disabled in other precisions.
-        batches: The batches of the epoch.
-        set_step: Called with the number of each step in the epoch, sets its learning rates.
-        precision: Number format of the forward pass, resolved.
-        clip_norm: Maximum global norm of the gradient.
-        seed: Seed of the trial.
-        epoch: Number of the epoch in the trial, from 0.
-
-    Raises:
-        Diverged: If a loss or gradient is not finite. The weights stay as they were before.
+    `set_step` is called with the number of each step, to set its learning rates. The scaler is
+    enabled in fp16 only. `epoch` is the number of the epoch in the trial, from 0. Raises Diverged
+    if a loss or gradient is not finite, before the step spoils the weights.
     """
     device = detector.mean.device
     trained = [p for p in detector.parameters() if p.requires_grad]
-    # a fused optimizer on a GPU skips a bad step by itself: the host may look one step later, while
-    # the GPU computes the next one
+    # a fused optimizer skips a bad step on the GPU: the host can check it one step later
     asynchronous = device.type == "cuda" and bool(optimizer.defaults.get("fused"))
     sums: dict[str, float] = defaultdict(float)
     skipped = 0
@@ -72,11 +61,11 @@ def train_one_epoch(
         # 1. Seed and set the learning rates.
         seed_step(seed, epoch, step)
         set_step(step)
-        # 2. Forward pass.
+        # 2. Compute the losses.
         with autocast(device, precision):
             losses = detector(*batch.to(device))
         total = torch.stack(list(losses.values())).sum()
-        # 3. Backward pass; clip the gradient.
+        # 3. Compute the gradient and clip it.
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
@@ -85,15 +74,19 @@ def train_one_epoch(
         pending.append(_StepResult(f"at epoch {epoch}, step {step}", losses, total, norm))
         if len(pending) > int(asynchronous):
             skipped += _add(sums, pending.popleft(), scaler)
-        # 5. Update the weights. An enabled scaler detects infinite gradients by itself, skips the
-        # step and reduces its scale.
+        # 5. Update the weights.
         if asynchronous and not scaler.is_enabled():
-            optimizer.found_inf = 1 - torch.isfinite(total + norm).float()  # type: ignore[attr-defined]
-        scaler.step(optimizer)
+            _skip_if_not_finite(optimizer, total + norm)
+        scaler.step(optimizer)  # skips a step of infinite fp16 gradient
         scaler.update()
     for last in pending:
         skipped += _add(sums, last, scaler)
     return TrainingSummary({name: value / (step + 1) for name, value in sums.items()}, skipped)
+
+
+def _skip_if_not_finite(optimizer: torch.optim.Optimizer, value: Tensor) -> None:
+    """Let a fused optimizer skip its next step on the GPU, as an enabled scaler does."""
+    optimizer.found_inf = 1 - torch.isfinite(value).float()  # type: ignore[attr-defined]
 
 
 class _StepResult:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
@@ -74,31 +75,23 @@ def fit(
         reuse: Finished phases of other trials, which this trial adds to.
         on_step: Called at every step of training and evaluation.
 
-    Raises:
-        BadInput: If the config does not fit its model.
-        Diverged: If a loss or gradient is not finite.
-        OutOfMemory: If the machine has too little memory.
+    Raises BadInput if the config does not fit its model, Diverged, or OutOfMemory.
     """
     device = default_device()
     with memory_errors(), makers_for(device) as num_workers, ExitStack() as at_end:
         # 1. Build the detector and plan the phases.
         config = resolve_precision(config)
-        learner = build_learner(config, len(data.categories), device)
-        at_end.callback(learner.detector.cuda_graphs.drop)
-        phases = plan(config.train, len(learner.detector.stages))
-        state = TrialState.start(learner)
+        state, phases, keys = _start(config, data, device)
+        at_end.callback(state.learner.detector.cuda_graphs.drop)
         # 2. Continue from this trial's checkpoint, or from equal phases of another trial.
-        start = tensors_digest(learner.detector)
-        keys = phase_digests(config, phases, data.digest, start, device)
         _resume_or_fork(state, keys, folder, reuse)
         if not state.trial_environment:
             reuse = None  # begun in another environment: no other trial would get the same bits
         # 3. Open the data.
         trial_data = TrialData.open(config, data, num_workers, on_step)
         # 4. Report the epochs that are already finished.
-        for past in state.reports:
-            if not report(past):
-                return _result(state)
+        if not all(report(past) for past in state.reports):
+            return _result(state)
         # 5. Run the other epochs: train, evaluate, write checkpoints, publish, report.
         for phase, key in zip(phases, keys, strict=True):
             _publish_missed_phase(state, phase, key, folder, reuse)
@@ -110,6 +103,17 @@ def fit(
                     return _result(state)
         _require_a_step(state, phases, len(data.train.pictures))
     return _result(state)
+
+
+def _start(
+    config: TrainConfig, data: Splits, device: torch.device
+) -> tuple[TrialState, list[Phase], list[str]]:
+    """The state before the first epoch, and the phases with their keys in the phase cache."""
+    learner = build_learner(config, len(data.categories), device)
+    phases = plan(config.train, len(learner.detector.stages))
+    start = tensors_digest(learner.detector)
+    keys = phase_digests(config, phases, data.digest, start, device)
+    return TrialState.start(learner), phases, keys
 
 
 def _resume_or_fork(

@@ -16,7 +16,7 @@ def set_step(
 ) -> None:
     """Set the learning rate and weight decay of every group for one step.
 
-    Each phase has its own warm-up: the optimizer moments of a newly unfrozen stage are empty.
+    Every phase starts with a warm-up: the optimizer moments of a newly unfrozen stage are empty.
 
     Args:
         optimizer: An optimizer of `optim.build`.
