@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread, a cache of their own, and a tiny data set."""
+"""Fixtures for all tests: no network, one thread, an empty cache folder, and a tiny data set."""
 
 import hashlib
 import json
@@ -38,8 +38,14 @@ TINY = {
 }
 
 
-LONGEST = ("test_end_to_end.py", "test_export_model.py", "test_cli.py", "test_fit.py")
-"""Files that take minutes: begun first, so that no core waits for another at the end."""
+LONGEST = (
+    "test_end_to_end.py",
+    "test_export_model.py",
+    "test_training.py",
+    "test_fit.py",
+    "test_trial_state.py",
+)
+"""Files that take minutes. They run first, so that no core is idle at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,8 +62,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Data]:
-    """12 pictures to train on, 6 to evaluate on, each with one or two coloured rectangles; whatever
-    the tests do with them, every byte stays as it was."""
+    """12 pictures of train and 6 of val, each with one or two coloured rectangles.
+
+    The teardown checks that no test has changed a file.
+    """
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "images").mkdir()
     draw = np.random.default_rng(0)
@@ -102,7 +110,7 @@ def tiny(tiny_data: Data, tmp_path_factory: pytest.TempPathFactory) -> Splits:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., TrainConfig]:
-    """`tiny_config({"train.unfreeze.depth": 2})`: two head epochs, three unfreeze epochs."""
+    """Makes a config of two head epochs and three unfreeze epochs, with changes by dotted path."""
 
     def make(changes: dict[str, Any] | None = None) -> TrainConfig:
         raw = json.loads(json.dumps(TINY))
@@ -115,7 +123,7 @@ def tiny_config() -> Callable[..., TrainConfig]:
 
 @pytest.fixture(scope="session")
 def without_tensors() -> Callable[[str], Backbone]:
-    """Backbones by name, built once, on the meta device."""
+    """Builds each backbone once by its name, on the meta device."""
 
     @cache
     def make(name: str) -> Backbone:
@@ -127,7 +135,7 @@ def without_tensors() -> Callable[[str], Backbone]:
 
 @pytest.fixture(scope="session")
 def make_picture() -> Callable[..., Picture]:
-    """A picture in memory; `boxes` are (label, x, y, width, height), crowds by position."""
+    """Makes a picture; `boxes` are (label, x, y, width, height), `crowd` are positions in it."""
 
     def make(
         id: int = 1,
@@ -156,7 +164,7 @@ def make_picture() -> Callable[..., Picture]:
 
 @pytest.fixture(scope="session")
 def make_split() -> Callable[..., Split]:
-    """A split in memory, of red (3) and blue (7) things."""
+    """Makes a split with the categories red (3) and blue (7)."""
 
     def make(*pictures: Picture, name: str = "train") -> Split:
         return Split(name, pictures, CATEGORIES)
@@ -166,8 +174,10 @@ def make_split() -> Callable[..., Split]:
 
 @pytest.fixture(scope="session")
 def run_two_at_once() -> Callable[..., list[str]]:
-    """Run a Python script in two processes, which say "ready" and go on together when they can
-    read a line; returns what each says after that."""
+    """Runs a Python script in two processes at once; returns what each prints.
+
+    The script prints "ready", and then waits for a line on stdin.
+    """
 
     def run(script: str, *arguments: object) -> list[str]:
         line = [sys.executable, "-c", script, *map(str, arguments)]
@@ -180,11 +190,11 @@ def run_two_at_once() -> Callable[..., list[str]]:
                 assert process.stdin
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            said = [process.communicate(timeout=120)[0] for process in both]
+            printed = [process.communicate(timeout=120)[0] for process in both]
         finally:
             for process in both:
                 process.kill()
         assert [process.returncode for process in both] == [0, 0]
-        return said
+        return printed
 
     return run

@@ -26,12 +26,14 @@ def cache_features(
     return keep_outputs(detector, depth, config, [few], folder)["train"]
 
 
-def bits(kept: KeptOutputs) -> list[bytes]:
-    places = [0, 1, 2, 3, 3, 1]
-    outputs = kept(places, [False, True, False, False, True, False])
+def bits(features: KeptOutputs) -> list[bytes]:
+    """The features of some pictures, plain and mirrored, as bytes."""
+    indices = [0, 1, 2, 3, 3, 1]
+    outputs = features(indices, [False, True, False, False, True, False])
     rows = [tensor.permute(0, 2, 3, 1).view(torch.uint8) for tensor in outputs.tensors]
     return [row.numpy().tobytes() for row in rows]
 
 
 def files(folder: Path) -> dict[str, int]:
+    """Inodes of the files by name."""
     return {file.name: file.stat().st_ino for file in folder.glob("*.npy")}

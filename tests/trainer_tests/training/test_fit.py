@@ -133,7 +133,7 @@ def test_a_phase_whose_worker_was_killed_before_storing_it_is_stored_later(
     unbroken: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path, is_between_files: bool
 ) -> None:
     folder = copytree(unbroken.after(2), tmp_path / "trial")
-    if is_between_files:  # of the next epoch: its best is written, its last is not
+    if is_between_files:  # `best.pt` is of the next epoch, `last.pt` is not
         copyfile(unbroken.after(3) / BEST, folder / BEST)
         (folder / LAST).rename(folder / PREVIOUS)
     cache = PhaseCache(tmp_path / "phases")
@@ -171,7 +171,7 @@ def test_cached_features_do_not_change_the_losses(
     deep = {"train.unfreeze.depth": "all", "train.unfreeze.batch_norm": "adapt"}
     config = tiny_config({"model.image_size": 64, "train.trunk_cache": 4, **deep})
     reports: list[EpochReport] = []
-    train_until(config, few, tmp_path / "kept", 3, reports, unbroken.cache)
+    train_until(config, few, tmp_path / "cached", 3, reports, unbroken.cache)
     assert not any(report.forked for report in reports)  # other bits are another phase
     assert [report.images_from_cache for report in reports] == [8 + 4] * 3
     for report, plain in zip(reports, unbroken.reports[:3], strict=True):
@@ -313,10 +313,10 @@ def test_an_epoch_is_scored_with_all_of_its_detections(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def counted(truth: Truth, found: list[dict[str, Any]], detections: int) -> Metrics:
-        most = Counter(result["image_id"] for result in found).most_common(1)[0][1]
+    def counted(truth: Truth, results: list[dict[str, Any]], detections: int) -> Metrics:
+        most = Counter(result["image_id"] for result in results).most_common(1)[0][1]
         assert 100 < most <= detections == 120
-        return score(truth, found, detections)
+        return score(truth, results, detections)
 
     monkeypatch.setattr("trainer.training.fit.score", counted)
     wide = {"model.image_size": 96, "model.detections": 120, "train.head.epochs": 0}

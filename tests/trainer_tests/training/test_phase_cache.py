@@ -148,9 +148,9 @@ def test_a_fork_has_the_stored_tensors_and_reports_the_fork(
     fork = tmp_path / "fork"
     checkpoint = cache.fork("key", fork)
     assert checkpoint and checkpoint["reports"] == [{"epoch": 1, "forked": True}]
-    kept = load(fork / LAST)
-    assert kept["reports"] == checkpoint["reports"]
-    assert torch.equal(kept["model"]["a"], torch.ones(3))
+    forked = load(fork / LAST)
+    assert forked["reports"] == checkpoint["reports"]
+    assert torch.equal(forked["model"]["a"], torch.ones(3))
     assert (fork / BEST).read_bytes() == (trial / BEST).read_bytes()
 
 

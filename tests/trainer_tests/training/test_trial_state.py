@@ -20,7 +20,7 @@ from .trials import EPOCHS, Unbroken, assert_same, train_until
 
 @pytest.fixture(scope="module")
 def stopped(config: TrainConfig, few: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trial stopped after every epoch and resumed; its folder is kept as `after N`."""
+    """A trial stopped after every epoch and resumed; `after N` is a copy of its folder."""
     place = tmp_path_factory.mktemp("stopped")
     for epoch in range(1, EPOCHS + 1):
         result = train_until(config, few, place / "trial", until=epoch)

@@ -76,5 +76,5 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def figures(raw: dict[str, Any]) -> dict[str, Any]:
-    """A report without what the clock says and where it was train_until."""
+    """A report without its timings and its origin."""
     return {k: v for k, v in raw.items() if k not in TIMED}
