@@ -34,7 +34,7 @@ from .engine import Diverged, TrainingSummary, train_one_epoch
 from .frozen_features import KeptOutputs
 from .phase_cache import PhaseCache, phase_digests
 from .trial_data import TrialData
-from .trial_state import TrialState, build_learner, resolve_precision
+from .trial_state import TrialState, build_learner, with_resolved_precision
 from .usage import Meter
 
 
@@ -80,7 +80,7 @@ def fit(
     device = default_device()
     with memory_errors(), makers_for(device) as num_workers, ExitStack() as at_end:
         # 1. Build the detector and plan the phases.
-        config = resolve_precision(config)
+        config = with_resolved_precision(config)
         state, phases, keys = _start(config, data, device)
         at_end.callback(state.learner.detector.cuda_graphs.drop)
         # 2. Continue from this trial's checkpoint, or from equal phases of another trial.

@@ -25,7 +25,7 @@ from . import lr_schedule
 from .engine import Diverged, train_one_epoch
 from .feature_files import features_folder, space_problem
 from .frozen_features import KeptOutputs, keep_outputs, orientations
-from .trial_state import build_learner, resolve_precision
+from .trial_state import build_learner, with_resolved_precision
 
 TIMED_STEPS = 2
 """Steps that are timed, after one warm-up step."""
@@ -175,7 +175,7 @@ class _Probe:
     """A detector, a few pictures of a data set, and timed steps of any phase on them."""
 
     def __init__(self, config: TrainConfig, data: Splits, folder: Path, batch_size: int) -> None:
-        self.config = resolve_precision(config)
+        self.config = with_resolved_precision(config)
         self.data = data
         self.folder = folder
         self.learner = build_learner(self.config, len(data.categories), default_device())

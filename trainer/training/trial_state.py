@@ -52,7 +52,7 @@ def build_learner(config: TrainConfig, classes: int, device: torch.device) -> Le
     return Learner(detector, optim.build(detector, config.train), scaler)
 
 
-def resolve_precision(config: TrainConfig) -> TrainConfig:
+def with_resolved_precision(config: TrainConfig) -> TrainConfig:
     """The config with a precision other than `auto`."""
     train = config.train.model_copy(update={"precision": resolve(config.train.precision)})
     return config.model_copy(update={"train": train})
