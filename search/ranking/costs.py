@@ -60,7 +60,7 @@ def costs(config: SearchConfig, study: Study) -> Costs:
         stopped=sum(
             budget - record.unfreeze_epoch for record in records if record.end is End.PRUNED
         ),
-        read=sum(report.read for report in reports if not report.forked),
+        read=sum(report.images_from_cache for report in reports if not report.forked),
         seconds=sum(seconds for _, seconds in trained),
         whole=sum(_uncached_seconds(report, gains) for report in reports)
         + sum(_stopped_seconds(record, budget, gains) for record in records),
@@ -75,7 +75,7 @@ def _uncached_seconds(report: EpochReport, gains: Sequence[float]) -> float:
 
     `gains` is their measured speedup by depth.
     """
-    is_known = report.read and report.depth < len(gains)
+    is_known = report.images_from_cache and report.depth < len(gains)
     return report.seconds * (gains[report.depth] if is_known else 1.0)
 
 
