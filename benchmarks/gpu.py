@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from trainer.config import Data, Model, Train, TrainConfig
 from trainer.data.batches import batches, makers_for
-from trainer.data.canvas import open_store
+from trainer.data.canvas_store import open_store
 from trainer.data.dataset import Splits
 from trainer.data.loading import load
 from trainer.model.detectors import build

@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from trainer.config import Data
 from trainer.data.batches import batches
-from trainer.data.canvas import open_store
+from trainer.data.canvas_store import open_store
 from trainer.data.loading import load
 
 READER = """

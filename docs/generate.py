@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from search.commands.cli import parser
 from search.space.config import SearchConfig
-from trainer.data.findings import CODES
+from trainer.data.finding_codes import CODES
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `make docs`. -->\n\n"

@@ -18,7 +18,8 @@ from trainer.config_errors import parse_what_can_be
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import Examined, examine
 from trainer.data.dataset import Picture
-from trainer.data.findings import CODES, Finding, allowable
+from trainer.data.finding_codes import CODES, allowable
+from trainer.data.findings import Finding
 from trainer.data.loading import given
 from trainer.text.escaping import printable
 

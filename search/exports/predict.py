@@ -8,7 +8,8 @@ from typing import Any
 
 from trainer.config import BadInput
 from trainer.data.canvas import open_picture
-from trainer.evaluation.predict import draw, find_pictures, free_name, predict, to_coco
+from trainer.evaluation.drawing import draw, free_name
+from trainer.evaluation.predict import find_pictures, predict, to_coco
 from trainer.export.bundle import open_export
 from trainer.model.checkpoint import write_whole
 

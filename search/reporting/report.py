@@ -16,7 +16,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from trainer.config import BadInput
-from trainer.evaluation.review import CURVES, MISSES, REVIEW, THRESHOLD
+from trainer.evaluation.review import CURVES, MISSES, REVIEW
+from trainer.evaluation.sheets import THRESHOLD
 from trainer.export.bundle import read_metrics
 from trainer.model.checkpoint import write_whole
 from trainer.text.escaping import printable

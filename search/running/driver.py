@@ -22,7 +22,8 @@ from ray.tune.execution import class_cache
 from clusters import connect
 from clusters import preflight as node_preflight
 from trainer.config import BadInput, TrainConfig
-from trainer.data.canvas import cache_folder, open_store
+from trainer.data.canvas import cache_folder
+from trainer.data.canvas_store import open_store
 from trainer.data.dataset import Splits
 from trainer.data.loading import given, load
 from trainer.epoch_report import read_report

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 from trainer.config import BadInput, Data
 from trainer.config_errors import parse
 from trainer.data.canvas import cache_folder
-from trainer.data.checks.examine import SPLIT_NAMES, examine, format_of
+from trainer.data.checks.examine import examine
+from trainer.data.checks.reading import format_of
+from trainer.data.dataset import SPLIT_NAMES
 from trainer.data.formats.layouts import find
 
 from .config_file import read_yaml

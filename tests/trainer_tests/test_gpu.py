@@ -15,7 +15,7 @@ from trainer.data.batches import Batch, batches, makers_for
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
-from trainer.evaluation.coco_metrics import detect
+from trainer.evaluation.detections import detect
 from trainer.export.bundle import export, load_export
 from trainer.machine_errors import OutOfMemory
 from trainer.model.checkpoint import BEST

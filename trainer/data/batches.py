@@ -19,33 +19,33 @@ from .dataset import Picture, Split
 
 
 class Batch(NamedTuple):
-    """What a step trains on."""
+    """The input of one optimizer step."""
 
     pictures: Tensor
     """(n, 3, S, S) uint8, channels last."""
     targets: list[dict[str, Tensor]]
     frozen: FrozenOutputs | None = None
-    """What the frozen stages gave for these pictures, where that is kept."""
+    """Cached outputs of the frozen stages for these pictures."""
 
     def pinned(self) -> "Batch":
-        """The same in memory from which a GPU copies while its host goes on."""
+        """A copy in pinned memory, from which a GPU copies while the CPU goes on."""
         return Batch(
             self.pictures.pin_memory(),
             [{k: v.pin_memory() for k, v in t.items()} for t in self.targets],
             self.frozen and self.frozen.pinned(),
         )
 
-    def to(self, where: torch.device) -> "Batch":
-        """The same on a device."""
+    def to(self, device: torch.device) -> "Batch":
+        """A copy on a device."""
         return Batch(
-            self.pictures.to(where, non_blocking=True),
-            [{k: v.to(where, non_blocking=True) for k, v in t.items()} for t in self.targets],
-            self.frozen and self.frozen.to(where),
+            self.pictures.to(device, non_blocking=True),
+            [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in self.targets],
+            self.frozen and self.frozen.to(device),
         )
 
 
-Outputs = Callable[[Iterable[int], Sequence[bool]], FrozenOutputs]
-"""Gives what the frozen stages gave, by positions in the split and whether each is mirrored."""
+CachedOutputs = Callable[[Iterable[int], Sequence[bool]], FrozenOutputs]
+"""Looks up outputs of the frozen stages by positions in the split, and whether each is mirrored."""
 
 
 def batches(
@@ -56,20 +56,30 @@ def batches(
     augment: str,
     seed: int,
     epoch: int,
-    outputs: Outputs | None = None,
+    outputs: CachedOutputs | None = None,
     makers: int = 0,
 ) -> Iterator[Batch]:
-    """Shuffled batches of an epoch, with `outputs` of the frozen stages where they are kept.
+    """Shuffled batches of an epoch.
 
-    Every picture comes once; batch sizes differ by at most one, so that no BatchNorm ever sees a
-    leftover of one picture. `makers` threads make them ahead, see `makers_for`.
+    Every picture comes once. Batch sizes differ by at most one: a last batch of one picture would
+    break BatchNorm.
+
+    Args:
+        split: Has the boxes.
+        canvases: (n, S, S, 3) pictures of the split on their canvases.
+        batch_size: The largest batch, or 3 for 2.
+        augment: `train.augment`.
+        seed: With epoch and index it decides order, flips and changes.
+        epoch: From 0.
+        outputs: Cached outputs of the frozen stages, if there are any.
+        makers: How many threads prepare batches ahead, see `makers_for`.
     """
 
-    def make(indices: NDArray[np.int64]) -> Batch:
+    def prepare(indices: NDArray[np.int64]) -> Batch:
         pictures = torch.from_numpy(canvases[indices]).permute(0, 3, 1, 2)
         targets = [target(split.pictures[i], canvases.shape[1]) for i in indices]
         random = [generator(seed, epoch, 1 + i) for i in indices]
-        flips = [augment in FLIPPING and bool(own.integers(2)) for own in random]
+        flips = [augment in FLIPPING and bool(each.integers(2)) for each in random]
         if any(flips):
             pictures, targets = flip(pictures, targets, flips)
         if augment in LIGHT:
@@ -81,41 +91,43 @@ def batches(
 
     order = generator(seed, epoch, 0).permutation(len(split.pictures))
     parts = np.array_split(order, steps(len(order), batch_size))
-    return _ahead(make, parts, makers) if makers else map(make, parts)
+    return _prefetch(prepare, parts, makers) if makers else map(prepare, parts)
 
 
-def _ahead(
-    make: Callable[[NDArray[np.int64]], Batch], parts: Sequence[NDArray[np.int64]], makers: int
+def _prefetch(
+    prepare: Callable[[NDArray[np.int64]], Batch],
+    parts: Sequence[NDArray[np.int64]],
+    num_workers: int,
 ) -> Iterator[Batch]:
-    """What `make` makes of each part, in order, by threads that are as many batches ahead."""
+    """Batches in order, prepared by threads; as many batches as threads are prefetched."""
 
-    def make_pinned(part: NDArray[np.int64]) -> Batch:
-        batch = make(part)
+    def prepare_pinned(part: NDArray[np.int64]) -> Batch:
+        batch = prepare(part)
         return batch.pinned() if torch.cuda.is_available() else batch
 
-    with ThreadPoolExecutor(makers) as pool:
-        coming: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(num_workers) as pool:
+        pending: deque[Future[Batch]] = deque()
         try:
             for part in parts:
-                coming.append(pool.submit(make_pinned, part))
-                if len(coming) > makers:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
+                pending.append(pool.submit(prepare_pinned, part))
+                if len(pending) > num_workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for batch in coming:  # nobody wants what is left where training ends early
+            for batch in pending:  # training ends early
                 batch.cancel()
 
 
 @contextmanager
-def makers_for(where: torch.device) -> Iterator[int]:
-    """How many threads make batches for training on a device: none on a CPU, which trains with all
-    cores of a trial; beside a GPU all but the one that tells it what to do.
+def makers_for(device: torch.device) -> Iterator[int]:
+    """The number of threads that prepare batches for training on a device.
 
-    Each works alone, and so does all else meanwhile: a process has one number of torch's threads.
+    None on a CPU, which trains with all cores of the trial. For a GPU all but the one that drives
+    it; meanwhile torch uses one thread per operation, as the number counts for the process.
     """
     threads = torch.get_num_threads()
-    if where.type == "cpu":
+    if device.type == "cpu":
         yield 0
         return
     torch.set_num_threads(1)
@@ -127,7 +139,7 @@ def makers_for(where: torch.device) -> Iterator[int]:
 
 def steps(pictures: int, batch_size: int) -> int:
     """Optimizer steps in an epoch."""
-    # rather one of three than one of two and one of one
+    # one batch of three rather than one of two and one of one
     return pictures if batch_size == 1 else max(1, min(ceil(pictures / batch_size), pictures // 2))
 
 
@@ -137,8 +149,12 @@ def generator(*key: int) -> np.random.Generator:
 
 
 def target(picture: Picture, size: int) -> dict[str, Tensor]:
-    """Boxes to train on: x1, y1, x2, y2 on the canvas, clipped to the picture; apart, as `ignored`,
-    crowds and boxes to ignore, where there are some."""
+    """The training target of a picture on a canvas of `size` pixels.
+
+    Returns:
+        `boxes` (n, 4) x1, y1, x2, y2 on the canvas, clipped to the picture, and `labels` (n,). If
+        there are crowds or boxes to ignore, `ignored` (m, 4) has them.
+    """
     across, down = scales(picture.width, picture.height, size)
     corners = np.concatenate(
         [picture.boxes[:, :2], picture.boxes[:, :2] + picture.boxes[:, 2:]], axis=1
@@ -147,8 +163,8 @@ def target(picture: Picture, size: int) -> dict[str, Tensor]:
     corners = (inside * np.array([across, down, across, down])).astype(np.float32)
     sound = (corners[:, 2:] > corners[:, :2]).all(axis=1)
     objects, ignored = sound & ~picture.crowd, sound & picture.crowd
-    found = {
+    result = {
         "boxes": torch.from_numpy(corners[objects]),
         "labels": torch.from_numpy(picture.labels[objects]),
     }
-    return found | ({"ignored": torch.from_numpy(corners[ignored])} if ignored.any() else {})
+    return result | ({"ignored": torch.from_numpy(corners[ignored])} if ignored.any() else {})

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+SPLIT_NAMES = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class Category:
-    """A class under the data set's own id and name."""
+    """A class, with the id and the name that the data set gives it."""
 
     id: int
     name: str
@@ -20,10 +22,10 @@ class Category:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture and its boxes; sizes are as seen, after EXIF orientation."""
+    """One picture and its boxes. Width and height are those after EXIF rotation."""
 
     id: int
-    """The data set's own id."""
+    """As in the data set."""
     file: Path
     width: int
     height: int
@@ -32,13 +34,13 @@ class Picture:
     boxes: NDArray[np.float64]
     """(n, 4) x, y, width, height in pixels of this picture."""
     areas: NDArray[np.float64]
-    """(n,) in square pixels, as the data set has them (COCO: of the segmentations), else of the
-    boxes: by them evaluation tells small, medium and large."""
+    """(n,) in square pixels: the data set's (COCO: of the segmentations), else those of the boxes.
+    Evaluation divides objects into small, medium and large by them."""
     labels: NDArray[np.int64]
-    """(n,) from 1: the position of the category in `Split.categories`."""
+    """(n,) positions of the categories in `Split.categories`, counted from 1."""
     crowd: NDArray[np.bool_]
-    """(n,) whether the box is a crowd or marked `ignore`: what is there is neither an object nor,
-    found or not, a mistake, in training and in evaluation."""
+    """(n,) whether the box is a crowd or marked `ignore`. In training and evaluation such a box is
+    no object, and a detection there is no mistake."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """Identity of pictures, boxes and classes: equal wherever the files lie."""
+        """Identity of pictures, boxes and classes, wherever the files lie."""
         total = hashlib.sha256()
         for picture in self.pictures:
             total.update(f"{picture.id} {picture.sha256}".encode())
@@ -69,15 +71,16 @@ class Splits:
     val: Split
     test: Split | None
     notes: tuple[str, ...] = ()
-    """What the reader dropped or made up, a line each."""
+    """What the reader dropped or added, one line each."""
     made: bool = False
-    """Whether val was split off from train here, rather than given."""
+    """Whether val was split off from train because none was given."""
 
     @property
     def categories(self) -> tuple[Category, ...]:
+        """The classes, the same in each split."""
         return self.train.categories
 
     @cached_property
     def digest(self) -> str:
-        """Identity of what training and validation see; test has no say in a trial."""
+        """Identity of train and val; test does not change a trial."""
         return hashlib.sha256((self.train.digest + self.val.digest).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """The embedded data set: real handwritten digits on crops of real photographs, as COCO.
 
-It is made at first use from what scikit-learn ships, with the same pixels on every machine.
+It is made at first use from data that scikit-learn ships, with the same pixels on every machine.
 """
 
 import hashlib
@@ -17,57 +17,57 @@ from numpy.typing import NDArray
 from PIL import Image
 
 DIGEST = "b2d65746becd2acfd403c7882377083e34fce1e9271a1080f3f5173b0556572e"
-"""SHA-256 of all pixels and annotations. Whoever changes the drawing copies the new one from the
-error; PNG files have none that holds everywhere, as their compression depends on zlib."""
+"""SHA-256 of all pixels and annotations. If you change the drawing, copy the new one from the
+error message. It is not of PNG files, whose compression depends on zlib."""
 SEED = 20
 COUNTS = {"train": 240, "val": 80, "test": 80}
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 SIDE = 256
-"""Of a picture, in pixels."""
+"""Side of a picture in pixels."""
 CROPS = (128, 384)
-"""Least and largest side of the square of a photograph that becomes the background."""
+"""Smallest and largest side of the square crop of a photograph that is the background."""
 DIGITS = (4, 6)
-"""Least and most digits in a picture."""
+"""Fewest and most digits in a picture."""
 SIZES = (64, 120)
-"""Least and largest side, in pixels, of the square a digit was written in."""
-TURN = 10
-"""Largest turn either way, in degrees."""
+"""Smallest and largest side, in pixels, of the square a digit was written in."""
+ROTATION = 10
+"""Largest rotation either way, in degrees."""
 OVERLAP = 0.1
 """Largest part of the smaller of two boxes that the other may cover."""
 TRIES = 50
-"""Places tried for a digit before it is given up for the next one."""
+"""Positions that are tried for a digit before the next digit is drawn instead."""
 SMOOTHING = 2
-"""Digits are turned at this many times their size, then scaled down, for smooth edges."""
+"""Digits are rotated at this multiple of their size, then scaled down, for smooth edges."""
 OPACITY = [min(max(5 * (level - 64) // 2, 0), 255) for level in range(256)]
-"""Of each level of ink: thin strokes stay whole, edges are crisp."""
+"""Opacity for each level of ink: thin strokes stay complete, edges are crisp."""
 VISIBLE = [0] * 64 + [255] * 192
 """Opacities that count for the box."""
 DARK, BRIGHT = (0, 60), (180, 255)
-"""Least and largest red, green and blue of a digit."""
+"""Smallest and largest red, green and blue of a digit."""
 
 Sample = tuple[int, int, Image.Image]
-"""Position in `load_digits`, digit, ink: 12x12 with an empty margin of 2."""
+"""Position in `load_digits`, digit, ink of 12x12 pixels with an empty margin of 2."""
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2"""
 
 
 def make_digits(cache: Path) -> Path:
-    """The folder with train.json, val.json, test.json and images/, made when it is not there.
+    """The folder with train.json, val.json, test.json and images/, made at first use.
 
-    Safe for many processes at once: the folder appears whole or not at all, the first one wins.
+    Safe for many processes at once: the folder appears complete or not at all.
     """
     folder = cache / f"digits-{DIGEST[:12]}"
     if _is_made(folder):
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=cache) as temporary:
-        made = Path(temporary) / folder.name
-        _make(made)
+        new = Path(temporary) / folder.name
+        _make(new)
         try:
-            made.rename(folder)
+            new.rename(folder)
         except OSError:
-            if not _is_made(folder):  # else another process was faster; ours goes away
+            if not _is_made(folder):  # else another process was faster
                 raise
     return folder
 
@@ -91,7 +91,7 @@ def _make(folder: Path) -> None:
     (folder / "images").mkdir(parents=True)
     for file, text in annotations.items():
         (folder / file).write_bytes(text)
-    # threads were measured to be no faster
+    # threads are no faster (measured)
     for file, picture in pictures.items():
         picture.save(folder / "images" / file, compress_level=1)
 
@@ -126,19 +126,21 @@ def _photographs() -> list[Image.Image]:
 
 
 def _samples(generator: Generator) -> dict[str, Iterator[Sample]]:
-    """Endless digits a split, shuffled; no handwriting is in two splits."""
+    """An endless iterator of shuffled digits per split; no sample is in two splits."""
     from sklearn.datasets import load_digits  # slow to import
 
     digits = load_digits()
-    levels = (digits.images.astype(np.int64) * 255 // 16).astype(np.uint8)  # from 0 to 16 there
+    levels = (digits.images.astype(np.int64) * 255 // 16).astype(
+        np.uint8
+    )  # load_digits has 0 to 16
     ink = np.pad(levels, ((0, 0), (2, 2), (2, 2)))
     order = generator.permutation(len(ink)).tolist()
     samples = [(i, int(digits.target[i]), Image.fromarray(ink[i])) for i in order]
-    shares: dict[str, Iterator[Sample]] = {}
+    by_split: dict[str, Iterator[Sample]] = {}
     for split, count in COUNTS.items():
-        own = len(ink) * count // sum(COUNTS.values())
-        shares[split], samples = cycle(samples[:own]), samples[own:]
-    return shares
+        number = len(ink) * count // sum(COUNTS.values())
+        by_split[split], samples = cycle(samples[:number]), samples[number:]
+    return by_split
 
 
 def _annotation(sample: int, digit: int, box: Box) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def _draw_picture(
     wanted = _between(generator, *DIGITS)
     while len(drawn) < wanted:
         sample, digit, ink = next(samples)
-        mask = _mask(ink, _between(generator, *SIZES), _between(generator, -TURN, TURN))
+        mask = _mask(ink, _between(generator, *SIZES), _between(generator, -ROTATION, ROTATION))
         placed = _place(generator, picture, mask, [box for _, _, box in drawn])
         if placed is not None:
             box, (least, largest) = placed
@@ -185,22 +187,22 @@ def _background(generator: Generator, photographs: list[Image.Image]) -> Image.I
 
 
 def _mask(ink: Image.Image, size: int, degrees: int) -> Image.Image:
-    """Opacity of the digit, cut tight around what is visible.
+    """Opacity of the digit, cropped to its visible pixels.
 
-    Pillow calculates each step in integers. Its rotation does so only without interpolation,
-    which would round differently on processors that fuse multiplication and addition.
+    Pillow calculates each step in integers. It rotates in integers only without interpolation;
+    interpolation would round differently on processors that fuse multiplication and addition.
     """
-    side = SMOOTHING * size * ink.width // 8  # 8 of the columns are the digit's own
+    side = SMOOTHING * size * ink.width // 8  # 8 of the columns hold the digit
     large = ink.resize((side, side), Image.Resampling.BICUBIC)
-    turned = large.rotate(degrees, Image.Resampling.NEAREST).reduce(SMOOTHING)
-    mask = turned.point(OPACITY)
+    rotated = large.rotate(degrees, Image.Resampling.NEAREST).reduce(SMOOTHING)
+    mask = rotated.point(OPACITY)
     return mask.crop(mask.point(VISIBLE).getbbox())
 
 
 def _place(
     generator: Generator, picture: Image.Image, mask: Image.Image, taken: list[Box]
 ) -> tuple[Box, tuple[int, int]] | None:
-    """A free place where the digit can be read, and the tint it needs there; None: found none."""
+    """A free place where the digit can be read, and its tint there; None if there is none."""
     levels = np.asarray(picture.convert("L"))
     for _ in range(TRIES):
         x = _between(generator, 0, SIDE - mask.width)
@@ -214,14 +216,14 @@ def _place(
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Part of the smaller box that the other covers."""
+    """Fraction of the smaller box that the other covers."""
     width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
     return width * height / min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
 
 
 def _tint(levels: NDArray[np.uint8]) -> tuple[int, int] | None:
-    """Least and largest red, green, blue that stand out; None: dark and bright lie behind."""
+    """Range of red, green and blue that stands out; None if the background is dark and bright."""
     enough = levels.size * 5 // 6
     if np.count_nonzero(levels < 130) > enough:
         return BRIGHT

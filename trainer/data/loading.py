@@ -1,4 +1,4 @@
-"""Reading a data set: every finding checked, and a val split off where none is given."""
+"""Loads a data set to train on: raises every error, and splits val off if none is given."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from .checks.examine import examine
 from .dataset import Split, Splits
 from .digits import make_digits
 from .formats.layouts import find
-from .split import split_off, take_off
+from .split import split_chosen, split_off
 
 MADE = "splits.json"
 """In a search's folder: which pictures of train became val."""
@@ -23,11 +23,17 @@ def load(
     step: Callable[[int, int], None] = lambda done, of: None,
     model: Model | None = None,
 ) -> Splits:
-    """Read a data set: the `data:` part of a config, or `digits` for the embedded one.
+    """Load a data set.
 
-    Where no val is given, the split that a search's `folder` keeps is taken, else one is made.
-    Raises BadInput with every error of every file; `step` and `model` are as for
-    `examine`.
+    Args:
+        data: The `data:` part of a config, or `digits` for the embedded data set.
+        cache: The folder for what can be made again.
+        folder: A search's folder. If no val is given, the split that it keeps is taken.
+        step: As for `examine`.
+        model: As for `examine`.
+
+    Raises:
+        BadInput: Has every error of every file.
     """
     data = given(data, cache)
     examined = examine(data, cache, step=step, model=model)
@@ -36,29 +42,29 @@ def load(
     splits, notes = examined.splits, list(examined.notes)
     made = "val" not in splits
     if made:
-        before = _read_made(folder)
-        halves = take_off(splits["train"], "val", before) if before else None
+        before = _read_chosen(folder)
+        halves = split_chosen(splits["train"], "val", before) if before else None
         halves = halves or split_off(splits["train"], "val", data.val_fraction)
         splits = {**splits, "train": halves[0], "val": halves[1]}
         notes.append(
             f"no val given: {len(halves[1].pictures)} of the pictures of train are val, "
-            "chosen by content, in equal shares of each class"
+            "chosen by content, with the same fraction of each class"
         )
-        notes += _one_sided(halves)
+        notes += _missing_classes(halves)
     return Splits(splits["train"], splits["val"], splits.get("test"), tuple(notes), made)
 
 
-def _one_sided(halves: tuple[Split, Split]) -> Iterator[str]:
-    """Classes that a made val or what is left of train lacks, a line a side."""
-    held = [{int(label) for p in half.pictures for label in p.labels[~p.crowd]} for half in halves]
-    for half, own in zip(halves, held, strict=True):
-        missing = [half.categories[label - 1].name for label in sorted(set.union(*held) - own)]
+def _missing_classes(halves: tuple[Split, Split]) -> Iterator[str]:
+    """A line for each half of a split that lacks classes of the other."""
+    labels = [{int(label) for p in h.pictures for label in p.labels[~p.crowd]} for h in halves]
+    for half, held in zip(halves, labels, strict=True):
+        missing = [half.categories[label - 1].name for label in sorted(set.union(*labels) - held)]
         if missing:
             yield f"{half.name} has no box of {', '.join(missing)}: too few pictures have one"
 
 
 def load_split(data: Data, name: str, cache: Path) -> Split:
-    """All that `data.train` lists, as the split of this name. Raises BadInput."""
+    """Load everything that `data.train` lists as the split of this name. Raises BadInput."""
     examined = examine(data.model_copy(update={"val": None, "test": None}), cache)
     if examined.errors:
         raise BadInput([replace(finding, split=name).line for finding in examined.errors])
@@ -66,25 +72,25 @@ def load_split(data: Data, name: str, cache: Path) -> Split:
 
 
 def given(data: Data | str, cache: Path) -> Data:
-    """The `data:` part itself, `digits` being made where they are not yet."""
+    """The `data:` part itself; for `digits` that of the embedded data set, made if needed."""
     return data if isinstance(data, Data) else find(make_digits(cache))
 
 
 def made_split(data: Splits) -> bytes:
-    """What a search keeps of a val that was made, to be read by `load` again."""
+    """The content of MADE for a val that was split off; `load` reads it again."""
     chosen = {picture.sha256: picture.file.name for picture in data.val.pictures}
     return json.dumps({"val": chosen}, indent=1).encode()
 
 
-def _read_made(folder: Path | None) -> set[str]:
-    """Digests of the pictures that are val, none where none are kept. Raises BadInput."""
+def _read_chosen(folder: Path | None) -> set[str]:
+    """Digests of the pictures that are val; empty if there is no file. Raises BadInput."""
     if folder is None or not (folder / MADE).is_file():
         return set()
     try:
-        kept = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        content = json.loads((folder / MADE).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise BadInput([_damaged(folder, "it is no JSON")]) from None
-    chosen = kept.get("val") if isinstance(kept, dict) else None
+    chosen = content.get("val") if isinstance(content, dict) else None
     if not isinstance(chosen, dict) or not chosen:
         raise BadInput([_damaged(folder, "it has no val of pictures by SHA-256")])
     return set(chosen)
@@ -92,6 +98,6 @@ def _read_made(folder: Path | None) -> set[str]:
 
 def _damaged(folder: Path, why: str) -> str:
     return (
-        f"{folder / MADE} is damaged ({why}): move it away, and the same pictures are chosen "
-        "again, if the data is the same"
+        f"{folder / MADE} is damaged ({why}): move it away; if the data is unchanged, the same "
+        "pictures are chosen again"
     )

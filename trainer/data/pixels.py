@@ -1,4 +1,4 @@
-"""Any pixel format to upright 8-bit RGB."""
+"""Converts any pixel format to upright 8-bit RGB."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -8,21 +8,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
-"""What Pillow may take a file for: its other readers are for formats nobody photographs in."""
+"""Formats that Pillow may read. Its other readers are for formats that no camera writes."""
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .ppm .pgm .avif .jp2 .mpo".split()
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+    | {".gif", ".ppm", ".pgm", ".avif", ".jp2", ".mpo"}
 )
-"""Of files that are taken for pictures where a folder is given."""
+"""Suffixes of the pictures in a folder."""
 GREY = 114
-"""Of what has no pixels, near the mean of ImageNet: a canvas beside its picture, and what is
-transparent in one."""
+"""Fills the canvas beside a picture and its transparent pixels; near the mean of ImageNet."""
 DEEP = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
-"""Pillow's modes of more than 8 bits."""
+"""Pillow's modes with more than 8 bits."""
 ORIENTATION = 0x0112
+"""EXIF tag."""
 LEAST, MOST = 340, 341
-"""TIFF tags of the range that samples are declared to have."""
+"""TIFF tags of the declared range of samples."""
 STRIP = 2**18
-"""Pixels that are converted at once, where that takes several times the room of the picture."""
+"""Pixels that are converted at once, if converting takes several times the picture's memory."""
 
 
 class NotFinite(ValueError):
@@ -30,9 +31,13 @@ class NotFinite(ValueError):
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """The first frame of an opened picture, upright, RGB. Raises what Pillow raises, NotFinite.
+    """The first frame of an opened picture, upright, in RGB.
 
-    Open it from bytes: of a file, Pillow maps some TIFFs, and those it turns wrongly.
+    Open the picture from bytes: some TIFFs that Pillow maps from a file are rotated wrongly.
+
+    Raises:
+        NotFinite: It holds NaN or infinity.
+        Exception: Whatever Pillow raises for a broken file.
     """
     upright = turn_upright(picture)
     if picture.mode in DEEP:
@@ -45,34 +50,35 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def turn_upright(picture: Image.Image) -> Image.Image:
-    """The pixels of an opened picture as EXIF says that they are seen; all that turns them."""
-    picture.load()  # of a TIFF this turns them already, and takes the orientation away
+    """Rotate and mirror an opened picture as EXIF says. No other function does so."""
+    picture.load()  # this rotates a TIFF, and removes its orientation
     return ImageOps.exif_transpose(picture) if orientation(picture) != 1 else picture
 
 
 def is_transparent(picture: Image.Image) -> bool:
+    """Whether a picture has an alpha channel or a transparent colour."""
     return picture.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in picture.info
 
 
 def orientation(picture: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none that can be read."""
+    """EXIF's orientation, 1 to 8; 1 if there is none that can be read."""
     try:
         value = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # broken EXIF raises whatever its parser stumbles over
+    except Exception:  # broken EXIF raises almost anything
         return 1
     return value if value in range(1, 9) else 1
 
 
 def _by_strips(upright: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """RGB of a picture, some rows at a time."""
-    made = Image.new("RGB", upright.size)
+    """Convert a picture to RGB, some rows at a time."""
+    rgb = Image.new("RGB", upright.size)
     for top, strip in _strips(upright):
-        made.paste(convert(strip), (0, top))
-    return made
+        rgb.paste(convert(strip), (0, top))
+    return rgb
 
 
 def _strips(upright: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """A picture's rows in strips of at most STRIP pixels, or one row, and where each begins."""
+    """Strips of rows, each with at most STRIP pixels or one row, and the row where each begins."""
     rows = max(1, STRIP // upright.width)
     for top in range(0, upright.height, rows):
         yield top, upright.crop((0, top, upright.width, min(top + rows, upright.height)))
@@ -84,17 +90,18 @@ def _on_grey(strip: Image.Image) -> Image.Image:
 
 
 def _from_deep(upright: Image.Image, picture: Image.Image) -> Image.Image:
+    """Scale more than 8 bits to 8 by the range of the samples."""
     tops = []
     for _, strip in _strips(upright):
         levels = _levels(strip)
         if not np.isfinite(levels).all():
             raise NotFinite("holds NaN or infinity")
         tops.append(float(levels.max()))
-    least, most = _declared(picture, max(tops))
+    least, most = _range(picture, max(tops))
 
     def to_8_bits(strip: Image.Image) -> Image.Image:
-        shares = (_levels(strip) - least) / max(most - least, 1e-12)
-        return Image.fromarray((shares.clip(0, 1) * 255).round().astype(np.uint8))
+        fractions = (_levels(strip) - least) / max(most - least, 1e-12)
+        return Image.fromarray((fractions.clip(0, 1) * 255).round().astype(np.uint8))
 
     return _by_strips(upright, to_8_bits)
 
@@ -103,9 +110,11 @@ def _levels(strip: Image.Image) -> NDArray[np.float64]:
     return np.asarray(strip).astype(np.float64)
 
 
-def _declared(picture: Image.Image, top: float) -> tuple[float, float]:
-    """The range of samples, of which `top` is the highest: as the file says, else of their type,
-    else the next usual one."""
+def _range(picture: Image.Image, top: float) -> tuple[float, float]:
+    """The range of samples whose highest is `top`.
+
+    The range that the file declares, else that of the type, else the next usual one.
+    """
     tags = getattr(picture, "tag_v2", {})
     if LEAST in tags and MOST in tags:
         least, most = (np.min(tags[LEAST]), np.max(tags[MOST]))
@@ -118,12 +127,12 @@ def _declared(picture: Image.Image, top: float) -> tuple[float, float]:
 def _from_cmyk(upright: Image.Image, profile: bytes | None) -> Image.Image:
     if profile:
         try:
-            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            found = ImageCms.profileToProfile(
-                upright, own, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            cmyk = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            rgb = ImageCms.profileToProfile(
+                upright, cmyk, ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
         except (ImageCms.PyCMSError, OSError):
-            found = None
-        if found is not None:
-            return found
+            rgb = None
+        if rgb is not None:
+            return rgb
     return upright.convert("RGB")

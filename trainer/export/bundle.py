@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save
 
 from ..config import BadInput, TrainConfig
 from ..data.canvas import open_picture
-from ..data.checks.examine import SPLIT_NAMES
-from ..data.dataset import Category, Split
+from ..data.dataset import SPLIT_NAMES, Category, Split
 from ..evaluation.coco_metrics import Metrics
+from ..evaluation.drawing import Box, draw, free_name
 from ..evaluation.operating_point import DEFAULT
-from ..evaluation.predict import Box, draw, free_name, predict
+from ..evaluation.predict import predict
 from ..machine_errors import is_out_of_memory
 from ..model.backbones import Pixels
 from ..model.checkpoint import Damaged, load, load_trained_state, write_whole

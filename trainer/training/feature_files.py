@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.canvas import cache_folder
-from ..data.mapped import Bytes, find, key_of, locked, writing
+from ..data.shared_arrays import Bytes, find, key_of, locked, writing
 
 log = logging.getLogger(__name__)
 

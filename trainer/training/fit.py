@@ -15,7 +15,8 @@ from ..config import TrainConfig
 from ..data.batches import batches, makers_for, steps
 from ..data.dataset import Splits
 from ..epoch_report import EpochReport
-from ..evaluation.coco_metrics import BATCH_SIZE, Metrics, detect, score
+from ..evaluation.coco_metrics import Metrics, score
+from ..evaluation.detections import BATCH_SIZE, detect
 from ..machine_errors import memory_errors
 from ..model.checkpoint import (
     BEST,

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..config import TrainConfig
-from ..data.canvas import store_digest
+from ..data.canvas_store import store_digest
 from ..data.dataset import Split
-from ..data.mapped import Bytes
+from ..data.shared_arrays import Bytes
 from ..model.acceleration.chain import Cut, FrozenOutputs, find_chain
 from ..model.checkpoint import tensors_digest
 from ..model.detectors import Detector

@@ -16,8 +16,8 @@ from ..config import TrainConfig
 from ..data.batches import Batch, batches, makers_for, steps
 from ..data.canvas import letterbox
 from ..data.dataset import Split, Splits
-from ..data.mapped import Bytes
-from ..evaluation.coco_metrics import BATCH_SIZE, detect
+from ..data.shared_arrays import Bytes
+from ..evaluation.detections import BATCH_SIZE, detect
 from ..machine_errors import is_of_accelerator
 from ..phases import Phase, plan
 from ..precision import device as default_device

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..config import TrainConfig
-from ..data.canvas import cache_folder, open_store
+from ..data.canvas import cache_folder
+from ..data.canvas_store import open_store
 from ..data.dataset import Splits
-from ..data.mapped import Bytes
+from ..data.shared_arrays import Bytes
 from ..evaluation.coco_metrics import Truth
 from ..model.detectors import Detector
 from ..phases import Phase

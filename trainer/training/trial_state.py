@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..config import TrainConfig
 from ..epoch_report import EpochReport, read_report
-from ..evaluation.coco_metrics import pack
+from ..evaluation.detections import pack
 from ..model.checkpoint import Checkpoint, load_trained_state, pretrained_digest, trained_state
 from ..model.detectors import Detector, build
 from ..model.freezing import set_depth

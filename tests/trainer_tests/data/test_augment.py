@@ -63,10 +63,10 @@ def test_labels_stay_and_what_came_in_is_not_changed() -> None:
 
 def test_boxes_to_ignore_move_too() -> None:
     pictures, targets = scene()
-    marked = [{**own, "ignored": own["boxes"].repeat(2, 1)} for own in targets]
+    marked = [{**each, "ignored": each["boxes"].repeat(2, 1)} for each in targets]
     _, mirrored = flip(pictures, marked, [True, False])
-    for own in mirrored:
-        assert own["ignored"].tolist() == own["boxes"].tolist() * 2
+    for each in mirrored:
+        assert each["ignored"].tolist() == each["boxes"].tolist() * 2
 
 
 # -- light ----------------------------------------------------------------------------------------
@@ -116,20 +116,20 @@ def test_what_is_cut_to_a_small_rest_is_no_target_and_the_rest_stays_on_the_canv
 def test_what_is_left_of_a_box_to_ignore_is_still_ignored(seed: int) -> None:
     picture, target = square(0)
     marked = {**target, "ignored": target["boxes"]}
-    (pixels, plain), (same, found) = (
-        light(picture, own, np.random.default_rng(seed)) for own in (target, marked)
+    (pixels, plain), (same, result) = (
+        light(picture, each, np.random.default_rng(seed)) for each in (target, marked)
     )
-    assert torch.equal(pixels, same) and torch.equal(plain["boxes"], found["boxes"])
-    assert len(found["ignored"]) >= len(found["boxes"])
+    assert torch.equal(pixels, same) and torch.equal(plain["boxes"], result["boxes"])
+    assert len(result["ignored"]) >= len(result["boxes"])
     if (pixels > 150).sum() > 3 * 9:  # more than a seam
-        (box,) = found["ignored"].tolist()
+        (box,) = result["ignored"].tolist()
         assert box == pytest.approx(bright((pixels > 150).to(torch.uint8)), abs=1.0)
 
 
 def test_size_place_and_tone_differ() -> None:
-    found = [changed(seed) for seed in range(8)]
-    assert len({tuple(target["boxes"][0].tolist()) for _, target in found}) == 8
-    assert len({int(picture.max()) for picture, _ in found}) > 4
+    result = [changed(seed) for seed in range(8)]
+    assert len({tuple(target["boxes"][0].tolist()) for _, target in result}) == 8
+    assert len({int(picture.max()) for picture, _ in result}) > 4
 
 
 def test_a_picture_without_boxes_stays_one() -> None:

@@ -24,12 +24,12 @@ def epoch_of(split: Split, batch_size: int = 4, **changes: Any) -> list[Batch]:
     return list(batches(split, canvases, batch_size=batch_size, **settings))
 
 
-def order(found: list[Batch]) -> list[int]:
-    return [int(picture.min()) for batch in found for picture in batch.pictures]
+def order(result: list[Batch]) -> list[int]:
+    return [int(picture.min()) for batch in result for picture in batch.pictures]
 
 
-def flipped(found: list[Batch]) -> list[bool]:
-    return [int(picture[0, 0, 0]) == 200 for batch in found for picture in batch.pictures]
+def flipped(result: list[Batch]) -> list[bool]:
+    return [int(picture[0, 0, 0]) == 200 for batch in result for picture in batch.pictures]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def split(make_picture: MakePicture, make_split: MakeSplit) -> Split:
 def test_every_picture_comes_once_in_batches_of_nearly_one_size(
     split: Split, batch_size: int
 ) -> None:
-    found = epoch_of(split, batch_size)
-    assert sorted(order(found)) == list(range(13))
-    sizes = [len(batch.pictures) for batch in found]
+    result = epoch_of(split, batch_size)
+    assert sorted(order(result)) == list(range(13))
+    sizes = [len(batch.pictures) for batch in result]
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) <= (3 if batch_size == 2 else batch_size)
     assert min(sizes) > 1 or batch_size == 1  # a norm of one value is none
-    assert len(found) == steps(13, batch_size)
+    assert len(result) == steps(13, batch_size)
 
 
 def test_one_picture_is_an_epoch(make_picture: MakePicture, make_split: MakeSplit) -> None:
@@ -85,27 +85,27 @@ def test_a_pictures_flip_does_not_depend_on_the_batch_size(split: Split) -> None
 def test_about_half_are_flipped_and_each_in_some_epoch(split: Split) -> None:
     flips = np.zeros(13)
     for epoch in range(20):
-        found = epoch_of(split, epoch=epoch)
-        flips[order(found)] += flipped(found)
+        result = epoch_of(split, epoch=epoch)
+        flips[order(result)] += flipped(result)
     assert 0.35 < flips.mean() / 20 < 0.65
     assert flips.min() > 0
 
 
 def test_without_augmentation_nothing_is_flipped(split: Split) -> None:
-    found = epoch_of(split, augment="none")
-    assert not any(flipped(found))
-    assert order(found) == order(epoch_of(split))
+    result = epoch_of(split, augment="none")
+    assert not any(flipped(result))
+    assert order(result) == order(epoch_of(split))
 
 
 def test_light_is_a_function_of_seed_epoch_and_picture_alone(split: Split) -> None:
     def by_picture(batch_size: int, **changes: Any) -> dict[int, Any]:
-        found = epoch_of(split, batch_size, augment="light", **changes)
-        targets = [own["boxes"].tolist() for batch in found for own in batch.targets]
+        result = epoch_of(split, batch_size, augment="light", **changes)
+        targets = [each["boxes"].tolist() for batch in result for each in batch.targets]
         plain = order(epoch_of(split, batch_size, augment="none", **changes))
-        pictures = [picture for batch in found for picture in batch.pictures]
+        pictures = [picture for batch in result for picture in batch.pictures]
         return {
-            i: (own, picture.tolist())
-            for i, own, picture in zip(plain, targets, pictures, strict=True)
+            i: (each, picture.tolist())
+            for i, each, picture in zip(plain, targets, pictures, strict=True)
         }
 
     assert by_picture(4) == by_picture(13)
@@ -114,25 +114,25 @@ def test_light_is_a_function_of_seed_epoch_and_picture_alone(split: Split) -> No
 
 def test_light_flip_does_both(split: Split) -> None:
     for name, flips in (("light", False), ("light_flip", True)):
-        found = epoch_of(split, augment=name)
-        shapes = {tuple(batch.pictures.shape[1:]) for batch in found}
+        result = epoch_of(split, augment=name)
+        shapes = {tuple(batch.pictures.shape[1:]) for batch in result}
         assert shapes == {(3, SIZE, SIZE)}
-        assert all(p.is_contiguous(memory_format=torch.channels_last) for p, *_ in found)
-        rows = [picture[0, SIZE // 2] for batch in found for picture in batch.pictures]
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p, *_ in result)
+        rows = [picture[0, SIZE // 2] for batch in result for picture in batch.pictures]
         dark = [int(row.argmin()) for row in rows if row.min() < 100]  # else it is out of the cut
         assert len(dark) > 3
         assert any(column > SIZE // 2 for column in dark) == flips
 
 
 def test_a_flip_moves_the_boxes_of_its_picture(split: Split) -> None:
-    found = epoch_of(split)
+    result = epoch_of(split)
     plain = {i: target(split.pictures[i], SIZE)["boxes"] for i in range(13)}
-    targets = [own for batch in found for own in batch.targets]
-    assert any(flipped(found)) and not all(flipped(found))
-    for i, own, mirrored in zip(order(found), targets, flipped(found), strict=True):
+    targets = [each for batch in result for each in batch.targets]
+    assert any(flipped(result)) and not all(flipped(result))
+    for i, each, mirrored in zip(order(result), targets, flipped(result), strict=True):
         x1, y1, x2, y2 = plain[i][0].tolist()
         expected = [SIZE - x2, y1, SIZE - x1, y2] if mirrored else [x1, y1, x2, y2]
-        assert own["boxes"][0].tolist() == pytest.approx(expected, abs=1e-5)
+        assert each["boxes"][0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_pictures_are_bytes_with_their_channels_first(split: Split) -> None:
@@ -143,10 +143,10 @@ def test_pictures_are_bytes_with_their_channels_first(split: Split) -> None:
 
 def test_targets_are_corners_on_the_canvas(make_picture: MakePicture) -> None:
     picture = make_picture(1, [(2, 10, 20, 30, 40)], size=(100, 200))
-    found = target(picture, 50)  # a quarter
-    assert found["boxes"].tolist() == [[2.5, 5.0, 10.0, 15.0]]
-    assert found["labels"].tolist() == [2]
-    assert (found["boxes"].dtype, found["labels"].dtype) == (torch.float32, torch.int64)
+    result = target(picture, 50)  # a quarter
+    assert result["boxes"].tolist() == [[2.5, 5.0, 10.0, 15.0]]
+    assert result["labels"].tolist() == [2]
+    assert (result["boxes"].dtype, result["labels"].dtype) == (torch.float32, torch.int64)
 
 
 def test_crowds_are_not_trained_on(make_picture: MakePicture) -> None:
@@ -156,24 +156,24 @@ def test_crowds_are_not_trained_on(make_picture: MakePicture) -> None:
     assert target(crowd, SIZE)["boxes"].shape == (0, 4)
 
 
-def test_crowds_are_told_apart_as_what_is_to_be_ignored(make_picture: MakePicture) -> None:
+def test_crowds_are_ignored_boxes_of_a_target(make_picture: MakePicture) -> None:
     boxes = [(1, -10, 20, 30, 40), (2, 20, 20, 30, 30), (1, 200, 0, 9, 9)]
-    found = target(make_picture(1, boxes, size=(100, 200), crowd=(0, 2)), 50)  # a quarter
-    assert found["ignored"].tolist() == [[0, 5.0, 5.0, 15.0]]  # the last is outside
-    assert found["boxes"].tolist() == [[5.0, 5.0, 12.5, 12.5]]
+    result = target(make_picture(1, boxes, size=(100, 200), crowd=(0, 2)), 50)  # a quarter
+    assert result["ignored"].tolist() == [[0, 5.0, 5.0, 15.0]]  # the last is outside
+    assert result["boxes"].tolist() == [[5.0, 5.0, 12.5, 12.5]]
     assert "ignored" not in target(make_picture(1, boxes, size=(100, 200)), 50)
 
 
 def test_boxes_are_clipped_to_the_picture_and_dropped_outside(make_picture: MakePicture) -> None:
     picture = make_picture(1, [(1, -10, -10, 20, 20), (2, 96, 0, 5, 5), (2, 90, 60, 50, 50)])
-    found = target(picture, 96)
-    assert found["boxes"].tolist() == [[0, 0, 10, 10], [90, 60, 96, 72]]
-    assert found["labels"].tolist() == [1, 2]
+    result = target(picture, 96)
+    assert result["boxes"].tolist() == [[0, 0, 10, 10], [90, 60, 96, 72]]
+    assert result["labels"].tolist() == [1, 2]
 
 
 def test_a_picture_without_boxes_has_an_empty_target(make_picture: MakePicture) -> None:
-    found = target(make_picture(), SIZE)
-    assert (found["boxes"].shape, found["labels"].shape) == ((0, 4), (0,))
+    result = target(make_picture(), SIZE)
+    assert (result["boxes"].shape, result["labels"].shape) == ((0, 4), (0,))
 
 
 @pytest.mark.parametrize("augment", ["none", "light_flip"])
@@ -198,10 +198,10 @@ def test_threads_are_no_further_ahead_than_there_are_of_them(split: Split) -> No
 
     canvases = np.zeros((13, SIZE, SIZE, 3), dtype=np.uint8)
     settings: dict[str, Any] = {"batch_size": 1, "augment": "none", "seed": 0, "epoch": 0}
-    coming = batches(split, canvases, **settings, outputs=outputs, makers=2)
-    next(coming)
+    prefetched = batches(split, canvases, **settings, outputs=outputs, makers=2)
+    next(prefetched)
     assert len(made) <= 3
-    coming.close()  # type: ignore[attr-defined]
+    prefetched.close()  # type: ignore[attr-defined]
     assert len(made) <= 3
 
 
@@ -222,8 +222,8 @@ def test_a_gpu_has_batches_made_for_it_by_all_cores_but_one(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with makers_for(torch.device(device)) as found:
-            assert found == makers
+        with makers_for(torch.device(device)) as result:
+            assert result == makers
             assert torch.get_num_threads() == (1 if makers else threads)
         assert torch.get_num_threads() == threads
     finally:

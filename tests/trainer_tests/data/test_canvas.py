@@ -1,14 +1,8 @@
-"""Canvases: where a picture lies on its square, and the one file that trials share."""
+"""Canvases: where a picture lies on its square, and how it is opened."""
 
-import json
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from errno import ENOMEM
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -16,22 +10,22 @@ import pytest
 from PIL import Image, ImageColor
 
 from trainer.config import BadInput, Data
-from trainer.data import canvas, mapped, pixels
+from trainer.data import canvas
 from trainer.data.canvas import (
     cache_folder,
     fitted,
     letterbox,
-    open_store,
     scales,
-    store_digest,
     to_canvas,
 )
-from trainer.data.checks.pictures import decode
+from trainer.data.checks.decoding import decode
 from trainer.data.dataset import Picture, Split, Splits
-from trainer.data.loading import load, load_split
+from trainer.data.loading import load_split
 from trainer.data.pixels import GREY
 
 MakePicture = Callable[..., Picture]
+
+
 MakeSplit = Callable[..., Split]
 
 
@@ -97,6 +91,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     "jpg": {"quality": 100, "subsampling": 0},
     "webp": {"lossless": True},
 }
+
+
 MODES = {
     "png": "1 L LA P RGB RGBA I;16",
     "tiff": "1 L LA P RGB RGBA CMYK YCbCr I;16 I F",
@@ -135,8 +131,8 @@ def test_a_picture_lies_as_it_is_seen(
     assert np.abs(difference).max() <= (0 if format != "jpg" else 120)  # at the edges of colours
     assert np.abs(difference).mean() <= (0 if format != "jpg" else 3)
     assert (pixels[20:] == GREY).all()
-    found = decode(file.read_bytes(), "")
-    assert (found.upright, found.orientation, found.problem) == ((40, 20), orientation, "")
+    facts = decode(file.read_bytes(), "")
+    assert (facts.upright, facts.orientation, facts.problem) == ((40, 20), orientation, "")
 
 
 def test_boxes_lie_on_what_they_bound_in_a_tiff_that_is_turned(tmp_path: Path) -> None:
@@ -171,218 +167,6 @@ def test_every_mode_becomes_rgb(tmp_path: Path, make_picture: MakePicture, mode:
     pixels = letterbox(make_picture(file=file, size=(8, 8)), 8)
     assert pixels.shape == (8, 8, 3)
     assert (pixels == 255).all()
-
-
-def test_a_store_holds_the_canvases_in_order(tiny: Splits, tmp_path: Path) -> None:
-    store = open_store(tiny.val, 64, tmp_path)
-    assert store.shape == (6, 64, 64, 3)
-    for row, picture in zip(store, tiny.val.pictures, strict=True):
-        assert (row == letterbox(picture, 64)).all()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda file: os.truncate(file, 0),
-        lambda file: os.truncate(file, file.stat().st_size - 1),
-        lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"),
-    ],
-    ids=["empty", "truncated", "flipped"],
-)
-def test_a_damaged_store_is_made_again(
-    tiny: Splits,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    damage: Callable[[Path], Any],
-) -> None:
-    before = open_store(tiny.val, 64, tmp_path).copy()
-    (file,) = tmp_path.glob("*.npy")
-    whole = file.read_bytes()
-    monkeypatch.setattr(mapped, "_checked", set())  # as another process finds it
-    damage(file)
-    assert (open_store(tiny.val, 64, tmp_path) == before).all()
-    assert file.read_bytes() == whole
-
-
-def test_canvases_that_nobody_opened_for_long_go_when_others_are_made(
-    tiny: Splits, tmp_path: Path
-) -> None:
-    for size, age in ((64, canvas.UNUSED + 60), (80, canvas.UNUSED - 60)):
-        made = set(tmp_path.glob("*.npy"))
-        open_store(tiny.val, size, tmp_path)
-        (file,) = set(tmp_path.glob("*.npy")) - made
-        os.utime(file, (time.time() - age,) * 2)
-    kept = file
-    open_store(tiny.val, 96, tmp_path)
-    assert kept in set(tmp_path.glob("*.npy")) and len(list(tmp_path.glob("*.npy"))) == 2
-
-
-def test_other_code_or_another_pillow_makes_other_canvases(
-    tiny: Splits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = store_digest(tiny.val, 64)
-    monkeypatch.setattr(canvas, "_making", canvas._making.__wrapped__)
-    assert store_digest(tiny.val, 64) == before
-    monkeypatch.setattr(canvas.PIL, "__version__", "of tomorrow")
-    assert store_digest(tiny.val, 64) != before
-    monkeypatch.undo()
-    monkeypatch.setattr(canvas, "_making", canvas._making.__wrapped__)
-    monkeypatch.setattr(pixels, "__file__", canvas.__file__)
-    assert store_digest(tiny.val, 64) != before
-
-
-def test_a_store_is_made_once_and_only_read(tiny: Splits, tmp_path: Path) -> None:
-    open_store(tiny.val, 64, tmp_path)
-    (file,) = tmp_path.glob("*.npy")
-    made = file.stat().st_ino
-    again = open_store(tiny.val, 64, tmp_path)
-    assert file.stat().st_ino == made
-    with pytest.raises(ValueError, match="read-only"):
-        again[0] = 0
-
-
-def test_equal_pictures_elsewhere_share_a_store(
-    tiny: Splits, tiny_data: Data, tmp_path: Path
-) -> None:
-    elsewhere = copytree(tiny_data.train.parent, tmp_path / "elsewhere")
-    content = json.loads((elsewhere / "val.json").read_text())
-    content["annotations"] = content["annotations"][:1]  # boxes are not on a canvas
-    (elsewhere / "val.json").write_text(json.dumps(content))
-    copy = load(Data(train=elsewhere / "train.json", val=elsewhere / "val.json"), tmp_path)
-    folder = tmp_path / "stores"
-    open_store(tiny.val, 64, folder)
-    open_store(copy.val, 64, folder)
-    assert len(list(folder.glob("*.npy"))) == 1
-
-
-def test_another_size_order_or_picture_is_another_store(
-    tiny: Splits, make_split: MakeSplit, tmp_path: Path
-) -> None:
-    one, two = tiny.val.pictures[:2]
-    open_store(make_split(one, two), 64, tmp_path)
-    open_store(make_split(one, two), 96, tmp_path)
-    open_store(make_split(one), 64, tmp_path)
-    turned = open_store(make_split(two, one), 64, tmp_path)
-    assert len(list(tmp_path.glob("*.npy"))) == 4
-    assert (turned[0] == letterbox(two, 64)).all()
-
-
-OPEN = """
-import sys
-from pathlib import Path
-from trainer.config import Data
-from trainer.data import canvas
-from trainer.data.loading import load
-train, val, stores = map(Path, sys.argv[1:])
-split = load(Data(train=train, val=val), stores).train
-written = []
-writing = canvas.writing
-canvas.writing = lambda *own: written.append(0) or writing(*own)
-print("ready", flush=True)
-sys.stdin.readline()
-print(canvas.open_store(split, 640, stores).sum(dtype="int64"), len(written))
-"""
-
-
-def test_two_processes_at_once_write_one_whole_file(
-    tiny: Splits, tiny_data: Data, tmp_path: Path, run_two_at_once: Callable[..., list[str]]
-) -> None:
-    told = run_two_at_once(OPEN, tiny_data.train, tiny_data.val, tmp_path)
-    sums, written = zip(*(map(int, line.split()) for line in told), strict=True)
-    whole = sum(int(letterbox(p, 640).sum(dtype=np.int64)) for p in tiny.train.pictures)
-    assert sums == (whole, whole)
-    assert sum(written) == 1
-    assert len(list(tmp_path.glob("*.npy"))) == 1
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_a_store_that_fails_leaves_no_part_behind(
-    tiny: Splits, make_picture: MakePicture, make_split: MakeSplit, tmp_path: Path
-) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    broken = make_picture(file=tmp_path / "broken.png")
-    stores = tmp_path / "stores"
-    with pytest.raises(BadInput, match=r"broken\.png: cannot be read as a picture"):
-        open_store(make_split(tiny.val.pictures[0], broken), 64, stores)
-    assert not [file.name for file in stores.iterdir() if file.suffix != ".lock"]
-
-
-def test_a_picture_that_changed_since_it_was_checked_is_not_filed(
-    tiny_data: Data, tmp_path: Path
-) -> None:
-    folder = copytree(tiny_data.train.parent, tmp_path / "data")
-    split = load_split(Data(train=folder / "val.json"), "val", tmp_path)
-    file = split.pictures[2].file
-    before = file.read_bytes()
-    file.write_bytes(split.pictures[3].file.read_bytes())
-    stores = tmp_path / "stores"
-    with pytest.raises(BadInput, match=rf"{file.name}: was changed after .* `unfreeze check`"):
-        open_store(split, 64, stores)
-    assert not list(stores.glob("*.npy"))
-    file.write_bytes(before)
-    assert (open_store(split, 64, stores)[2] == letterbox(split.pictures[2], 64)).all()
-
-
-def test_few_canvases_wait_for_a_slow_disk(
-    tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ahead: list[int] = []
-    made: list[int] = []
-
-    def counted(picture: Picture, size: int) -> Any:
-        made.append(picture.id)
-        return letterbox(picture, size)
-
-    @contextmanager
-    def slow(*own: Any) -> Iterator[Callable[..., None]]:
-        with mapped.writing(*own) as add:
-
-            def add_slowly(row: Any) -> None:
-                time.sleep(0.005)  # in which all others could be made
-                add(row)
-                ahead.append(len(made) - len(ahead))
-
-            yield add_slowly
-
-    monkeypatch.setattr(canvas, "letterbox", counted)
-    monkeypatch.setattr(canvas, "writing", slow)
-    monkeypatch.setattr(canvas, "AHEAD", 2)
-    store = open_store(tiny.train, 64, tmp_path)
-    assert len(made) == len(store) == 12
-    assert max(ahead) <= 3
-
-
-def test_canvases_are_made_side_by_side(
-    tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both = threading.Barrier(2, timeout=10)
-
-    def together(picture: Picture, size: int) -> Any:
-        both.wait()  # for another that is being made, which there is none of one by one
-        return letterbox(picture, size)
-
-    monkeypatch.setattr(canvas, "letterbox", together)
-    monkeypatch.setattr(canvas, "AHEAD", 2)
-    assert len(open_store(tiny.train, 32, tmp_path)) == 12
-
-
-def test_a_store_that_cannot_be_read_back_is_an_error(
-    tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(canvas, "find", lambda *_: None)
-    with pytest.raises(OSError, match="what was written there is not what is read"):
-        open_store(tiny.val, 32, tmp_path)
-
-
-def test_what_a_process_that_died_left_of_a_store_goes(tiny: Splits, tmp_path: Path) -> None:
-    left = tmp_path / f"{store_digest(tiny.val, 32)}.of-one-that-died.part"
-    other = tmp_path / "of-another-store.1.part"
-    left.touch()
-    other.touch()
-    steps: list[int] = []
-    open_store(tiny.val, 32, tmp_path, lambda: steps.append(1))
-    assert list(tmp_path.glob("*.part")) == [other]
-    assert len(steps) >= len(tiny.val.pictures)  # whoever waits is told again and again
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(ENOMEM, "Cannot allocate memory")])

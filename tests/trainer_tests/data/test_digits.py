@@ -1,4 +1,4 @@
-"""The embedded digits: same on every machine, whole or absent, and sound as detection data."""
+"""The embedded digits: same on every machine, complete or absent, and sound as detection data."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SPLITS = ("train", "val", "test")
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    # passes its own check of the digest
+    # checks its digest itself
     return make_digits(cache_folder())
 
 
@@ -31,13 +31,13 @@ def coco(folder: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make five pictures instead of hundreds, with their own digest, so that makes are fast."""
+    """Make five pictures instead of hundreds, with another digest, so that makes are fast."""
     monkeypatch.setattr(digits, "COUNTS", {"train": 3, "val": 1, "test": 1})
-    with pytest.raises(RuntimeError) as told:
-        make_digits(tmp_path / "told")
-    found = re.search(r"[0-9a-f]{64}", str(told.value))
-    assert found
-    monkeypatch.setattr(digits, "DIGEST", found[0])
+    with pytest.raises(RuntimeError) as raised:
+        make_digits(tmp_path / "first")
+    digest = re.search(r"[0-9a-f]{64}", str(raised.value))
+    assert digest
+    monkeypatch.setattr(digits, "DIGEST", digest[0])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -125,9 +125,9 @@ def test_every_picture_has_four_to_six_digits_that_hardly_overlap(
     boxes: dict[int, list[list[int]]] = {image["id"]: [] for image in coco[split]["images"]}
     for annotation in coco[split]["annotations"]:
         boxes[annotation["image_id"]].append(annotation["bbox"])
-    assert {len(own) for own in boxes.values()} <= {4, 5, 6}
-    for own in boxes.values():
-        for (x, y, w, h), (u, v, a, b) in combinations(own, 2):
+    assert {len(each) for each in boxes.values()} <= {4, 5, 6}
+    for each in boxes.values():
+        for (x, y, w, h), (u, v, a, b) in combinations(each, 2):
             shared = max(0, min(x + w, u + a) - max(x, u)) * max(0, min(y + h, v + b) - max(y, v))
             assert shared <= 0.1 * min(w * h, a * b)
 

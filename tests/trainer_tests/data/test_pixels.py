@@ -95,11 +95,11 @@ def test_strips_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     deep = Image.fromarray(draw.integers(0, 65536, (31, 7), dtype=np.uint16))
     clear = Image.fromarray(draw.integers(0, 256, (31, 7, 4), dtype=np.uint8), "RGBA")
-    whole = [through(deep, "PNG"), through(clear, "PNG"), through(clear.convert("LA"), "PNG")]
+    complete = [through(deep, "PNG"), through(clear, "PNG"), through(clear.convert("LA"), "PNG")]
     for strip in (1, 7, 20, 216):
         monkeypatch.setattr(pixels, "STRIP", strip)
         parts = [through(deep, "PNG"), through(clear, "PNG"), through(clear.convert("LA"), "PNG")]
-        assert all((a == b).all() for a, b in zip(whole, parts, strict=True))
+        assert all((a == b).all() for a, b in zip(complete, parts, strict=True))
 
 
 PEAK = """
@@ -123,8 +123,8 @@ def test_a_deep_or_transparent_picture_takes_little_more_room_than_a_plain_one(
     shape = (2000, 2000)
     deep = {"PNG": np.uint16, "TIFF": np.float32}
     for format, kind in deep.items():
-        own = {"compression": "tiff_lzw"} if format == "TIFF" else {}
-        Image.fromarray(np.zeros(shape, kind)).save(tmp_path / f"deep.{format}", format, **own)
+        options = {"compression": "tiff_lzw"} if format == "TIFF" else {}
+        Image.fromarray(np.zeros(shape, kind)).save(tmp_path / f"deep.{format}", format, **options)
     Image.new("RGBA", shape).save(tmp_path / "clear.png")
     Image.new("P", shape).save(tmp_path / "palette.png", transparency=0)
     line = [sys.executable, "-c", PEAK, *map(str, tmp_path.iterdir())]

@@ -1,4 +1,4 @@
-"""Scores are COCO's; detections carry the data set's own ids and pixels."""
+"""Scores are COCO's; detections carry the data set's ids and pixels."""
 
 import json
 from collections.abc import Callable
@@ -9,55 +9,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor, nn
 
-from trainer.config import Data, TrainConfig
-from trainer.data.batches import target
-from trainer.data.canvas import letterbox
+from trainer.config import Data
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.loading import load_split
 from trainer.evaluation.coco_metrics import (
     FIGURES,
     Truth,
-    detect,
     measure,
-    pack,
     score,
     score_finally,
-    unpack,
 )
-from trainer.model.detectors import build
+from trainer.evaluation.detections import detect
 
-SIZE = 64
+from .oracle import SIZE, Oracle, canvases, perfect
+
 MakePicture = Callable[..., Picture]
+
+
 MakeSplit = Callable[..., Split]
 
 
-class Oracle(nn.Module):
-    """A detector that finds the given boxes, on the canvas, picture after picture."""
-
-    def __init__(self, answers: list[dict[str, Tensor]]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(1))
-        self.answers = answers
-
-    def forward(self, pictures: Tensor, frozen: None = None) -> list[dict[str, Tensor]]:
-        own, self.answers = self.answers[: len(pictures)], self.answers[len(pictures) :]
-        return [{**a, "scores": torch.full((len(a["labels"]),), 0.9)} for a in own]
-
-
-def perfect(split: Split) -> Any:
-    return Oracle([target(picture, SIZE) for picture in split.pictures])
-
-
-def canvases(count: int) -> NDArray[np.uint8]:
-    return np.zeros((count, SIZE, SIZE, 3), dtype=np.uint8)
-
-
-def found(id: int, category: int, box: list[float], certainty: float = 0.9) -> dict[str, Any]:
+def detection(id: int, category: int, box: list[float], certainty: float = 0.9) -> dict[str, Any]:
     return {"image_id": id, "category_id": category, "bbox": box, "score": certainty}
 
 
@@ -71,9 +46,9 @@ def guesses(split: Split) -> list[dict[str, Any]]:
                 moved = box + draw.normal(0, shift, 4)
                 category = split.categories[(label - 1 + (shift == 9)) % 2].id
                 results.append(
-                    found(picture.id, category, np.abs(moved).tolist(), float(draw.random()))
+                    detection(picture.id, category, np.abs(moved).tolist(), float(draw.random()))
                 )
-        results.append(found(picture.id, 7, [1.0, 1.0, 9.0, 9.0], float(draw.random())))
+        results.append(detection(picture.id, 7, [1.0, 1.0, 9.0, 9.0], float(draw.random())))
     return results
 
 
@@ -139,7 +114,7 @@ def test_objects_beyond_the_hundredth_count_where_so_many_are_detected(
     places = [(1.0, 37.0 * (i % 17), 39.0 * (i // 17), 20.0, 20.0) for i in range(204)]
     split = make_split(*(make_picture(id, places, size=(640, 480)) for id in (1, 2)))
     results = [
-        found(picture.id, 3, box.tolist(), 0.9 - 0.001 * i)
+        detection(picture.id, 3, box.tolist(), 0.9 - 0.001 * i)
         for picture in split.pictures
         for i, box in enumerate(picture.boxes)
     ]
@@ -161,7 +136,7 @@ def test_objects_beyond_the_hundredth_count_where_so_many_are_detected(
     assert nothing["map"] == 0.0
 
 
-def test_the_mean_of_the_classes_is_the_whole(tiny: Splits) -> None:
+def test_the_mean_of_the_classes_is_the_map(tiny: Splits) -> None:
     metrics = score(Truth(tiny.val), guesses(tiny.val))
     assert np.mean(list(metrics.per_class.values())) == pytest.approx(metrics["map"])
 
@@ -175,13 +150,15 @@ def test_no_detections_score_0(tiny: Splits) -> None:
     assert metrics.per_class == {"red": 0.0, "blue": 0.0}
 
 
-@pytest.mark.parametrize("measured", [lambda split, own: score(Truth(split), own), score_finally])
+@pytest.mark.parametrize(
+    "measured", [lambda split, results: score(Truth(split), results), score_finally]
+)
 @pytest.mark.parametrize("boxes", [[], [(1, 5, 5, 20, 20)]])
-def test_what_has_no_truth_is_none_whether_or_not_something_is_found(
+def test_what_has_no_truth_is_none_whether_or_not_something_is_detected(
     make_picture: MakePicture, make_split: MakeSplit, boxes: Any, measured: Any
 ) -> None:
     split = make_split(make_picture(1, boxes))  # nothing at all, or small and red alone
-    wrong = [found(1, 3, [60, 40, 20, 20]), found(1, 7, [60, 40, 20, 20])]
+    wrong = [detection(1, 3, [60, 40, 20, 20]), detection(1, 7, [60, 40, 20, 20])]
     nothing, something = measured(split, []), measured(split, wrong)
     assert nothing == something
     assert nothing.per_class == {"red": 0.0 if boxes else None, "blue": None}
@@ -195,51 +172,23 @@ def test_a_detector_that_finds_nothing_scores_0(tiny: Splits) -> None:
     assert score(Truth(tiny.val), detect(blind, tiny.val, canvases(6)))["map"] == 0.0
 
 
-def test_packed_detections_are_the_same(tiny: Splits) -> None:
-    results = detect(perfect(tiny.val), tiny.val, canvases(6))
-    assert unpack(pack(results)) == results
-    assert unpack(pack([])) == []
-    large = [{**results[0], "image_id": 2**53 + 1}]  # no float has it
-    assert unpack(pack(large)) == large
-
-
-def test_detections_carry_own_ids_and_original_pixels(
-    make_picture: MakePicture, make_split: MakeSplit
-) -> None:
-    wide = make_picture(41, [(2, 30, 15, 45, 30)], size=(192, 96))
-    tall = make_picture(17, [(1, 10, 20, 30, 40)], size=(60, 120))
-    split = make_split(wide, tall)
-    first, second = detect(perfect(split), split, canvases(2))
-    assert (first["image_id"], first["category_id"]) == (41, 7)
-    assert first["bbox"] == pytest.approx([30, 15, 45, 30], abs=1e-4)
-    assert (second["image_id"], second["category_id"]) == (17, 3)
-    assert second["bbox"] == pytest.approx([10, 20, 30, 40], abs=1e-4)
-    assert json.dumps([first, second])
-
-
-def test_boxes_are_clipped_to_the_picture(make_picture: MakePicture, make_split: MakeSplit) -> None:
-    split = make_split(make_picture())  # 96 x 72 on a canvas of 64: the lower quarter is grey
-    answer = {"boxes": torch.tensor([[-5.0, 30.0, 70.0, 64.0]]), "labels": torch.tensor([1])}
-    oracle: Any = Oracle([answer])
-    (only,) = detect(oracle, split, canvases(1))
-    assert only["bbox"] == pytest.approx([0, 45, 96, 27])
-
-
-def test_a_crowd_is_no_miss_and_what_is_found_in_it_no_mistake(
+def test_a_crowd_is_no_miss_and_a_detection_in_it_no_mistake(
     make_picture: MakePicture, make_split: MakeSplit
 ) -> None:
     boxes = [(1, 5, 5, 20, 20), (1, 40, 10, 50, 50)]
     truth = Truth(make_split(make_picture(1, boxes, crowd=(1,))))
-    right = found(1, 3, [5, 5, 20, 20], 0.5)
-    assert score(truth, [right, found(1, 3, [45, 15, 20, 20], 0.9)])["map"] == pytest.approx(1.0)
-    assert score(truth, [right, found(1, 3, [0, 50, 20, 20], 0.9)])["map"] < 0.6
+    right = detection(1, 3, [5, 5, 20, 20], 0.5)
+    assert score(truth, [right, detection(1, 3, [45, 15, 20, 20], 0.9)])["map"] == pytest.approx(
+        1.0
+    )
+    assert score(truth, [right, detection(1, 3, [0, 50, 20, 20], 0.9)])["map"] < 0.6
 
 
 def test_what_a_split_lacks_is_none_but_counts_as_0(
     make_picture: MakePicture, make_split: MakeSplit
 ) -> None:
     truth = Truth(make_split(make_picture(1, [(1, 5, 5, 20, 20)])))  # small, and red alone
-    metrics = score(truth, [found(1, 3, [5, 5, 20, 20])])
+    metrics = score(truth, [detection(1, 3, [5, 5, 20, 20])])
     assert metrics.per_class == {"red": pytest.approx(1.0), "blue": None}
     assert metrics.figures["map_large"] is None
     assert metrics["map_large"] == 0.0
@@ -249,26 +198,11 @@ def test_a_split_without_boxes_is_no_exception(
     make_picture: MakePicture, make_split: MakeSplit
 ) -> None:
     truth = Truth(make_split(make_picture()))
-    assert score(truth, [found(1, 3, [5, 5, 20, 20])])["map"] == 0.0
-
-
-def test_a_picture_is_seen_the_same_in_any_batch(
-    tiny: Splits, tiny_config: Callable[..., TrainConfig]
-) -> None:
-    torch.manual_seed(0)
-    model = tiny_config({"model.weights": "imagenet", "model.image_size": SIZE}).model
-    detector = build(model, classes=2)
-    with torch.no_grad():  # sure enough to find something
-        detector.get_parameter("head.head.classification_head.cls_logits.bias").fill_(-2.0)
-    store = np.stack([letterbox(picture, SIZE) for picture in tiny.val.pictures])
-    single, batched = (detect(detector, tiny.val, store, batch_size=n) for n in (1, 6))
-    assert len(single) == len(batched) > 0
-    for one, other in zip(single, batched, strict=True):
-        assert one["image_id"] == other["image_id"]
-        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+    assert score(truth, [detection(1, 3, [5, 5, 20, 20])])["map"] == 0.0
 
 
 def test_areas_are_the_data_sets_where_it_has_them(tiny_data: Data, tmp_path: Path) -> None:
+    assert tiny_data.val
     content = json.loads(tiny_data.val.read_text())
     for i, annotation in enumerate(content["annotations"]):  # of a segmentation, unknown, nonsense
         annotation["area"] = (1e4, 0, -1)[i % 3]

@@ -23,40 +23,42 @@ def test_it_lies_between_the_last_useful_score_and_the_next(
     make_split: Make, make_picture: Make
 ) -> None:
     split = make_split(make_picture(boxes=[(1, 0, 0, 10, 10), (1, 30, 0, 10, 10)]))
-    found = [result(3, 0, 0.9), result(3, 30, 0.6), result(3, 60, 0.4), result(3, 80, 0.3)]
-    assert best_thresholds(split, found)["red"] == 0.5
+    results = [result(3, 0, 0.9), result(3, 30, 0.6), result(3, 60, 0.4), result(3, 80, 0.3)]
+    assert best_thresholds(split, results)["red"] == 0.5
 
 
 def test_more_boxes_than_coco_counts_have_a_say(make_split: Make, make_picture: Make) -> None:
     split = make_split(make_picture(boxes=[(1, 20 * i, 0, 10, 10) for i in range(150)]))
-    found = [result(3, 20 * i, 0.9 - 0.002 * i) for i in range(150)]
-    assert best_thresholds(split, found)["red"] == pytest.approx((0.9 - 0.002 * 149) / 2, abs=1e-4)
+    results = [result(3, 20 * i, 0.9 - 0.002 * i) for i in range(150)]
+    assert best_thresholds(split, results)["red"] == pytest.approx(
+        (0.9 - 0.002 * 149) / 2, abs=1e-4
+    )
 
 
 def test_a_false_box_is_worth_a_later_right_one(make_split: Make, make_picture: Make) -> None:
     boxes = [(1, x, 0, 10, 10) for x in (0, 30, 60)]
     split = make_split(make_picture(boxes=boxes))
-    found = [result(3, 0, 0.9), result(3, 80, 0.8), result(3, 30, 0.7), result(3, 60, 0.2)]
-    assert best_thresholds(split, found)["red"] == 0.1
+    results = [result(3, 0, 0.9), result(3, 80, 0.8), result(3, 30, 0.7), result(3, 60, 0.2)]
+    assert best_thresholds(split, results)["red"] == 0.1
 
 
-def test_each_class_has_its_own_and_an_unknown_one_the_default(
+def test_each_class_has_another_and_an_unknown_one_the_default(
     make_split: Make, make_picture: Make
 ) -> None:
     split = make_split(make_picture(boxes=[(1, 0, 0, 10, 10)]), make_picture(2))
-    found = [result(3, 0, 0.9), result(3, 0, 0.3, image=2), result(7, 0, 0.8)]
-    assert best_thresholds(split, found) == {"red": pytest.approx(0.6), "blue": DEFAULT}
+    results = [result(3, 0, 0.9), result(3, 0, 0.3, image=2), result(7, 0, 0.8)]
+    assert best_thresholds(split, results) == {"red": pytest.approx(0.6), "blue": DEFAULT}
     assert best_thresholds(split, []) == {"red": DEFAULT, "blue": DEFAULT}
 
 
 def test_equal_scores_are_not_parted(make_split: Make, make_picture: Make) -> None:
     split = make_split(make_picture(boxes=[(1, 0, 0, 10, 10), (1, 30, 0, 10, 10)]))
-    found = [result(3, 0, 0.8), result(3, 30, 0.4), result(3, 60, 0.4), result(3, 80, 0.2)]
-    assert best_thresholds(split, found)["red"] == pytest.approx(0.3)
+    results = [result(3, 0, 0.8), result(3, 30, 0.4), result(3, 60, 0.4), result(3, 80, 0.2)]
+    assert best_thresholds(split, results)["red"] == pytest.approx(0.3)
 
 
 def test_a_box_on_a_crowd_counts_neither_way(make_split: Make, make_picture: Make) -> None:
     boxes = [(1, 0, 0, 10, 10), (1, 40, 0, 50, 50)]
     split = make_split(make_picture(boxes=boxes, crowd=(1,)))
-    found = [result(3, 0, 0.4), result(3, 45, 0.9), result(3, 60, 0.8)]
-    assert best_thresholds(split, found)["red"] == 0.2
+    results = [result(3, 0, 0.4), result(3, 45, 0.9), result(3, 60, 0.8)]
+    assert best_thresholds(split, results)["red"] == 0.2

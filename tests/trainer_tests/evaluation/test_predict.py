@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +11,8 @@ from torch import Tensor
 from trainer.config import BadInput
 from trainer.data.canvas import open_picture
 from trainer.data.dataset import Category
-from trainer.evaluation.predict import SMALL, Box, draw, find_pictures, predict
+from trainer.evaluation.drawing import draw
+from trainer.evaluation.predict import find_pictures, predict
 from trainer.model.heads import Detections
 
 RED, BLUE = Category(3, "red"), Category(7, "blue")
@@ -23,12 +23,12 @@ def two_boxes(pictures: Tensor) -> Detections:
     return [{"boxes": corners, "labels": torch.tensor([1, 2]), "scores": torch.tensor([0.9, 0.4])}]
 
 
-def test_files_folders_and_patterns_are_found_once(tmp_path: Path) -> None:
+def test_files_folders_and_patterns_are_listed_once(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "notes.txt", "deep/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = find_pictures([tmp_path / "b.png", tmp_path, tmp_path / "*" / "*.png"])
-    assert [file.name for file in found] == ["b.png", "a.JPG", "c.png"]
+    files = find_pictures([tmp_path / "b.png", tmp_path, tmp_path / "*" / "*.png"])
+    assert [file.name for file in files] == ["b.png", "a.JPG", "c.png"]
 
 
 def test_what_begins_with_a_dot_is_no_picture_of_a_folder(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_what_begins_with_a_dot_is_no_picture_of_a_folder(tmp_path: Path) -> Non
         assert find_pictures([place]) == [tmp_path / "a.png"]
 
 
-def test_a_link_to_nowhere_is_found_and_a_folder_is_not(tmp_path: Path) -> None:
+def test_a_link_to_nowhere_is_listed_and_a_folder_is_not(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "folder.png").mkdir()
     for place in (tmp_path, tmp_path / "*.png"):
@@ -86,35 +86,6 @@ def test_a_box_lies_on_the_picture_as_seen(tmp_path: Path, orientation: int) -> 
         picture = open_picture(tmp_path / name)
         (box,) = predict(red, (RED,), picture, 40, 0.5)
         assert (box.xywh, draw(picture, [], enlarge=False).size) == ((4, 6, 8, 10), (40, 20))
-
-
-@pytest.mark.parametrize(
-    ("size", "drawn"),
-    [((40, 30), (480, 360)), ((900, 20), (7200, 160)), ((60, 4000), (120, 8000)), ((9, 9000),) * 2],
-)
-def test_small_pictures_are_enlarged(size: tuple[int, int], drawn: tuple[int, int]) -> None:
-    assert draw(Image.new("RGB", size), []).size == drawn
-    assert max(drawn) >= SMALL
-
-
-def test_a_true_box_has_no_score() -> None:
-    def drawn(score: float | None) -> int:
-        plain, box = Image.new("RGB", (500, 500)), Box(RED, score, (0.0, 100.0, 9.0, 9.0))
-        return int(np.asarray(draw(plain, [box])).any(axis=(0, 2)).sum())
-
-    assert drawn(None) < drawn(1.0) / 1.5
-
-
-@pytest.mark.parametrize("size", [(30, 30), (640, 480), (4000, 3000)])
-def test_a_label_can_be_read_at_any_size(size: tuple[int, int]) -> None:
-    width, height = size
-    box = Box(RED, 0.87, (0.5 * width, 0.0, 0.5 * width, 0.9 * height))  # no room above
-    plain = draw(Image.new("RGB", size), [])
-    changed = np.asarray(draw(Image.new("RGB", size), [box])) != np.asarray(plain)
-    inked = changed.any(axis=2)
-    assert inked.any(axis=1).nonzero()[0][0] == 0
-    top = inked[: max(14, plain.height // 45)]  # the label's line: filled from its left end
-    assert top.any(axis=0).sum() > 0.08 * plain.width
 
 
 def test_a_folders_pictures_are_of_every_format_that_is_trained_on(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import torch
 from trainer.config import BadInput, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
-from trainer.evaluation.coco_metrics import BATCH_SIZE, Metrics, Truth, score
+from trainer.evaluation.coco_metrics import Metrics, Truth, score
+from trainer.evaluation.detections import BATCH_SIZE
 from trainer.machine_errors import OutOfMemory
 from trainer.model.checkpoint import BEST, LAST, PREVIOUS, load, save
 from trainer.training.engine import Diverged, TrainingSummary

@@ -9,7 +9,7 @@ from torch import Tensor
 from trainer.config import TrainConfig
 from trainer.data.batches import batches
 from trainer.data.dataset import Split
-from trainer.evaluation.coco_metrics import detect
+from trainer.evaluation.detections import detect
 from trainer.model.detectors import Detector
 from trainer.model.freezing import set_depth
 from trainer.precision import DTYPES

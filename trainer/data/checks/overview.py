@@ -1,5 +1,4 @@
-"""A data set in one picture: classes, box sizes against anchors, objects a picture, samples, and
-pictures with something wrong."""
+"""A data set in one picture: charts of classes and boxes, samples, and pictures with findings."""
 
 import io
 from collections import Counter
@@ -24,11 +23,11 @@ from ..dataset import Category, Picture, Split
 
 OVERVIEW = "data.png"
 WIDTH, DPI = 1600, 100
-"""Of the picture, in pixels, and its pixels an inch."""
+"""Width of the picture in pixels, and its pixels per inch."""
 CLASSES = 20
-"""The most frequent classes, which are shown; the rest is counted."""
+"""The number of classes in the chart, the most frequent first; the rest are counted."""
 ACROSS, DOWN = 5, 2
-"""Samples, and as many at most of pictures with something wrong."""
+"""Columns and rows of samples, and at most as many of pictures with findings."""
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 TEXT, GRID = "#333333", "#dddddd"
 
@@ -36,30 +35,33 @@ TEXT, GRID = "#333333", "#dddddd"
 def draw_overview(
     splits: list[Split], model: Model, file: Path, wrong: Sequence[tuple[str, Picture]] = ()
 ) -> None:
-    """Write the picture of a data set, its boxes measured on the canvas of `model`.
+    """Write the picture of a data set.
 
-    `wrong` are pictures with what is wrong with them, of which the first are drawn with that text.
+    Args:
+        splits: Its splits; samples are of the first.
+        model: Has the canvas on which boxes are measured, and the anchors.
+        file: Where the PNG is written.
+        wrong: Pictures with findings and the text for each; the first are drawn.
     """
     parts = [_charts(splits, model), _sheet([("", p) for p in _chosen(splits[0])], splits[0])]
     if wrong:
         parts.append(_sheet(wrong[: ACROSS * DOWN], splits[0]))
-    whole = Image.new("RGB", (WIDTH, sum(part.height for part in parts)), "white")
+    drawn = Image.new("RGB", (WIDTH, sum(part.height for part in parts)), "white")
     top = 0
     for part in parts:
-        whole.paste(part, (0, top))
+        drawn.paste(part, (0, top))
         top += part.height
     stream = io.BytesIO()
-    whole.save(stream, "PNG")
+    drawn.save(stream, "PNG")
     write_whole(stream.getvalue(), file)
 
 
 def anchor_sides(model: Model) -> list[float]:
-    """Sides of the anchors of a detector, in canvas pixels, of squares of the same area; empty for
-    one without anchors."""
+    """The sides of a detector's anchors in canvas pixels; empty if it has no anchors."""
     with torch.device("meta"):
         detector = build(model.model_copy(update={"weights": "none"}), 1)
-    found = [module for module in detector.modules() if isinstance(module, AnchorGenerator)]
-    return sorted({float(side) for each in found for level in each.sizes for side in level})
+    generators = [module for module in detector.modules() if isinstance(module, AnchorGenerator)]
+    return sorted({float(side) for each in generators for level in each.sizes for side in level})
 
 
 def _charts(splits: list[Split], model: Model) -> Image.Image:
@@ -84,19 +86,19 @@ def _draw_classes(axes: Axes, splits: list[Split]) -> None:
     order = sorted(range(1, len(categories) + 1), key=lambda label: -counts[0][label])
     shown = order[:CLASSES]
     height = 0.8 / len(splits)
-    for i, (split, own) in enumerate(zip(splits, counts, strict=True)):
+    for i, (split, count) in enumerate(zip(splits, counts, strict=True)):
         places = np.arange(len(shown)) + i * height
-        axes.barh(places, [own[label] for label in shown], height, label=split.name)
+        axes.barh(places, [count[label] for label in shown], height, label=split.name)
     names = [matplotlib(categories[label - 1].name[:24]) for label in shown]
     axes.set_yticks(np.arange(len(shown)) + 0.4 - height / 2, names)
     axes.invert_yaxis()
     more = len(order) - len(shown)
-    axes.set_title("boxes a class" + (f" (and {more} classes more)" if more else ""), color=TEXT)
+    axes.set_title("boxes per class" + (f" ({more} more classes)" if more else ""), color=TEXT)
     axes.legend(frameon=False)
 
 
 def objects_a_class(split: Split) -> Counter[int]:
-    """Boxes of each label, without crowds and what is to be ignored."""
+    """The number of boxes of each label, without crowds and ignored boxes."""
     return Counter(np.concatenate([p.labels[~p.crowd] for p in split.pictures]).tolist())
 
 
@@ -104,38 +106,38 @@ def _draw_sizes(axes: Axes, splits: list[Split], model: Model) -> None:
     size = model.image_size
     sides = [np.concatenate([_sides(p, size) for p in split.pictures]) for split in splits]
     anchors = anchor_sides(model)
-    every = np.concatenate([*sides, anchors])
-    every = every[every > 0]
-    if not every.size:
+    shown = np.concatenate([*sides, anchors])
+    shown = shown[shown > 0]
+    if not shown.size:
         return
-    bins = np.geomspace(every.min(), every.max() * 1.01, 40)
-    weights = [np.full(len(own), 1 / max(1, len(own))) for own in sides]
+    bins = np.geomspace(shown.min(), shown.max() * 1.01, 40)
+    weights = [np.full(len(each), 1 / max(1, len(each))) for each in sides]
     names = [split.name for split in splits]
     axes.hist(sides, bins.tolist(), weights=weights, histtype="step", label=names, linewidth=1.5)
     for i, side in enumerate(anchors):
         axes.axvline(side, color="#888888", linewidth=0.8, label=None if i else "anchors")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_title(f"box sides on a canvas of {size} px, as shares", color=TEXT)
+    axes.set_title(f"box sides on a canvas of {size} px, as fractions", color=TEXT)
     axes.legend(frameon=False)
 
 
 def _sides(picture: Picture, size: int) -> NDArray[np.float64]:
-    """Of squares of the boxes' areas, in canvas pixels."""
+    """(n,) sides, in canvas pixels, of squares with the area of each box."""
     across, down = scales(picture.width, picture.height, size)
     area = picture.boxes[:, 2] * picture.boxes[:, 3] * across * down
-    found: NDArray[np.float64] = np.sqrt(area.clip(0))
-    return found
+    sides: NDArray[np.float64] = np.sqrt(area.clip(0))
+    return sides
 
 
 def _draw_objects(axes: Axes, splits: list[Split]) -> None:
     counts = [[len(picture.boxes) for picture in split.pictures] for split in splits]
-    top = max(max(own) for own in counts)
+    top = max(max(each) for each in counts)
     bins = np.linspace(-0.5, top + 0.5, min(top + 2, 40))
-    weights = [[1 / len(own)] * len(own) for own in counts]
+    weights = [[1 / len(each)] * len(each) for each in counts]
     names = [split.name for split in splits]
     axes.hist(counts, bins.tolist(), weights=weights, histtype="step", label=names, linewidth=1.5)
-    axes.set_title("boxes a picture, as shares", color=TEXT)
+    axes.set_title("boxes per picture, as fractions", color=TEXT)
 
 
 def _sheet(pictures: Sequence[tuple[str, Picture]], split: Split) -> Image.Image:
@@ -148,7 +150,7 @@ def _sheet(pictures: Sequence[tuple[str, Picture]], split: Split) -> Image.Image
 
 
 def _chosen(split: Split) -> list[Picture]:
-    """Pictures by content, the rarest class first, each class in turn."""
+    """Samples: one picture of each class in turn, the rarest class first, ordered by content."""
     count = ACROSS * DOWN
     by_content = sorted(split.pictures, key=lambda picture: picture.sha256)
     total = Counter(np.concatenate([p.labels for p in split.pictures]).tolist())
@@ -156,14 +158,14 @@ def _chosen(split: Split) -> list[Picture]:
         [p for p in by_content if label in p.labels]
         for label in sorted(total, key=lambda k: total[k])
     ]
-    found: list[Picture] = []
+    chosen: list[Picture] = []
     for queue in [*queues * count, by_content]:
         for picture in queue:
-            if len(found) < count and all(picture is not one for one in found):
-                found.append(picture)
+            if len(chosen) < count and all(picture is not one for one in chosen):
+                chosen.append(picture)
                 if queue is not by_content:
                     break
-    return found
+    return chosen
 
 
 def _sample(

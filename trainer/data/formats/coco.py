@@ -1,4 +1,4 @@
-"""COCO json files, read into records; only what is needed of them takes memory."""
+"""Reads COCO json files into records; fields that nobody needs take no memory."""
 
 import json
 import mmap
@@ -22,7 +22,7 @@ AnyFile = TypeVar("AnyFile", bound=msgspec.Struct)
 
 
 class _File(msgspec.Struct, gc=False):
-    """The lists of a COCO json. Fields not named here, as segmentations, are skipped over."""
+    """The lists of a COCO json. Other fields, such as segmentations, are skipped."""
 
     images: list[ImageRecord]
     annotations: list[BoxRecord]
@@ -30,10 +30,10 @@ class _File(msgspec.Struct, gc=False):
 
 
 def read_coco(records: Records, findings: Findings) -> bool:
-    """Fill in what a COCO json lists; False where it cannot be read, which is then a finding."""
+    """Fill in what a COCO json lists; False, with a finding, if it cannot be read."""
     try:
         file = _parse(records.source, _File)
-    except _Unreadable as error:
+    except _UnreadableError as error:
         findings.add(
             "file-unreadable",
             records.name,
@@ -47,69 +47,68 @@ def read_coco(records: Records, findings: Findings) -> bool:
 
 
 def picture_names(file: Path) -> list[str] | None:
-    """The file names that a COCO json lists; None where it is none that can be read."""
+    """The file names that a COCO json lists; None if it is no readable COCO json."""
     try:
-        listed = _parse(file, _Names)
-    except (_Unreadable, OSError):
+        content = _parse(file, _Names)
+    except (_UnreadableError, OSError):
         return None
-    return [image.file_name for image in listed.images if isinstance(image.file_name, str)]
+    return [image.file_name for image in content.images if isinstance(image.file_name, str)]
 
 
 class _Names(msgspec.Struct):
-    """What tells that a json is COCO's, and where its pictures lie: read in a tenth of the time."""
+    """Shows whether a json is COCO's and where its pictures lie; read in a tenth of the time."""
 
     images: list[ImageRecord]
     categories: list[CategoryRecord]
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """Why a file is no COCO json."""
 
 
 def _parse(file: Path, kind: type[AnyFile]) -> AnyFile | _File:
     if file.stat().st_size == 0:
-        raise _Unreadable("is empty")
+        raise _UnreadableError("is empty")
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
         start = text[:4]
         if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start:
-            raise _Unreadable("is UTF-16 or UTF-32 text; save it as UTF-8")
-        with memoryview(text) as whole, whole[3 if start[:3] == b"\xef\xbb\xbf" else 0 :] as body:
+            raise _UnreadableError("is UTF-16 or UTF-32 text; save it as UTF-8")
+        skipped = 3 if start[:3] == b"\xef\xbb\xbf" else 0  # a byte order mark
+        with memoryview(text) as content, content[skipped:] as body:
             try:
                 return msgspec.json.decode(body, type=kind)
             except RecursionError:
-                raise _Unreadable("is nested too deep") from None
+                raise _UnreadableError("is nested too deep") from None
             except (msgspec.DecodeError, UnicodeDecodeError):
-                return _explained(bytes(body))
+                return _parse_slowly(bytes(body))
 
 
-def _explained(body: bytes) -> _File:
-    """Once more by Python's own reader, which takes NaN and tells line and column."""
+def _parse_slowly(body: bytes) -> _File:
+    """Parse with Python's json, which accepts NaN and reports line and column."""
     try:
         content = json.loads(body.decode("utf-8"), parse_int=_number)
     except json.JSONDecodeError as error:
-        raise _Unreadable(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise _UnreadableError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError as error:
-        raise _Unreadable(f"is not UTF-8 text (byte {error.start})") from None
+        raise _UnreadableError(f"is not UTF-8 text (byte {error.start})") from None
     except RecursionError:
-        raise _Unreadable("is nested too deep") from None
+        raise _UnreadableError("is nested too deep") from None
     lists = content if isinstance(content, dict) else {}
     lacking = [name for name in LISTS if not isinstance(lists.get(name), list)]
     if lacking:
-        raise _Unreadable(f"is no COCO json: it has no list {' and no list '.join(lacking)}")
-    strange = [
-        f"{name}[{i}]"
-        for name in LISTS
-        for i, item in enumerate(lists[name])
-        if type(item) is not dict
-    ]
-    if strange:
-        raise _Unreadable(f"is no COCO json: {strange[0]} is no object of fields")
+        raise _UnreadableError(f"is no COCO json: it has no list {' and no list '.join(lacking)}")
+    for name in LISTS:
+        for i, item in enumerate(lists[name]):
+            if type(item) is not dict:
+                raise _UnreadableError(f"is no COCO json: {name}[{i}] is no object of fields")
     return _File(*(_items(lists[name], kind) for name, kind in LISTS.items()))
 
 
 def _number(text: str) -> float:
-    """A whole number; one that is neither id nor pixel as a float, for Python makes no int of some
-    thousand digits."""
+    """An integer, or a float if it has too many digits for an id or a pixel.
+
+    Python refuses to make an int of some thousand digits.
+    """
     return int(text) if len(text) < 20 else float(text)
 
 

@@ -1,6 +1,5 @@
-"""File names: which are no part of a data set, and what those that lead nowhere may mean."""
+"""File names: which belong to a data set, and what those that lead nowhere may mean."""
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,17 +11,20 @@ from urllib.parse import unquote
 from .folders import files_below, is_hidden
 
 MANY = 100
-"""Files of one last part, as frame 1 of so many films, of which none is looked for."""
+"""No place is guessed if more files than this have the same last part, as frame 1 of many films."""
 
 
 def visible(files: Iterable[Path], folder: Path) -> list[Path]:
-    """The files below a folder, in order, without those that a part beginning with a dot hides:
-    `._a.jpg` of macOS, `.ipynb_checkpoints/`."""
+    """The files below a folder, sorted, without hidden ones.
+
+    A file is hidden if a part of its path begins with a dot: macOS's `._a.jpg`,
+    `.ipynb_checkpoints/`.
+    """
     return sorted(f for f in files if not any(map(is_hidden, f.relative_to(folder).parts)))
 
 
 def composed(name: str) -> str:
-    """A name in one spelling of its text: é may be one letter, or an e and an accent (macOS)."""
+    """A name in one spelling: é may be one letter, or an e and an accent (macOS)."""
     return name if name.isascii() else normalize("NFC", name)
 
 
@@ -36,14 +38,14 @@ def _parts(name: str) -> list[str]:
 
 
 class Listing:
-    """What lies in the picture folders: walked when first asked, for who misses a picture."""
+    """The files in the picture folders. They are walked only when a picture is missing."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
 
     @cached_property
     def _by_last_part(self) -> dict[str, list[tuple[Path, str]]]:
-        """Folder, and name in it, of every file, by the last part of the name without case."""
+        """The folder, and the name in it, of every file by the last part of the name, caseless."""
         listed = defaultdict(list)
         for folder in self._folders:
             for file in sorted(files_below(folder)):
@@ -55,12 +57,14 @@ class Listing:
         return self._by_last_part.get(_parts(name)[-1].casefold(), [])
 
     def near(self, name: str) -> str:
-        """The first file of this last part, whatever its case, in the first folder with one."""
+        """The first file with this last part, whatever its case; empty if there is none."""
         return next((inner for _, inner in self._near(name)), "")
 
     def spelt_otherwise(self, name: str) -> str | None:
-        """The file of the same name but for how its letters are composed, in the first folder with
-        one; None also where there are several."""
+        """The file whose name differs only in how its letters are composed.
+
+        The first folder with such a file counts; None if there is none, or several in it.
+        """
         if name.isascii():
             return None
         for folder in self._folders:
@@ -74,8 +78,7 @@ class Listing:
         return None
 
     def hint(self, names: Sequence[str]) -> str:
-        """Where the last parts of most of these names are, and how to write them; empty for
-        nowhere."""
+        """Where the last parts of most of these names are, and how to write them; else empty."""
         places = [place for name in names if (place := self._place(name))]
         if not places:
             return ""
@@ -84,13 +87,16 @@ class Listing:
         which = "these names" if count == len(names) else f"{count} of these {len(names)} names"
         base = folder if below else "it"
         return (
-            f"the last parts of {which} are in {os.path.join(folder, below)}: write them relative "
-            f"to {base}, as {example!r}"
+            f"the last parts of {which} are in {folder}/{below}: write them relative to {base}, "
+            f"as {example!r}"
         )
 
     def _place(self, name: str) -> tuple[Path, str, str] | None:
-        """The one file that most of the last parts of a name lead to: its picture folder, the
-        folders below that which the name lacks, and its name. None for none or several."""
+        """The one file that has most of the last parts of a name; None for none or several.
+
+        Returns:
+            Its picture folder, the folders below that the name lacks, and its name.
+        """
         near = self._near(name)
         if len(near) > MANY:
             return None
@@ -112,6 +118,6 @@ def _last(name: str) -> str:
 
 
 def _common_end(one: list[str], other: list[str]) -> int:
-    """How many last parts are the same."""
+    """How many last parts are equal."""
     pairs = zip(reversed(one), reversed(other), strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

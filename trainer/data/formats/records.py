@@ -1,4 +1,4 @@
-"""What annotation files say, in COCO's terms, with nothing of it trusted yet."""
+"""What annotation files say, in COCO's terms. Nothing of it is checked yet."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ class ImageRecord(Struct):
 
 
 class BoxRecord(Struct, gc=False):
-    """One annotation. There may be a million: without the collector's header."""
+    """One annotation. There may be a million, so they are not tracked by garbage collection."""
 
     id: Any = None
     image_id: Any = UNSET
@@ -40,7 +40,7 @@ class CategoryRecord(Struct):
 
 @dataclass
 class Records:
-    """One split as its files say."""
+    """One split as its annotation files describe it."""
 
     name: str
     """train, val or test."""
@@ -48,15 +48,15 @@ class Records:
     """The annotation file or folder."""
     format: str
     folders: list[Path]
-    """Where the pictures may lie, in the order to look; file names must not lead out of them."""
+    """Where the pictures may lie, in the order to look. File names must not lead out of them."""
     images: list[ImageRecord] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
-    """The picture of each image, where the format names them by path: nothing is looked up then."""
+    """The picture of each image, if the format names it by path; then no name is looked up."""
     boxes: list[BoxRecord] = field(default_factory=list)
     categories: list[CategoryRecord] = field(default_factory=list)
     relative: bool = False
-    """Whether boxes are shares of width and height, from 0 to 1."""
+    """Whether boxes are fractions of width and height, from 0 to 1."""
     unlabelled: list[str] = field(default_factory=list)
-    """Pictures without a label file, where a format has one for each."""
+    """Pictures without a label file, in a format that has one for each picture."""
     difficult: list[Any] = field(default_factory=list)
-    """Ids of annotations that VOC marks so."""
+    """Ids of the annotations that VOC marks as difficult."""

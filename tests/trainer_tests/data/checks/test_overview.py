@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
 
 from trainer.config import Model
 from trainer.data.checks.overview import _draw_sizes, objects_a_class
@@ -18,7 +19,9 @@ def test_boxes_of_any_size_are_in_the_chart(
     boxes = [(1.0, 0.0, 0.0, side, side), (1.0, 0.0, 0.0, side * 0.9, side)]
     axes = Figure().subplots()
     _draw_sizes(axes, [make_split(make_picture(1, boxes, size=(4000, 4000)))], Model())
-    steps = np.asarray(axes.patches[0].get_xy())
+    (outline,) = axes.patches
+    assert isinstance(outline, Polygon)
+    steps = np.asarray(outline.get_xy())
     left, right = axes.get_xlim()
     assert left < side * 320 / 4000 < right
     bins = steps[1::2]

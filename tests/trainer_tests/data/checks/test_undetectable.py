@@ -1,4 +1,4 @@
-"""What a model would not see of a data set is told before it trains."""
+"""What a model cannot detect is reported before it trains."""
 
 import json
 from collections.abc import Callable
@@ -38,10 +38,10 @@ def examined(
     return examine(Data(train=folder / "train.json"), folder, pictures=pictures, model=model)
 
 
-def places(found: Examined, code: str) -> list[str]:
+def places(result: Examined, code: str) -> list[str]:
     return [
         f"{finding.severity} {finding.count} " + ", ".join(map(str, finding.places))
-        for finding in found.findings
+        for finding in result.findings
         if finding.code == code
     ]
 
@@ -49,11 +49,11 @@ def places(found: Examined, code: str) -> list[str]:
 @pytest.mark.parametrize("pictures", [True, False])
 def test_objects_that_vanish_on_the_canvas_are_counted(tmp_path: Path, pictures: bool) -> None:
     boxes: list[Box] = [[9, 9, 4, 4], [9, 9, 3.9, 40], [20, 20, 400, 3], [1, 1, 3, 3]]
-    found = examined(tmp_path, boxes, Model(), pictures=pictures)
-    (line,) = places(found, "box-vanishing")
+    result = examined(tmp_path, boxes, Model(), pictures=pictures)
+    (line,) = places(result, "box-vanishing")
     assert line.startswith("warning 3 annotation 1 of image 1 (a.png): 1.95 x 20 px on a canvas ")
     assert line.endswith("annotation 3 of image 1 (a.png): 1.5 x 1.5 px on a canvas of 320 px")
-    assert not found.errors
+    assert not result.errors
     (line,) = places(examined(tmp_path, boxes, Model(), crowd=2), "box-vanishing")
     assert line.startswith("warning 2 ")  # crowds are none
     assert not places(examined(tmp_path, boxes, Model(image_size=640)), "box-vanishing")
@@ -61,20 +61,20 @@ def test_objects_that_vanish_on_the_canvas_are_counted(tmp_path: Path, pictures:
 
 
 def test_boxes_that_are_misread_do_not_vanish_too(tmp_path: Path) -> None:
-    found = examined(tmp_path, [[0.1, 0.1, 0.2, 0.2 + 0.01 * i] for i in range(20)], Model())
-    assert [finding.code for finding in found.errors] == ["boxes-normalised"]
-    assert not places(found, "box-vanishing")
+    result = examined(tmp_path, [[0.1, 0.1, 0.2, 0.2 + 0.01 * i] for i in range(20)], Model())
+    assert [finding.code for finding in result.errors] == ["boxes-normalised"]
+    assert not places(result, "box-vanishing")
 
 
-def test_pictures_with_more_objects_than_are_found_are_counted(tmp_path: Path) -> None:
+def test_pictures_with_more_objects_than_can_be_detected_are_counted(tmp_path: Path) -> None:
     boxes: list[Box] = [[20.0 * (i % 30), 20.0 * (i // 30), 9, 9] for i in range(104)]
-    told = "image 1 (a.png): 104 objects, at most 100 are found"
-    assert places(examined(tmp_path, boxes, Model()), "many-objects") == [f"warning 1 {told}"]
+    text = "image 1 (a.png): 104 objects, at most 100 can be detected"
+    assert places(examined(tmp_path, boxes, Model()), "many-objects") == [f"warning 1 {text}"]
     for model, crowd in ((Model(detections=104), 0), (Model(), 4), (None, 0)):
         assert not places(examined(tmp_path, boxes, model, crowd), "many-objects")
 
 
-def test_a_search_is_told_of_its_own_canvas(tmp_path: Path) -> None:
+def test_a_search_is_reported_of_its_own_canvas(tmp_path: Path) -> None:
     examined(tmp_path, [[9, 9, 3, 3]] * 2, None)
     data = Data(train=tmp_path / "train.json")
     for size, is_told in ((320, True), (640, False)):

@@ -1,4 +1,4 @@
-"""COCO as CVAT, FiftyOne, Label Studio and mmdetection lay it out, and pictures found beside it."""
+"""COCO as CVAT, FiftyOne, Label Studio and mmdetection lay it out, and pictures beside it."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,8 @@ def lay_out(place: Path, layout: Layout) -> Path:
 
 def folders_of(data: Data) -> dict[str, str]:
     """The folder of each split's pictures, below that of the data set; all are read without
-    errors."""
+    errors.
+    """
     examined = examine(data, CACHE)
     assert examined.format == "COCO"
     assert [finding.line for finding in examined.errors] == []
@@ -84,7 +85,7 @@ LAYOUTS: dict[str, tuple[Layout, list[str]]] = {
 
 
 @pytest.mark.parametrize(("layout", "folders"), LAYOUTS.values(), ids=LAYOUTS)
-def test_a_layout_is_found_with_each_splits_own_pictures(
+def test_a_layout_gives_the_pictures_of_each_split(
     tmp_path: Path, layout: Layout, folders: list[str]
 ) -> None:
     place = lay_out(tmp_path / "place", layout)
@@ -97,7 +98,7 @@ def test_the_json_alone_is_enough(tmp_path: Path, layout: Layout, folders: list[
     assert folders_of(find(place / next(iter(layout)))) == {"train": folders[0]}
 
 
-def test_the_json_is_enough_from_its_own_folder(
+def test_the_json_is_enough_from_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = lay_out(tmp_path, LAYOUTS["CVAT"][0])
@@ -136,7 +137,7 @@ def test_the_plainest_name_of_a_split_counts(tmp_path: Path) -> None:
 
 
 def test_a_json_of_val_alone_is_not_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="found no data set here"):
+    with pytest.raises(BadInput, match="no data set here"):
         find(lay_out(tmp_path, {"annotations/val.json": ("val", "")}))
 
 

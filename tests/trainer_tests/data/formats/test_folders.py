@@ -30,8 +30,8 @@ def test_links_to_folders_are_gone_into_once_and_never_in_a_circle(tmp_path: Pat
     for name, target in (("one", "../elsewhere"), ("two", "../elsewhere"), ("self", ".")):
         (tmp_path / "set" / name).symlink_to(target)
     (tmp_path / "set" / "nowhere").symlink_to("gone")
-    found = names(tmp_path / "set")
-    assert found in (["b.jpg", "nowhere", f"{link}/a.jpg"] for link in ("one", "two"))
+    result = names(tmp_path / "set")
+    assert result in (["b.jpg", "nowhere", f"{link}/a.jpg"] for link in ("one", "two"))
 
 
 @pytest.mark.parametrize(

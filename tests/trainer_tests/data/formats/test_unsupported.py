@@ -25,10 +25,14 @@ FORMATS: dict[str, tuple[str, Any, str]] = {
     ),
     "Open Images": ("boxes.csv", "ImageID,LabelName,XMin,XMax\na,/m/01,0,1\n", "a CSV of boxes"),
     "a table without a head": ("boxes.csv", "a.jpg,1,2,3,4,cat\n", "a CSV of boxes"),
-    "CVAT": ("annotations.xml", "<?xml version='1.0'?>\n<annotations></annotations>", "CVAT's own"),
-    "Label Studio": ("p.json", [{"data": {}, "annotations": []}], "Label Studio's own json is not"),
+    "CVAT": ("annotations.xml", "<?xml version='1.0'?>\n<annotations></annotations>", "CVAT's xml"),
+    "Label Studio": (
+        "p.json",
+        [{"data": {}, "annotations": []}],
+        "Label Studio's json is not",
+    ),
     "CreateML": ("x.json", [{"image": "a.jpg", "annotations": []}], "CreateML is not read; export"),
-    "VIA": ("via.json", {"_via_img_metadata": {}}, "VIA's own json is not read"),
+    "VIA": ("via.json", {"_via_img_metadata": {}}, "VIA's json is not read"),
     "Datumaro": ("default.json", {"items": [], "categories": {}}, "Datumaro's json is not read"),
     "Darknet": ("obj.data", "classes = 2\n", "obj.data is not read; export it as COCO, YOLO"),
     "TFRecord": ("train.tfrecord", "x", "TFRecord is not read"),
@@ -63,7 +67,7 @@ def test_it_is_named_in_a_data_part_too(tmp_path: Path, kind: str) -> None:
     assert finding.places[0].detail.startswith(message[:20])
 
 
-def test_an_archive_or_a_single_xml_has_its_own_step(tmp_path: Path) -> None:
+def test_an_archive_or_a_single_xml_has_another_step(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="an archive is not read; unpack it"):
         find(written(tmp_path, "export.zip", "PK"))
     with pytest.raises(BadInput, match="one picture alone is not read; give the folder"):
@@ -91,5 +95,5 @@ def test_a_file_of_something_else_is_not_taken_for_one(
     tmp_path: Path, name: str, content: Any
 ) -> None:
     written(tmp_path, name, content)
-    with pytest.raises(BadInput, match="found no data set here"):
+    with pytest.raises(BadInput, match="no data set here"):
         find(tmp_path)

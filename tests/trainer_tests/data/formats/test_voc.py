@@ -59,12 +59,12 @@ def test_image_sets_with_annotations_and_pictures(tmp_path: Path, pictures: str)
     assert list(boxes(splits.val)) == ["b.png"]
 
 
-def test_a_list_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_list_that_is_no_text_is_reported(tmp_path: Path) -> None:
     sets = tmp_path / "voc" / "ImageSets" / "Main"
     sets.mkdir(parents=True)
     (sets / "train.txt").write_bytes("é\n".encode("latin-1"))
     write(tmp_path / "voc" / "Annotations" / "a.xml", ("cat", 1, 2, 11, 22))
-    with pytest.raises(BadInput, match="no label file"):
+    with pytest.raises(BadInput, match="without a label file"):
         read(tmp_path / "voc", tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_xml_files_beside_their_pictures(tmp_path: Path) -> None:
     assert read(tmp_path / "flat", tmp_path).made
 
 
-def test_what_is_wrong_is_told_with_the_file(tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported_with_the_file(tmp_path: Path) -> None:
     write(tmp_path / "train" / "a.xml", ("cat", 5, 5, 5, 9))
     draw(tmp_path / "train" / "a.png")
     with pytest.raises(BadInput, match=r"box-empty: .*annotation a\.xml object 1 of image 1"):
@@ -112,7 +112,7 @@ def widths(place: Path, cache: Path) -> dict[str, list[float]]:
     }
 
 
-def test_equal_names_in_folders_are_pictures_of_their_own(tmp_path: Path) -> None:
+def test_equal_names_in_folders_are_different_pictures(tmp_path: Path) -> None:
     for width, camera in ((10, "cam1"), (20, "cam2")):
         voc(tmp_path, f"{camera}/a", width)
     voc(tmp_path, "a", 30)
@@ -140,7 +140,7 @@ def test_what_begins_with_a_dot_is_no_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stem", ["../../secret", "{0}/secret", "a/../../../secret", "..\\secret"])
-def test_stems_that_lead_out_are_told_and_left_out(tmp_path: Path, stem: str) -> None:
+def test_stems_that_lead_out_are_reported_and_left_out(tmp_path: Path, stem: str) -> None:
     place = tmp_path / "voc"
     voc(place, "a", 10)
     write(tmp_path / "secret.xml", ("hunter2", 1, 1, 9, 9))
@@ -151,7 +151,7 @@ def test_stems_that_lead_out_are_told_and_left_out(tmp_path: Path, stem: str) ->
     assert "hunter2" not in str(examined) and len(examined.splits["train"].pictures) == 1
 
 
-def test_no_word_of_a_foreign_file_is_told(tmp_path: Path) -> None:
+def test_no_word_of_a_foreign_file_is_reported(tmp_path: Path) -> None:
     place = tmp_path / "voc"
     voc(place, "a", 10)
     (tmp_path / "passwd").write_text("root:hunter2\n<a>&hunter2;</a>\n")
@@ -182,7 +182,7 @@ LAUGHS = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 9}">' for i in range(1, 12))
         b"",
     ],
 )
-def test_xml_that_is_no_vocs_is_told_at_once(tmp_path: Path, content: bytes) -> None:
+def test_xml_that_is_no_vocs_is_reported_at_once(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.xml").write_bytes(content)
     draw(tmp_path / "a.png")
     (finding,) = examine(find(tmp_path), tmp_path).errors
@@ -209,27 +209,27 @@ def test_difficult_is_a_flag(tmp_path: Path, said: str) -> None:
         extra = f"<difficult>{said}</difficult>"
         write(tmp_path / "train" / f"{stem}.xml", ("cat", 1, 2, 11, 22), extra=extra)
         draw(tmp_path / "train" / f"{stem}.png")
-    found = examine(Data(train=tmp_path / "train"), tmp_path)
-    assert not found.errors
-    assert ("difficult" in [f.code for f in found.findings]) == (said in {"1", "true"})
+    result = examine(Data(train=tmp_path / "train"), tmp_path)
+    assert not result.errors
+    assert ("difficult" in [f.code for f in result.findings]) == (said in {"1", "true"})
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "told"),
+    ("right", "wrong", "message"),
     [
         ("<width>40</width>", "<width>forty</width>", "width is 'forty'"),
         ("<name>cat", "<difficult>often</difficult><name>cat", "difficult is 'often'"),
     ],
 )
 def test_a_field_of_the_wrong_type_is_an_error(
-    tmp_path: Path, right: str, wrong: str, told: str
+    tmp_path: Path, right: str, wrong: str, message: str
 ) -> None:
     file = tmp_path / "train" / "a.xml"
     write(file, ("cat", 1, 2, 11, 22))
     draw(file.with_suffix(".png"))
     file.write_text(file.read_text().replace(right, wrong))
     (error,) = examine(Data(train=tmp_path / "train"), tmp_path).errors
-    assert error.code == "field-malformed" and told in error.line and "a." in error.line
+    assert error.code == "field-malformed" and message in error.line and "a." in error.line
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="needs the BCCD data set")

@@ -138,10 +138,10 @@ def test_polygons_are_polygons(make: Make) -> None:
         [0.5, 0.5, 0.2, 0.2, math.nan],
         [0.5, 0.5, math.inf, 0.2, 0.9, 1],
         [0.5, 0.6] * 20,  # a polygon of no extent
-        [20, 10, 8, 4, 0.9],  # pixels, told as such
+        [20, 10, 8, 4, 0.9],  # pixels, which are reported as such
     ],
 )
-def test_what_is_wrong_otherwise_is_told_otherwise(numbers: list[float]) -> None:
+def test_other_mistakes_are_no_rows_of_another_task(numbers: list[float]) -> None:
     assert not is_of_another_task(numbers)
 
 
@@ -154,7 +154,7 @@ def test_rows_have_their_lines_and_no_foreign_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["9" * 5000, "-1e400", "nan", "1e30", "0.5"])
-def test_a_class_that_is_no_whole_number_is_none(tmp_path: Path, word: str) -> None:
+def test_a_class_that_is_no_integer_is_none(tmp_path: Path, word: str) -> None:
     (tmp_path / "a.txt").write_text(f"{word} 0.5 0.5 0.2 0.2\n")
     (row,) = read_rows(tmp_path / "a.txt")
     assert row.label is None

@@ -1,4 +1,4 @@
-"""Files of rows: there whole or not at all, and checked before they are used."""
+"""Files of arrays: complete or absent, and verified before they are used."""
 
 import os
 import threading
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.data import mapped
-from trainer.data.mapped import find, key_of, locked, writing
+from trainer.data import shared_arrays
+from trainer.data.shared_arrays import find, key_of, locked, writing
 
 ROWS = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
 
@@ -25,14 +25,14 @@ def write(folder: Path, rows: NDArray[np.uint8] = ROWS) -> Path:
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert find(tmp_path, "key") is None
     file = write(tmp_path)
-    found = find(tmp_path, "key")
-    assert found is not None and (found == ROWS).all()
-    assert not found.flags.writeable
+    array = find(tmp_path, "key")
+    assert array is not None and (array == ROWS).all()
+    assert not array.flags.writeable
     assert key_of(file) == "key"
     assert find(tmp_path, "ke") is None
 
 
-def test_a_process_reads_a_file_whole_once(tmp_path: Path) -> None:
+def test_a_process_verifies_a_file_once(tmp_path: Path) -> None:
     write(tmp_path)
     steps: list[int] = []
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_a_damaged_file_is_thrown_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, size: int
 ) -> None:
     file = write(tmp_path)
-    monkeypatch.setattr(mapped, "_checked", set())
+    monkeypatch.setattr(shared_arrays, "_checked", set())
     content = file.read_bytes()
     file.write_bytes(content[:size] if size >= 0 else content[:-1] + b"?")
     assert find(tmp_path, "key") is None
@@ -69,9 +69,11 @@ def test_a_damaged_header_is_a_damaged_file(tmp_path: Path) -> None:
         assert not file.exists()
 
 
-def test_a_large_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_not_read_completely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = write(tmp_path)
-    monkeypatch.setattr(mapped, "CHECKED", 10)
+    monkeypatch.setattr(shared_arrays, "CHECKED", 10)
     steps: list[int] = []
     assert find(tmp_path, "key", lambda: steps.append(1)) is not None and not steps
     os.truncate(file, file.stat().st_size - 1)
@@ -109,8 +111,9 @@ def test_an_error_half_way_leaves_nothing(tmp_path: Path) -> None:
 def test_who_waits_for_a_lock_shows_that_it_does_not_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapped, "WAIT", 0.05)
-    held, steps = threading.Event(), []
+    monkeypatch.setattr(shared_arrays, "WAIT", 0.05)
+    held = threading.Event()
+    steps: list[int] = []
 
     def hold() -> None:
         with locked(tmp_path / "lock", lambda: None):

@@ -1,0 +1,95 @@
+"""The canvases of a split in one file, which all trials of a machine map into memory."""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from . import canvas, pixels
+from .canvas import letterbox
+from .dataset import Picture, Split
+from .shared_arrays import find, locked, writing
+
+UNUSED = 30 * 24 * 3600.0
+"""Files that nobody opened for this many seconds are removed when others are made."""
+AHEAD = min(32, (os.cpu_count() or 1) + 4)
+"""Most canvases that are made or wait for the disk at once, one per thread."""
+
+
+def open_store(
+    split: Split, size: int, folder: Path, on_step: Callable[[], None] = lambda: None
+) -> NDArray[np.uint8]:
+    """Map the canvases of a split, (n, size, size, 3), from a file that is made at first use.
+
+    Safe for many processes at once: one makes the file, completely or not at all, and the others
+    wait. A damaged file is removed and made again. `on_step` is called while work goes on.
+    """
+    key = store_digest(split, size)
+    folder.mkdir(parents=True, exist_ok=True)
+    store = find(folder, key, on_step)
+    if store is None:
+        with locked(folder / f"{key}.lock", on_step):
+            store = find(folder, key, on_step)
+            if store is None:  # else another process has made it
+                _make_store(split, size, folder, key, on_step)
+                store = find(folder, key, on_step)
+    if store is None:
+        raise OSError(f"{folder}: the file reads differently from what was written")
+    return store
+
+
+def store_digest(split: Split, size: int) -> str:
+    """Identity of a split's canvases."""
+    identity = f"{_code_digest()} {size} " + " ".join(p.sha256 for p in split.pictures)
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+@cache
+def _code_digest() -> str:
+    """Digest of the code that makes canvases, and of Pillow's version."""
+    total = hashlib.sha256(PIL.__version__.encode())
+    for file in (canvas.__file__, pixels.__file__):
+        total.update(Path(file).read_bytes())
+    return total.hexdigest()
+
+
+def _make_store(
+    split: Split, size: int, folder: Path, key: str, on_step: Callable[[], None]
+) -> None:
+    for part in folder.glob(f"{key}.*.part"):
+        part.unlink()  # of a process that died: this one holds the lock
+    for file in folder.glob("*.npy"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > UNUSED:
+                file.unlink()
+    # PIL decodes and scales without the interpreter's lock
+    with writing(folder, key, len(split.pictures)) as add, ThreadPoolExecutor(AHEAD) as pool:
+        for pixels_of_canvas in _in_order(pool, partial(letterbox, size=size), split.pictures):
+            on_step()
+            add(pixels_of_canvas)
+
+
+def _in_order(
+    pool: Executor, make: Callable[[Picture], NDArray[np.uint8]], pictures: Sequence[Picture]
+) -> Iterator[NDArray[np.uint8]]:
+    """The canvas of each picture, in order, with at most AHEAD of them in memory."""
+    pending: deque[Future[NDArray[np.uint8]]] = deque()
+    try:
+        for picture in pictures:
+            pending.append(pool.submit(make, picture))
+            if len(pending) > AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
