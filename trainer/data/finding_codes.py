@@ -220,7 +220,7 @@ _PICTURES = {
         "pictures that EXIF rotates: their boxes are taken as drawn on the rotated picture"
     ),
     "pixels-not-finite": _error("pictures with NaN or infinity", "replace them", LEFT_OUT),
-    "pixels-grey": _note("grey, palette or 1-bit pictures: converted to RGB"),
+    "pixels-grey": _note("pictures in grey, palette or 1-bit mode: converted to RGB"),
     "pixels-deep": _warning(
         "pictures with more than 8 bits: scaled by their declared range",
         "look at them: `--out DIR`",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trainer.evaluation.operating_point import DEFAULT, best_thresholds
@@ -62,3 +63,25 @@ def test_a_box_on_a_crowd_counts_neither_way(make_split: Make, make_picture: Mak
     split = make_split(make_picture(boxes=boxes, crowd=(1,)))
     results = [result(3, 0, 0.4), result(3, 45, 0.9), result(3, 60, 0.8)]
     assert best_thresholds(split, results)["red"] == 0.2
+
+
+def test_the_threshold_of_a_class_does_not_depend_on_the_others(
+    make_split: Make, make_picture: Make
+) -> None:
+    draw = np.random.default_rng(0)
+    pictures, results = [], []
+    for image in range(12):
+        boxes = [
+            (int(draw.integers(1, 3)), float(x), 0.0, 10.0, 10.0)
+            for x in draw.uniform(0, 80, int(draw.integers(0, 8)))
+        ]
+        pictures.append(make_picture(image, boxes, crowd=(0,) if image % 4 == 0 else ()))
+        for label, x, *_ in boxes:
+            for category in (3, 7):
+                score = round(float(draw.random()), 2) + (label == (category == 7) + 1)
+                results.append(result(category, x + float(draw.normal()), score / 2, image))
+    split = make_split(*pictures)
+    thresholds = best_thresholds(split, results)
+    for category, name in ((3, "red"), (7, "blue")):
+        alone = [each for each in results if each["category_id"] == category]
+        assert best_thresholds(split, alone)[name] == thresholds[name] != DEFAULT

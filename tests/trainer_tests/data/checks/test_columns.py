@@ -1,5 +1,6 @@
 """Boxes as arrays, and the boxes that are left out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..spoilt_sets import (
     edit,
     with_box,
 )
+from .two_pictures import content, read_json
 
 ERRORS: list[tuple[str, str, Spoil, dict[str, Any]]] = [
     (
@@ -43,3 +45,10 @@ def test_an_error_is_reported_with_its_place(
     place: Path, code: str, spoil: Spoil, at: dict[str, Any]
 ) -> None:
     check_error(place, code, spoil, at)
+
+
+@pytest.mark.parametrize("box", [[1e308] * 4, [-1e308, 0, 1e308, 9], [1, 1, 1e-320, 1e308]])
+def test_a_box_beyond_all_bounds_is_an_error(tmp_path: Path, box: list[float]) -> None:
+    spoilt = content()
+    spoilt["annotations"][1]["bbox"] = box
+    assert read_json(tmp_path, json.dumps(spoilt)).errors
