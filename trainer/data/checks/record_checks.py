@@ -197,7 +197,8 @@ def _check_labels(records: Records, columns: Columns, findings: Findings) -> Non
     """Report pictures without label files, and pictures without boxes."""
     names = records.unlabelled
     code = "mostly-unlabelled" if len(names) > len(records.images) / 2 else "unlabelled"
-    findings.add(code, records.name, records.source, (Place(name) for name in names))
+    hint, source = records.label_hint, records.source
+    findings.add_at(code, records.name, source, range(len(names)), lambda i: Place(names[i]), hint)
     with_boxes = set(columns.image[columns.sound].tolist())
     unlabelled = set(names)
     without = (

@@ -58,5 +58,7 @@ class Records:
     """Whether boxes are fractions of width and height, from 0 to 1."""
     unlabelled: list[str] = field(default_factory=list)
     """Pictures without a label file, in a format that has one for each picture."""
+    label_hint: str = ""
+    """Why label files may be missing, and what to do."""
     difficult: list[Any] = field(default_factory=list)
     """Ids of the annotations that VOC marks as difficult."""

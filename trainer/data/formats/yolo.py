@@ -33,7 +33,7 @@ def read_yolo(records: Records, findings: Findings) -> bool:
         wrong = [Place(records.source.name, detail=line) for line in error.errors]
         findings.add("file-unreadable", records.name, records.source, wrong)
         return False
-    missing = [Place(str(p)) for p in places if not (is_folder(p) or is_file(p))]
+    missing = [_missing(p) for p in places if not (is_folder(p) or is_file(p))]
     findings.add("file-missing", records.name, records.source, missing)
     if missing:
         return False
@@ -49,6 +49,13 @@ def read_yolo(records: Records, findings: Findings) -> bool:
     return True
 
 
+def _missing(place: Path) -> Place:
+    """A folder or list that does not exist, with the path that is meant if it has backslashes."""
+    slashed = str(place).replace("\\", "/")
+    exists = slashed != str(place) and (is_folder(slashed) or is_file(slashed))
+    return Place(str(place), detail=f"there is {slashed}: write / for \\" if exists else "")
+
+
 def _read_pictures(records: Records, places: list[Path], findings: Findings) -> None:
     root = f"{os.path.normpath(records.folders[0])}/"
     labels: dict[Path, Path] = {}
@@ -61,6 +68,7 @@ def _read_pictures(records: Records, places: list[Path], findings: Findings) -> 
         label = _label_file(picture)
         if not is_file(label):
             records.unlabelled.append(name)
+            records.label_hint = records.label_hint or _label_hint(picture, root)
             continue
         if labels.setdefault(label, picture) != picture:
             detail = f"has {_shown(label, root)}, as {_shown(labels[label], root)} has"
@@ -128,6 +136,15 @@ def _label_file(picture: Path) -> Path:
     name = f"{picture.stem}.txt"
     label = as_spelt(_label_folder(picture.parent) / name)
     return label if is_file(label) else as_spelt(picture.parent / name)
+
+
+def _label_hint(picture: Path, root: str) -> str:
+    """What to do if the label file of a picture ends with .TXT; else empty."""
+    for folder in (_label_folder(picture.parent), picture.parent):
+        label = folder / f"{picture.stem}.TXT"
+        if is_file(label):
+            return f"there is {_shown(label, root)}: rename label files so that they end with .txt"
+    return ""
 
 
 def _label_folder(folder: Path) -> Path:

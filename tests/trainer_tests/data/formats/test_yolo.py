@@ -68,6 +68,15 @@ def test_pictures_without_label_files_differ_from_empty_ones(place: Path) -> Non
     assert codes(place) == {"mostly-unlabelled"}
 
 
+@pytest.mark.parametrize("folder", ["labels", "images"])
+def test_label_files_of_another_case_give_a_hint(place: Path, folder: str) -> None:
+    add(place / "train", "big", None)
+    (place / "train" / folder / "big.TXT").write_text("0 0.5 0.5 0.2 0.2\n")
+    (finding,) = (f for f in check(place).findings if f.code == "mostly-unlabelled" or f.hint)
+    text = f"there is train/{folder}/big.TXT: rename label files so that they end with .txt"
+    assert (finding.code, finding.hint) == ("unlabelled", text)
+
+
 def test_label_files_without_a_picture_are_reported(place: Path) -> None:
     (place / "train" / "labels" / "lone.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (place / "train" / "labels" / "classes.txt").write_text("red\nblue\n")

@@ -47,6 +47,13 @@ def test_a_yaml_that_is_wrong_is_reported(place: Path, text: str, code: str) -> 
     assert code in codes(place)
 
 
+def test_a_path_with_backslashes_gives_a_hint(place: Path) -> None:
+    (place / "data.yaml").write_text("train: train\\images\nval: no\\where\n" + YAML)
+    first, second = (f for f in check(place).errors if f.code == "file-missing")
+    assert first.places[0].detail == f"there is {place}/train/images: write / for \\"
+    assert second.places[0].detail == ""
+
+
 def test_a_broken_data_yaml_is_reported_where_its_folder_is_given(place: Path) -> None:
     (place / "data.yaml").write_text("names: [red\n")
     with pytest.raises(BadInput, match=r"data\.yaml: while parsing"):
