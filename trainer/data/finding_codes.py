@@ -244,6 +244,11 @@ _PICTURES = {
     "label-without-picture": _warning(
         "label files without a picture: they are not read", "add the pictures"
     ),
+    "xml-of-other-picture": _warning(
+        "xml files whose filename is another picture of the data set: the picture with the xml's "
+        "name is taken",
+        "look at the boxes (`--out DIR`), then rename the xml files or correct filename",
+    ),
     "label-twice": _error(
         "pictures that differ only by suffix, and so have the same label file",
         "rename them, and give each a label file",

@@ -36,6 +36,7 @@ class _Wrong:
     outside: list[Place] = field(default_factory=list)
     unreadable: list[Place] = field(default_factory=list)
     malformed: list[Place] = field(default_factory=list)
+    contradicting: list[Place] = field(default_factory=list)
 
 
 class _UnreadableError(Exception):
@@ -62,10 +63,14 @@ def read_voc(records: Records, findings: Findings, classes: list[str]) -> bool:
             continue
         image = _add_image(records, entry, root)
         _add_boxes(records, entry, image, root, classes, wrong)
+        if other := _other_picture(records.folders, entry, root):
+            detail = f"filename is {other}, taken for {image.file_name}"
+            wrong.contradicting.append(Place(f"{entry.stem}.xml", image.id, detail=detail))
     records.categories = [CategoryRecord(i, name) for i, name in enumerate(classes, start=1)]
     findings.add("path-outside", records.name, records.source, wrong.outside)
     findings.add("file-unreadable", records.name, records.source, wrong.unreadable)
     findings.add("field-malformed", records.name, records.source, wrong.malformed)
+    findings.add("xml-of-other-picture", records.name, records.source, wrong.contradicting)
     return not wrong.unreadable
 
 
@@ -174,6 +179,18 @@ def _picture(folders: list[Path], entry: _Entry, root: ElementTree.Element | Non
     if root is None:  # no such picture: do not quote the line, it may be of anyone's file
         return entry.place
     return inside or f"{entry.stem}.jpg"
+
+
+def _other_picture(folders: list[Path], entry: _Entry, root: ElementTree.Element) -> str:
+    """The `filename` inside an xml file, if it is another picture of the data set; else empty.
+
+    A name that is no picture here is out of date, as after renaming, and says nothing.
+    """
+    inside = _text(root, "filename")
+    name = str(Path(entry.stem).with_name(Path(inside).name)) if Path(inside).name else ""
+    if not name or leads_out(inside) or Path(name).stem == Path(entry.stem).name:
+        return ""
+    return name if any(is_file(folder / name) for folder in folders) else ""
 
 
 def _box(element: ElementTree.Element) -> Any:

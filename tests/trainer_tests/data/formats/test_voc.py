@@ -130,6 +130,34 @@ def test_annotations_are_those_beside_a_linked_image_set(tmp_path: Path) -> None
     assert widths(task, tmp_path) == {"a.png": [20]}
 
 
+@pytest.mark.parametrize(
+    ("filename", "is_reported"),
+    [
+        ("b.png", True),
+        ("folder/b.png", True),
+        ("a.png", False),
+        ("a.jpg", False),
+        ("gone.png", False),
+        ("b", False),
+        ("", False),
+        ("/b.png", False),
+    ],
+)
+def test_a_filename_of_another_picture_is_a_warning(
+    tmp_path: Path, filename: str, is_reported: bool
+) -> None:
+    for stem in ("a", "b"):
+        write(tmp_path / f"{stem}.xml", ("cat", 1, 2, 11, 22))
+        draw(tmp_path / f"{stem}.png")
+    text = (tmp_path / "a.xml").read_text().replace("somewhere/else.png", filename)
+    (tmp_path / "a.xml").write_text(text)
+    result = examine(find(tmp_path), tmp_path)
+    assert not result.errors and [len(p.boxes) for p in result.splits["train"].pictures] == [1, 1]
+    places = [str(f.places[0]) for f in result.findings if f.code == "xml-of-other-picture"]
+    detail = "image 1 (a.xml): filename is b.png, taken for a.png"
+    assert places == ([detail] if is_reported else [])
+
+
 def test_what_begins_with_a_dot_is_no_part(tmp_path: Path) -> None:
     write(tmp_path / "a.xml", ("cat", 1, 2, 11, 22))
     draw(tmp_path / "a.png")
