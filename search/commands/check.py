@@ -1,4 +1,4 @@
-"""`unfreeze check`: what a data set holds, and everything that is wrong with it."""
+"""The work of `unfreeze check`: what a data set holds, and everything that is wrong with it."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ from ..reporting.console import text_console
 from ..space.data import allowing, find_data, with_images
 
 SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-"""In the order in which they are told, with their colours."""
+"""In the order of the report, with their colours."""
 
 
 def check_data(
@@ -38,9 +38,21 @@ def check_data(
     pictures: bool,
     as_json: bool,
 ) -> bool:
-    """Examine a data set and print what was found; True where it has no errors.
+    """Examine a data set, print a report, and draw the data set into `out`.
 
-    Raises BadInput where there is no data set, or where `out` cannot be made.
+    Args:
+        place: the data set, DATA on the command line.
+        allow: codes of errors that are none in this data set.
+        images: folders of the pictures, each DIR or SPLIT=DIR.
+        out: a folder for the drawing, made where it is missing; None draws nothing.
+        pictures: whether to decode the pictures too.
+        as_json: whether the report is JSON.
+
+    Returns:
+        Whether the data set has no errors.
+
+    Raises:
+        BadInput: there is no data set, or `out` is a file.
     """
     if out is not None and out.exists() and not out.is_dir():
         raise BadInput([f"--out {out}: is no folder"])
@@ -53,14 +65,16 @@ def check_data(
         _print(examined, text_console())
     if out is not None:
         _draw(examined, model, out)
-    if as_json:  # last: what fails before is told in JSON of its own
+    if as_json:  # last: a failure before it prints JSON too
         print(json.dumps(_as_json(examined), indent=1))
     return not examined.errors
 
 
 def model_of(place: Path) -> Model:
-    """The model of a YAML with a `model:` part, as far as it is sound, else the default: of which
-    what it would not see is found."""
+    """The model whose canvas the boxes are measured on: a YAML's `model:` part, else the default.
+
+    Invalid fields of the YAML are left out.
+    """
     if place.suffix not in {".yaml", ".yml"}:
         return Model()
     from ..space.config_file import read_yaml
@@ -71,7 +85,7 @@ def model_of(place: Path) -> Model:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar of decoded pictures on a terminal, nothing elsewhere."""
+    """Show a bar of decoded pictures on a terminal, and nothing elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done, of: None
@@ -118,6 +132,19 @@ def _ordered(examined: Examined) -> list[Finding]:
 
 
 def _print(examined: Examined, console: Console) -> None:
+    _print_contents(examined, console)
+    for finding in _ordered(examined):
+        _print_finding(finding, console)
+    errors, warnings = _count(examined, "error"), _count(examined, "warning")
+    console.print(f"\n{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
+    codes = sorted({finding.code for finding in examined.errors} & allowable())
+    if codes:
+        console.print(Text("If one is no error in your data, allow it here, in search and train:"))
+        options = " ".join(f"--allow {code}" for code in codes)
+        console.print(Padding(Text(options), (0, 0, 0, 2), expand=False))
+
+
+def _print_contents(examined: Examined, console: Console) -> None:
     counts = "; ".join(
         f"{name} {count['pictures']} pictures, {count['boxes']} boxes"
         for name, count in examined.counts.items()
@@ -127,16 +154,6 @@ def _print(examined: Examined, console: Console) -> None:
         names = ", ".join(category.name for category in examined.categories)
         noun = "class" if len(examined.categories) == 1 else "classes"
         console.print(Text(printable(f"{len(examined.categories)} {noun}: {names}")))
-    for finding in _ordered(examined):
-        _print_finding(finding, console)
-    errors, warnings = _count(examined, "error"), _count(examined, "warning")
-    console.print(f"\n{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
-    may = sorted({finding.code for finding in examined.errors} & allowable())
-    if may:
-        console.print(Text("Where one is none in your data, say so, here and to search and train:"))
-        console.print(
-            Padding(Text(" ".join(f"--allow {code}" for code in may)), (0, 0, 0, 2), expand=False)
-        )
 
 
 def _print_finding(finding: Finding, console: Console) -> None:
@@ -170,14 +187,17 @@ def _draw(examined: Examined, model: Model, out: Path) -> None:
     from trainer.data.checks.overview import OVERVIEW, draw_overview
 
     out.mkdir(parents=True, exist_ok=True)
-    draw_overview(splits, model, out / OVERVIEW, _wrong_pictures(examined))
+    draw_overview(splits, model, out / OVERVIEW, _pictures_with_findings(examined))
     print(f"wrote {out / OVERVIEW}", file=sys.stderr)
 
 
-def _wrong_pictures(examined: Examined) -> list[tuple[str, Picture]]:
-    """Pictures with errors and warnings and the code of each, the codes in turn."""
+def _pictures_with_findings(examined: Examined) -> list[tuple[str, Picture]]:
+    """Pictures with errors and warnings, each with its code.
+
+    The first picture of every code comes first, then the second of every code, and so on.
+    """
     pictures = {(s.name, p.id): p for s in examined.splits.values() for p in s.pictures}
-    queues = [
+    by_finding = [
         [
             (finding.code, key)
             for place in finding.places
@@ -186,5 +206,5 @@ def _wrong_pictures(examined: Examined) -> list[tuple[str, Picture]]:
         for finding in _ordered(examined)
         if finding.severity != "note"
     ]
-    every = dict.fromkeys(found for turn in zip_longest(*queues) for found in turn if found)
-    return [(code, pictures[key]) for code, key in every]
+    in_order = dict.fromkeys(pair for row in zip_longest(*by_finding) for pair in row if pair)
+    return [(code, pictures[key]) for code, key in in_order]

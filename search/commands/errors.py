@@ -1,4 +1,4 @@
-"""A command that could not be done: what is said of it, also in JSON, and its exit code."""
+"""What a user reads when a command fails: lines, JSON and the exit code."""
 
 import argparse
 import contextlib
@@ -8,12 +8,12 @@ from typing import NoReturn
 
 from trainer.text.redaction import redacted
 
-NO_BUGS = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP}
-"""Errors of the system that a user can do something about."""
+USER_ERRORS = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP}
+"""Errors of the operating system that a user can do something about."""
 
 
 class Misused(SystemExit):
-    """argparse refuses the command line; its usage and the message have been printed."""
+    """A command line that argparse refuses; usage and message are printed already."""
 
     def __init__(self, message: str) -> None:
         super().__init__(2)
@@ -21,18 +21,21 @@ class Misused(SystemExit):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose exit says what was wrong."""
+    """An argument parser whose exit carries the error message."""
 
     def error(self, message: str) -> NoReturn:
+        """Print usage and message. Raises Misused."""
         with contextlib.suppress(SystemExit):
             super().error(message)
         raise Misused(message)
 
 
-def explain(error: BaseException, goes_on: bool) -> tuple[list[str], int] | None:
-    """What is said of an error, line by line, and the exit code; None for one that is a bug.
+def explain(error: BaseException, resumable: bool) -> tuple[list[str], int] | None:
+    """The lines to print for an error, and the exit code; None when the error is a bug.
 
-    `goes_on` is whether the same line continues what was interrupted.
+    Args:
+        error: what a command raised.
+        resumable: whether the same command continues what was interrupted.
     """
     from clusters.definitions import CannotConnect
     from trainer.config import BadInput
@@ -41,17 +44,17 @@ def explain(error: BaseException, goes_on: bool) -> tuple[list[str], int] | None
 
     if isinstance(error, BadInput):
         return error.errors, 2
-    if isinstance(error, OSError) and error.errno in NO_BUGS:
+    if isinstance(error, OSError) and error.errno in USER_ERRORS:
         line = f"{error.filename or 'disk'}: {error.strerror}"
         return [line], 1 if error.errno in {ENOSPC, EDQUOT} else 2
     if isinstance(error, Busy | CannotConnect):
         return [str(error)], 1
     if isinstance(error, KeyboardInterrupt):
-        return [f"interrupted{'; the same line continues' if goes_on else ''}"], 1
+        return [f"interrupted{'; the same command continues' if resumable else ''}"], 1
     return None
 
 
 def as_json(lines: list[str]) -> str:
-    """What --json prints where there is nothing else to print, without secrets."""
+    """The JSON of a command that failed: the fields of `unfreeze check --json`, no secrets."""
     messages = [redacted(line) for line in lines]
     return json.dumps({"errors": len(lines), "warnings": 0, "findings": [], "messages": messages})

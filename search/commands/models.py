@@ -1,4 +1,4 @@
-"""`unfreeze models`: what can be fine-tuned, its stages, and how much trains at each depth."""
+"""The tables of `unfreeze models`: stages of each model, and how much trains at each depth."""
 
 from typing import get_args
 
@@ -19,12 +19,14 @@ EXPLAINED = (
 
 
 def print_models(name: str | None, console: Console | None = None) -> None:
-    """Print all tested models, or one by its name. Raises BadInput for a name that is none."""
+    """Print all tested models, or one by its name. Raises BadInput for an unknown name."""
     console = console or text_console()
     if name is not None:
-        _print_model(console, _named(name))
+        _print_model(console, _model_called(name))
         return
-    console.print(_table("Backbones, from timm", [_on(Model(), backbone) for backbone in TESTED]))
+    console.print(
+        _table("Backbones, from timm", [_with_backbone(Model(), backbone) for backbone in TESTED])
+    )
     heads = ", ".join(get_args(NewDetector))
     console.print(
         f"Each with a new head, model.detector: {heads} (counted: {Model().detector}). Others of "
@@ -36,58 +38,58 @@ def print_models(name: str | None, console: Console | None = None) -> None:
     console.print(f"{EXPLAINED} `unfreeze models NAME` tells which layers each stage has.")
 
 
-def _on(model: Model, backbone: str) -> Model:
+def _with_backbone(model: Model, backbone: str) -> Model:
     return model.model_copy(update={"backbone": backbone, "weights": "none"})
 
 
-def _named(name: str) -> Model:
+def _model_called(name: str) -> Model:
     if name in (*get_args(NewDetector), *get_args(CocoDetector)):
         return Model.model_validate({"detector": name, "weights": "none"})
     hint = did_you_mean(name, [*get_args(CocoDetector), *TESTED])
     if hint and not is_known(name):
         raise BadInput([f"timm has no {name!r}{hint}"])
-    model = _on(Model(), name)
-    if found := errors(model):
-        raise BadInput([line.removeprefix("model.backbone: ") for line in found])
+    model = _with_backbone(Model(), name)
+    if lines := errors(model):
+        raise BadInput([line.removeprefix("model.backbone: ") for line in lines])
     return model
 
 
 def _table(title: str, models: list[Model]) -> Table:
     outlines = [outline(model) for model in models]
-    deepest = max(len(own.stages) for own in outlines)
+    deepest = max(len(one.stages) for one in outlines)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("", overflow="fold")
     for depth in range(deepest + 1):
         table.add_column(f"depth {depth}" if depth == 0 else str(depth), justify="right")
-    for model, own in zip(models, outlines, strict=True):
+    for model, one in zip(models, outlines, strict=True):
         name = model.detector if is_coco(model) else model.backbone
-        counts = [_millions(own.trainable(d)) for d in range(len(own.stages) + 1)]
+        counts = [_millions(one.trainable(d)) for d in range(len(one.stages) + 1)]
         table.add_row(name, *counts)
     return table
 
 
 def _print_model(console: Console, model: Model) -> None:
-    own = outline(model)
+    parts = outline(model)
     what = model.detector if is_coco(model) else f"{model.detector} on {model.backbone}"
     table = Table(title=what, title_justify="left", box=None, pad_edge=False)
     table.add_column("depth", justify="right")
     table.add_column("opens", overflow="fold")
     table.add_column("its parameters", justify="right")
     table.add_column("trainable in all", justify="right")
-    table.add_row("0", "neck and head", _millions(own.rest), _millions(own.trainable(0)))
-    for depth in range(1, len(own.stages) + 1):
-        table.add_row(str(depth), *_stage(own, depth))
+    table.add_row("0", "neck and head", _millions(parts.rest), _millions(parts.trainable(0)))
+    for depth in range(1, len(parts.stages) + 1):
+        table.add_row(str(depth), *_stage_cells(parts, depth))
     console.print(table)
     console.print(EXPLAINED)
 
 
-def _stage(own: Outline, depth: int) -> tuple[str, str, str]:
-    place = len(own.stages) - depth
-    layers = ", ".join(own.layers[place])
+def _stage_cells(parts: Outline, depth: int) -> tuple[str, str, str]:
+    index = len(parts.stages) - depth
+    layers = ", ".join(parts.layers[index])
     return (
-        f"stage {place + 1}: {layers}",
-        _millions(own.stages[place]),
-        _millions(own.trainable(depth)),
+        f"stage {index + 1}: {layers}",
+        _millions(parts.stages[index]),
+        _millions(parts.trainable(depth)),
     )
 
 

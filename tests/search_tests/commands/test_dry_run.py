@@ -1,4 +1,4 @@
-"""What `--dry-run` says would run."""
+"""The plan that `unfreeze search --dry-run` prints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from search.commands.dry_run import print_plan
+from search.commands.dry_run import head_dimensions, print_plan
 from search.running.auto import Settled
+from search.space.space import read_space
 from trainer.training.probe import Timing
 
 Make = Callable[..., Any]
@@ -17,7 +18,7 @@ HEAD_RATES = ("train.head.lr", "train.head.weight_decay")
 
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans whose epochs are not timed here: the tests of the commands do that."""
+    """Plans whose epochs are not timed: the tests of the commands do that."""
     monkeypatch.setattr("search.commands.dry_run.settle", lambda *_: Settled("fp32", "off", ""))
     monkeypatch.setattr("search.commands.dry_run.time_epochs", lambda *_: Timing(1.0, 2.0))
 
@@ -36,7 +37,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
             ["head phases trained: at most 6, since train.head.lr varies", "epochs: at most 60, "],
         ),
         (
-            {"space": dict.fromkeys(HEAD_RATES, {"log": [1e-4, 1e-2]})},
+            {"space": {name: {"log": [1e-4, 1e-2]} for name in HEAD_RATES}},
             [f"head phases trained: at most 6, since {', '.join(HEAD_RATES)} vary"],
         ),
         (
@@ -62,9 +63,7 @@ def test_a_plan_says_what_would_run(
 
 
 @pytest.mark.usefixtures("untimed")
-def test_a_head_that_varies_within_a_branch_is_counted_too(
-    make_search: Make, capsys: Captured
-) -> None:
+def test_a_head_that_varies_within_a_branch_is_counted(make_search: Make, capsys: Captured) -> None:
     schedules = {"gradual": {"train.head.lr": {"log": [1e-4, 1e-2]}}, "at_once": None}
     print_plan(make_search({"space": {"train.unfreeze.schedule": {"choice": schedules}}}))
     assert "head phases trained: at most 6" in capsys.readouterr().out
@@ -74,13 +73,35 @@ def test_a_head_that_varies_within_a_branch_is_counted_too(
 @pytest.mark.parametrize(
     "name", ["train.augment", "train.warmup_epochs", "train.clip_norm", "train.momentum"]
 )
-def test_what_else_the_head_depends_on_is_counted_too(
+def test_every_field_that_the_head_depends_on_is_counted(
     make_search: Make, capsys: Captured, name: str
 ) -> None:
     spec: Any = {"choice": ["flip", "none"]} if name == "train.augment" else {"uniform": [0.5, 0.6]}
-    written = {"train.clip_norm": 0.5, "train.momentum": 0.5}
-    changes = {name: written[name]} if name in written else {}
+    values = {"train.clip_norm": 0.5, "train.momentum": 0.5}
+    changes: dict[str, Any] = {name: values[name]} if name in values else {}
     if name == "train.momentum":
         changes["train.optimizer"] = "sgd"
     print_plan(make_search({**changes, "space": {name: spec}}))
     assert "head phases trained: at most " in capsys.readouterr().out
+
+
+def test_the_head_depends_on_what_its_cached_phase_depends_on(make_search: Make) -> None:
+    """Each dimension below is one of the space; the head phase is trained again for some."""
+    spec: dict[str, Any] = {
+        "model.backbone": {"choice": ["resnet18", "resnet50"]},
+        "train.head.batch_size": {"choice": [4, 8]},
+        "train.head.epochs": {"int": [1, 2]},
+        "train.head.lr": {"log": "auto"},
+        "train.optimizer": {"choice": ["adamw", "sgd"]},
+    }
+    shared = {
+        "train.unfreeze.batch_norm": {"choice": ["freeze", "adapt"]},
+        "train.unfreeze.depth": {"int": [0, "all"]},
+        "train.unfreeze.drop_path": {"uniform": [0.0, 0.3]},
+        "train.unfreeze.lr": {"log": "auto"},
+        "train.unfreeze.open_epochs": {"int": [1, 3]},
+        "train.unfreeze.schedule": {"choice": ["gradual", "at_once"]},
+    }
+    space = read_space(spec | shared)
+    assert set(head_dimensions(make_search(), space)) == spec.keys()
+    assert head_dimensions(make_search({"train.head": {"epochs": 0}}), space) == []

@@ -1,4 +1,4 @@
-"""A command that could not be done: its lines, its JSON and its exit code."""
+"""A command that fails: its lines, its JSON and its exit code."""
 
 import errno
 import json
@@ -28,22 +28,22 @@ from trainer.config import BadInput
 def test_each_kind_has_its_lines_and_exit_code(
     error: BaseException, lines: list[str], status: int
 ) -> None:
-    assert explain(error, goes_on=False) == (lines, status)
+    assert explain(error, resumable=False) == (lines, status)
 
 
-def test_what_was_interrupted_may_go_on() -> None:
-    assert explain(KeyboardInterrupt(), goes_on=True) == (
-        ["interrupted; the same line continues"],
+def test_an_interruption_says_what_continues() -> None:
+    assert explain(KeyboardInterrupt(), resumable=True) == (
+        ["interrupted; the same command continues"],
         1,
     )
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), OSError(errno.EIO, "Input/output error")])
 def test_a_bug_is_not_explained_away(error: Exception) -> None:
-    assert explain(error, goes_on=False) is None
+    assert explain(error, resumable=False) is None
 
 
-def test_a_command_line_that_is_refused_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_command_line_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Misused) as raised:
         Parser(prog="p").parse_args(["--odd"])
     assert (raised.value.code, raised.value.message) == (2, "unrecognized arguments: --odd")
@@ -55,7 +55,7 @@ def test_json_of_a_failure_has_the_fields_of_a_check() -> None:
     assert report == {"errors": 2, "warnings": 0, "findings": [], "messages": ["a", "b"]}
 
 
-def test_evaluate_tells_its_failure_in_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_prints_its_failure_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "nowhere", "x.json", "--json"]) == 2
     (message,) = json.loads(capsys.readouterr().out)["messages"]
     assert message == f"nowhere: neither an exported folder nor a search in {Path('searches')}"

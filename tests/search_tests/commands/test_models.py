@@ -52,7 +52,7 @@ def test_one_model_is_shown_depth_by_depth(name: str, opened: list[str]) -> None
         ("vit_base_patch16_224", "vit_base_patch16_224 has feature maps at strides 16; a detector"),
     ],
 )
-def test_a_model_that_is_none_is_refused_saying_why(name: str, message: str) -> None:
+def test_an_unknown_model_is_refused_with_a_reason(name: str, message: str) -> None:
     with pytest.raises(BadInput) as raised:
         print_models(name)
     assert raised.value.errors[0].startswith(message)

@@ -1,0 +1,130 @@
+"""Commands on searches that exist: `list`, `status`, `stop`, `report`, `clean` and `ui`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from .options import add_cluster, add_command, add_storage
+
+if TYPE_CHECKING:
+    from .options import Commands
+
+
+def add_list(commands: "Commands") -> None:
+    """Add `unfreeze list`."""
+    command = add_command(commands, "list", _list, "the searches in a storage folder")
+    add_cluster(command)
+    add_storage(command)
+
+
+def _list(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from ..running.detached import ask
+
+        return ask(None, ["list"], options.storage, print)
+    from ..reporting import status
+
+    status.print_list(options.storage)
+    return 0
+
+
+def add_status(commands: "Commands") -> None:
+    """Add `unfreeze status`."""
+    status = add_command(commands, "status", _status, "where a search stands")
+    status.add_argument("name", metavar="NAME")
+    status.add_argument("--watch", action="store_true", help="again and again, while it runs")
+    add_cluster(status)
+    add_storage(status)
+
+
+def _status(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from ..running.detached import ask, watch
+
+        if options.watch:
+            return watch(options.name, print)
+        return ask(options.name, ["status", options.name], options.storage, print)
+    from ..reporting import status
+
+    show = status.watch_status if options.watch else status.print_status
+    show(options.storage, options.name)
+    return 0
+
+
+def add_stop(commands: "Commands") -> None:
+    """Add `unfreeze stop`."""
+    stop = add_command(
+        commands, "stop", _stop, "end a running search; the same command continues it"
+    )
+    stop.add_argument("name", metavar="NAME")
+    add_cluster(stop)
+    add_storage(stop)
+
+
+def _stop(options: argparse.Namespace) -> int:
+    if options.cluster:
+        from ..running.detached import ask
+
+        return ask(options.name, ["stop", options.name], options.storage, print)
+    from trainer.config import BadInput
+
+    from ..study.lock import is_held, request_stop
+    from ..study.reading import read_search
+
+    config = read_search(options.name, options.storage)
+    if not is_held(config.folder):
+        raise BadInput([f"{options.name} is not running"])
+    request_stop(config.folder)
+    print(
+        f"{options.name}: its trials will stop within seconds; then its driver exports the best "
+        "so far. The same search command continues it"
+    )
+    return 0
+
+
+def add_report(commands: "Commands") -> None:
+    """Add `unfreeze report`."""
+    report = add_command(commands, "report", _report, "a search on one page, to read and to print")
+    report.add_argument("name", metavar="NAME")
+    add_storage(report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from ..reporting.report import read_result, write_report
+    from ..study.reading import begun_study, read_search
+
+    config = read_search(options.name, options.storage)
+    study = begun_study(config)
+    print(f"wrote {write_report(read_result(config, study), study)}")
+    return 0
+
+
+def add_clean(commands: "Commands") -> None:
+    """Add `unfreeze clean`."""
+    clean = add_command(commands, "clean", _clean, "delete checkpoints; record and winner stay")
+    clean.add_argument("name", metavar="NAME")
+    add_storage(clean)
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from ..exports.retention import clean
+    from ..study.reading import begun_study, read_search
+
+    config = read_search(options.name, options.storage)
+    freed = clean(config, begun_study(config))
+    print(f"freed {freed / 1e6:.0f} MB")
+    return 0
+
+
+def add_ui(commands: "Commands") -> None:
+    """Add `unfreeze ui`."""
+    ui = add_command(commands, "ui", _ui, "MLflow's pages on this store")
+    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
+    ui.add_argument(
+        "--tracking", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db"
+    )
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from ..tracking.ui import serve
+
+    return serve(options.tracking, options.port)

@@ -1,0 +1,28 @@
+"""`unfreeze init` and `models` on the command line; `test_check.py` runs `check`."""
+
+import pytest
+
+from search.commands.cli import main
+from trainer.config import Data
+
+Captured = pytest.CaptureFixture[str]
+QUICK = ["--set", "train.precision=fp32", "--set", "train.trunk_cache=off"]
+"""Settings that a search would measure at its start."""
+
+
+def test_init_into_a_missing_folder_is_bad_input(tiny_data: Data, capsys: Captured) -> None:
+    assert main(["init", str(tiny_data.train.parent), "--out", "no/search.yaml"]) == 2
+    assert "no/search.yaml" in capsys.readouterr().err
+
+
+def test_init_then_dry_run(tiny_data: Data, capsys: Captured) -> None:
+    assert main(["init", str(tiny_data.train.parent), "--out", "cells.yaml"]) == 0
+    assert main(["search", "cells.yaml", "--dry-run", *QUICK]) == 0
+    assert main(["init", str(tiny_data.train.parent), "--out", "cells.yaml"]) == 2
+    assert "cells.yaml is there already" in capsys.readouterr().err
+
+
+def test_models_prints_one_model_by_its_name(capsys: Captured) -> None:
+    assert main(["models", "resnet50"]) == 0
+    assert "stage 5: layer4" in capsys.readouterr().out
+    assert main(["models", "resnt50"]) == 2
