@@ -1,6 +1,7 @@
-"""MLflow's store where it is a SQLite file: its tables are made aside, whole or not at all.
+"""MLflow's store where it is a SQLite file: its tables are complete, or the file does not exist.
 
-MLflow makes them in dozens of steps, and opens no file again in which it was killed between two.
+MLflow makes the tables in dozens of steps. It never opens a file again if it was killed between
+two of them. So they are made in another file, which is then renamed.
 """
 
 import os
@@ -17,7 +18,7 @@ SQLITE = "sqlite:///"
 HALF_CHANGED = "_alembic_tmp_"
 """Begins the name of a table that MLflow was changing when it was killed."""
 BESIDE = ("-journal", "-wal", "-shm")
-"""What SQLite appends to a file's name for those that belong to it."""
+"""What SQLite appends to a database's name for the files that belong to it."""
 
 
 class Unusable(Exception):
@@ -25,23 +26,26 @@ class Unusable(Exception):
 
 
 def open_store(uri: str) -> MlflowClient:
-    """MLflow's client of a store, of a SQLite file with its tables. Raises like `make_ready`, and
-    whatever MLflow raises."""
+    """MLflow's client of a store; a SQLite file gets its tables first.
+
+    Raises like `make_ready`, and whatever MLflow raises.
+    """
     if uri.startswith(SQLITE):
         make_ready(Path(uri.removeprefix(SQLITE)))
     return MlflowClient(uri)
 
 
 def make_ready(file: Path) -> None:
-    """Have a file hold MLflow's tables where it is not there, or was left half made without a row.
+    """Make a file with MLflow's tables, if it is missing, or incomplete and without rows.
 
-    Raises Unusable, saying what to do, where it has rows in half changed tables, or is no database.
+    Raises:
+        Unusable: the file has rows in incomplete tables, or is no database; says what to do.
     """
     if _may_be_opened(file):
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
-        if not _may_be_opened(file):  # else another process has made it
+        if not _may_be_opened(file):  # else another process has just made it
             _make(file)
 
 
@@ -60,39 +64,39 @@ def _may_be_opened(file: Path) -> bool:
                     return True
             if not any(_holds_rows(store, name) for name in tables):
                 return False
-    except sqlite3.OperationalError:  # another process has it, or it may not be read
+    except sqlite3.OperationalError:  # another process uses it, or it may not be read
         raise
     except sqlite3.DatabaseError as error:
         raise Unusable(f"{file} is no database that can be read: move it away") from error
     if half_changed:
         raise Unusable(f"{file} was left half changed by an upgrade that was killed: move it away")
-    return True  # an earlier MLflow's, which it upgrades, or says what to do
+    return True  # of an earlier MLflow: the new one upgrades it, or says what to do
 
 
 def _holds_rows(store: sqlite3.Connection, table: str) -> bool:
-    """Whether a table has what MLflow did not put there when it made it."""
+    """Whether a table has more rows than MLflow puts into it at first."""
     if table in {"alembic_version", "workspaces"}:
         return False
-    made = " where experiment_id != 0" if table.endswith("experiments") else ""
-    return store.execute(f'select 1 from "{table}"{made} limit 1').fetchone() is not None
+    added = " where experiment_id != 0" if table.endswith("experiments") else ""
+    return store.execute(f'select 1 from "{table}"{added} limit 1').fetchone() is not None
 
 
 def _make(file: Path) -> None:
     for left in file.parent.glob(f".{file.name}.*.part*"):
-        left.unlink()  # of a process that was killed: the lock is ours
+        left.unlink()  # by a killed process: no other has the lock
     half_made = file.is_file()
-    # each time another, for MLflow keeps what it has open by name
+    # a new name each time: MLflow keeps open stores by name
     part = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
     MlflowClient(f"{SQLITE}{part}")
     if half_made:
         part.replace(file)
         return
-    for suffix in BESIDE:  # SQLite would take back from the new file what an old one had begun
+    for suffix in BESIDE:  # of a deleted file: SQLite would apply them to the new one
         file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
     try:
-        os.link(part, file)  # never in place of what MLflow's server may have made meanwhile
+        os.link(part, file)  # unlike a rename it never replaces what MLflow's server just made
     except FileExistsError:
         pass
-    except OSError:  # a disk without second names
+    except OSError:  # a disk without hard links
         part.rename(file)
     part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What MLflow shows of a search and of its trials: names, tags, rows, data sets."""
+"""What MLflow shows of a search and its trials: names, tags, rows, data sets."""
 
 import json
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ class DataInput:
     boxes: int
 
     def entity(self) -> DatasetInput:
+        """The split as MLflow's client takes it."""
         profile = {"num_rows": self.pictures, "boxes": self.boxes}
         dataset = Dataset(
             name=self.name,
@@ -56,7 +57,7 @@ class Description:
 
 
 def flat_metrics(report: EpochReport) -> dict[str, float]:
-    """A report's numbers under the names by which MLflow groups them."""
+    """The numbers of a report; MLflow groups them by the part of a name before the slash."""
     rows = {
         "val/map": report.map,
         "val/map_50": report.map_50,
@@ -79,9 +80,9 @@ def flat_metrics(report: EpochReport) -> dict[str, float]:
 
 
 def run_name(record: TrialRecord) -> str:
-    """A child run's name, so that a list of them reads well: `#07 depth 3 lr 1.2e-3`."""
+    """The name of a trial's run: `#07 depth 3 lr 1.2e-3`."""
     values = by_field(record.parameters)
-    # where neither is searched, whatever is
+    # where neither is searched, the first two fields that are
     main = [name for name in ("train.unfreeze.depth", "train.unfreeze.lr") if name in values]
     parts = [
         f"{name.rpartition('.')[2]} {_short(values[name])}" for name in main or list(values)[:2]
@@ -91,7 +92,7 @@ def run_name(record: TrialRecord) -> str:
 
 
 def _short(value: Any) -> str:
-    """Two digits of a float, as people write it: `1.2e-3`, `0.9`."""
+    """A float with two digits: `1.2e-3`, `0.9`."""
     if not isinstance(value, float):
         return str(value)
     if value == 0 or 0.01 <= abs(value) < 1000:

@@ -1,7 +1,7 @@
-"""What MLflow serves: pictures in, boxes out, by onnxruntime.
+"""The model that MLflow serves: pictures in, boxes out, by onnxruntime.
 
-MLflow keeps this file as the model's code and runs it where this project need not be, so it imports
-nothing of it. Its canvas is `trainer/data/canvas.py`'s; a test holds the two together.
+MLflow keeps this file as the model's code, and runs it where this project may not be installed. So
+it imports nothing of this project. A test compares its canvas with `trainer/data/canvas.py`.
 """
 
 import contextlib
@@ -23,16 +23,17 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 INPUTS = Schema([ColSpec(DataType.binary, "picture")])
 """A picture file's bytes, which in JSON are base64."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
-"""What Pillow may take bytes for: some of its other readers start programs."""
+"""Formats that are read: some of Pillow's other readers start programs."""
 GREY = 114
+"""The canvas around a picture, and the ground of transparent pixels, 0 to 255."""
 ORIENTATION = 0x0112
 """EXIF's tag."""
 MOST_ROWS, MOST_PIXELS, MOST_BYTES = 64, 50_000_000, 100_000_000
-"""Of a request, of a picture, and of its file: who asks must not fill the memory."""
+"""Limits of a request, of a picture, and of its file: no request may fill the memory."""
 
 
-class Served(PythonModel):
-    """Finds, in each picture, boxes with a score of at least the class's threshold."""
+class DetectorModel(PythonModel):
+    """Finds boxes in pictures whose score is at least the threshold of their class."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the artifacts `onnx` and `spec`."""
@@ -47,8 +48,17 @@ class Served(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> list[list[dict[str, Any]]]:
-        """For each row a list of boxes, best first: name, category_id, score, and bbox as x, y,
-        width, height in the picture's pixels."""
+        """Find the boxes of each picture.
+
+        Args:
+            context: MLflow's, unused.
+            model_input: rows with a column `picture`, a file's bytes each.
+            params: unused.
+
+        Returns:
+            For each row a list of boxes, best first: name, category_id, score, and bbox as x, y,
+            width, height in the picture's pixels.
+        """
         if len(model_input) > MOST_ROWS:
             raise MlflowException.invalid_parameter_value(
                 f"{len(model_input)} rows (legal: 1 to {MOST_ROWS}); send the rest in another "
@@ -57,19 +67,19 @@ class Served(PythonModel):
         return [self._boxes(content, row) for row, content in enumerate(model_input["picture"])]
 
     def _boxes(self, content: bytes, row: int) -> list[dict[str, Any]]:
-        picture = _opened(content, row)
-        canvas, scale = _on_canvas(picture, self.spec["model"]["image_size"])
+        picture = _open_picture(content, row)
+        canvas, scale = _to_canvas(picture, self.spec["model"]["image_size"])
         outputs = self.session.run(None, {"pictures": canvas[None]})
-        boxes, labels, scores = (output[0] for output in outputs)
-        there = scores > 0
-        corners = (boxes[there] / scale).clip(0, 2 * picture.size)
-        found = []
+        corners, labels, scores = (output[0] for output in outputs)
+        used = scores > 0  # the export pads its output
+        corners = (corners[used] / scale).clip(0, 2 * picture.size)
+        boxes = []
         for (x1, y1, x2, y2), label, score in zip(
-            corners.tolist(), labels[there].tolist(), scores[there].tolist(), strict=True
+            corners.tolist(), labels[used].tolist(), scores[used].tolist(), strict=True
         ):
             category = self.spec["categories"][label - 1]
             if score >= self.spec["thresholds"][category["name"]]:
-                found.append(
+                boxes.append(
                     {
                         "name": category["name"],
                         "category_id": category["id"],
@@ -77,31 +87,31 @@ class Served(PythonModel):
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
                     }
                 )
-        return found
+        return boxes
 
 
-def _opened(content: bytes, row: int) -> Image.Image:
+def _open_picture(content: bytes, row: int) -> Image.Image:
     try:
         if len(content) > MOST_BYTES:
             raise ValueError(f"{len(content)} bytes (legal: at most {MOST_BYTES})")
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             if (pixels := opened.width * opened.height) > MOST_PIXELS:  # nothing is decoded yet
                 raise ValueError(f"{pixels} pixels (legal: at most {MOST_PIXELS}); send it smaller")
-            return _to_rgb(ImageOps.exif_transpose(opened) if _is_turned(opened) else opened)
+            return _to_rgb(ImageOps.exif_transpose(opened) if _is_rotated(opened) else opened)
     except Exception as error:  # decoders raise whatever they like for broken files
         raise MlflowException.invalid_parameter_value(
-            f"row {row}: no readable picture ({_told(error)}); give a file's bytes, in JSON as "
+            f"row {row}: no readable picture ({_reason(error)}); give a file's bytes, in JSON as "
             "base64 without a data: before it"
         ) from error
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     # Pillow's own text names an object in memory
     return "no kind that is known" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """As training saw pictures: what is transparent lies on grey."""
+    """The pixels as in training: transparent ones are blended with grey."""
     if picture.mode.startswith(("I", "F")):
         raise ValueError("it has more than 8 bits a channel; send RGB of 8")
     if picture.has_transparency_data:
@@ -109,24 +119,25 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
     if picture.mode == "CMYK" and (profile := picture.info.get("icc_profile")):
         with contextlib.suppress(ImageCms.PyCMSError, OSError):
-            own, screen = (
-                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.createProfile("sRGB"),
-            )
-            if found := ImageCms.profileToProfile(picture, own, screen, outputMode="RGB"):
-                return found
+            embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            srgb = ImageCms.createProfile("sRGB")
+            if rgb := ImageCms.profileToProfile(picture, embedded, srgb, outputMode="RGB"):
+                return rgb
     return picture.convert("RGB")
 
 
-def _is_turned(picture: Image.Image) -> bool:
+def _is_rotated(picture: Image.Image) -> bool:
     try:
         return picture.getexif().get(ORIENTATION, 1) in range(2, 9)
-    except Exception:  # broken EXIF raises whatever its parser stumbles over
+    except Exception:  # broken EXIF raises whatever its parser does not expect
         return False
 
 
-def _on_canvas(picture: Image.Image, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """The picture at the top left of a grey square, and its scale: across, down, across, down."""
+def _to_canvas(picture: Image.Image, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The picture at the top left of a grey square, and its scale for x, y, x, y.
+
+    The canvas is (size, size, 3).
+    """
     fit = min(size / picture.width, size / picture.height)
     width, height = (max(1, round(side * fit)) for side in picture.size)
     canvas = np.full((size, size, 3), GREY, dtype=np.uint8)
@@ -136,4 +147,4 @@ def _on_canvas(picture: Image.Image, size: int) -> tuple[NDArray[np.uint8], NDAr
     return canvas, np.tile(scale, 2)
 
 
-set_model(Served())
+set_model(DetectorModel())

@@ -23,10 +23,10 @@ from . import pyfunc
 
 CHAMPION = "champion"
 REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
-"""What the model runs on, at the versions here."""
+"""Packages that the model needs, at the installed versions."""
 SEARCH, WINNER = "unfreeze.search", "unfreeze.winner"
 VAL, VAL_AP = "unfreeze.val", "unfreeze.val_ap"
-"""Tags of a version: which search and checkpoint it is, and its reported AP on which val."""
+"""Tags of a version: its search, its checkpoint, and its reported AP with the digest of val."""
 
 
 def register(
@@ -38,11 +38,24 @@ def register(
     val: tuple[Picture, ...],
     say: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """Have MLflow keep the winner as a version of `models:/NAME`, once; returns a line about it.
+    """Register the winner as a version of `models:/NAME`, once.
 
-    `search` is the search's id, `metrics` are the winner's. The alias moves to it when its AP is
-    better than the champion's on the same val. `say` is told before the export to ONNX, which takes
-    a while. Raises BadInput when the winner cannot be exported to ONNX, and whatever MLflow raises.
+    The alias `champion` moves to it when its AP is better than the champion's on the same val.
+
+    Args:
+        uri: MLflow's tracking URI.
+        name: of the search's experiment, and of the registered model.
+        search: the search's id.
+        winner: the exported folder.
+        metrics: the winner's figures.
+        val: pictures on which the ONNX export is compared.
+        say: gets a line before the export to ONNX, which takes a while.
+
+    Returns:
+        A line about the version and the champion.
+
+    Raises:
+        BadInput: the winner cannot be exported to ONNX. Whatever MLflow raises comes out too.
     """
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     client = MlflowClient(uri)
@@ -52,22 +65,24 @@ def register(
         VAL: metrics["val"]["data"],
         VAL_AP: str(metrics["val"]["figures"]["map"]),
     }
-    known = _same(client, name, tags)
+    known = _version_of(client, name, tags)
     if known is None:
         say("writing it as ONNX for MLflow's registry")
-    made = known or _create(client, name, tags, winner, val)
+    new = known or _create(client, name, tags, winner, val)
+    return _crown(client, name, tags, new.version)
+
+
+def _crown(client: MlflowClient, name: str, tags: dict[str, str], number: str) -> str:
+    """Move the alias to a version if it is better than the champion; returns a line about it."""
     champion = _champion(client, name)
     if champion is None or is_better(tags, champion.tags):
-        client.set_registered_model_alias(name, CHAMPION, made.version)
-        return f"models:/{name} version {made.version}, now its champion"
-    if champion.version == made.version:
-        return f"models:/{name} version {made.version}, its champion"
-    same = champion.tags.get(VAL) == tags[VAL]
-    why = f"AP {float(champion.tags[VAL_AP]):.3f}" if same else "measured on another val"
-    return (
-        f"models:/{name} version {made.version}; its champion stays version {champion.version} "
-        f"({why})"
-    )
+        client.set_registered_model_alias(name, CHAMPION, number)
+        return f"models:/{name} version {number}, now its champion"
+    if champion.version == number:
+        return f"models:/{name} version {number}, its champion"
+    same_val = champion.tags.get(VAL) == tags[VAL]
+    why = f"AP {float(champion.tags[VAL_AP]):.3f}" if same_val else "measured on another val"
+    return f"models:/{name} version {number}; its champion stays version {champion.version} ({why})"
 
 
 def is_better(ours: dict[str, str], champions: dict[str, str]) -> bool:
@@ -77,7 +92,7 @@ def is_better(ours: dict[str, str], champions: dict[str, str]) -> bool:
     return float(ours[VAL_AP]) > float(champions[VAL_AP])
 
 
-def _same(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
+def _version_of(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
     for known in client.search_model_versions(f"name = '{name}'"):
         if all(known.tags.get(key) == tags[key] for key in (SEARCH, WINNER)):
             return known
@@ -92,28 +107,14 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
 def _create(
     client: MlflowClient, name: str, tags: dict[str, str], winner: Path, val: tuple[Picture, ...]
 ) -> ModelVersion:
-    with tempfile.TemporaryDirectory(prefix="unfreeze-model-") as place:
-        folder = Path(place)
-        make_portable(winner, "onnx", folder, val)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it misses an example
-            save_model(
-                folder / "model",
-                python_model=pyfunc.__file__,
-                artifacts={"onnx": str(folder / FILES["onnx"]), "spec": str(folder / SPEC)},
-                signature=ModelSignature(inputs=pyfunc.INPUTS),
-                pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-            )
-        experiment = client.get_experiment_by_name(name)
-        assert experiment is not None, "the search's rows come first"
-        runs = client.search_runs(
-            [experiment.experiment_id],
-            f"tags.`unfreeze.search` = '{tags[SEARCH]}' and tags.`unfreeze.kind` = 'search'",
-            max_results=1,
-        )
-        run = runs[0].info.run_id if runs else None
+    """Export the winner to ONNX, log it as a model, and register it as a new version."""
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None, "the search's run is written before its model"
+    with tempfile.TemporaryDirectory(prefix="unfreeze-model-") as temporary:
+        model_folder = _write_model(winner, Path(temporary), val)
+        run = _search_run(client, experiment.experiment_id, tags[SEARCH])
         model = client.create_logged_model(experiment.experiment_id, name, run, tags)
-        client.log_model_artifacts(model.model_id, str(folder / "model"))
+        client.log_model_artifacts(model.model_id, str(model_folder))
         client.finalize_logged_model(model.model_id, "READY")
     try:
         client.create_registered_model(name)
@@ -121,7 +122,32 @@ def _create(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"models:/{model.model_id}"
-    told = f"{tags[WINNER]}; AP {float(tags[VAL_AP]):.3f} on val, measured from the export"
+    text = f"{tags[WINNER]}; AP {float(tags[VAL_AP]):.3f} on val, measured from the export"
     return client.create_model_version(
-        name, source, run, tags, description=told, model_id=model.model_id
+        name, source, run, tags, description=text, model_id=model.model_id
     )
+
+
+def _write_model(winner: Path, folder: Path, val: tuple[Picture, ...]) -> Path:
+    """Write the winner as an MLflow model; returns its folder."""
+    make_portable(winner, "onnx", folder, val)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow asks for an input example
+        save_model(
+            folder / "model",
+            python_model=pyfunc.__file__,
+            artifacts={"onnx": str(folder / FILES["onnx"]), "spec": str(folder / SPEC)},
+            signature=ModelSignature(inputs=pyfunc.INPUTS),
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        )
+    return folder / "model"
+
+
+def _search_run(client: MlflowClient, experiment: str, search: str) -> str | None:
+    """The id of the search's run."""
+    runs = client.search_runs(
+        [experiment],
+        f"tags.`unfreeze.search` = '{search}' and tags.`unfreeze.kind` = 'search'",
+        max_results=1,
+    )
+    return runs[0].info.run_id if runs else None

@@ -1,4 +1,4 @@
-"""MLflow's own pages on this project's store, for this machine only."""
+"""MLflow's web pages on a store, for this machine only."""
 
 import contextlib
 import getpass
@@ -18,103 +18,126 @@ from ..space.validation import uri_errors
 
 HOST = "127.0.0.1"
 RUNS = "runs?workflowType=machine_learning&orderByKey=metrics.%60best_map%60&orderByAsc=false"
-"""The list of an experiment's runs, the best first; without the type MLflow shows what language
-models need."""
+"""The list of an experiment's runs, the best first. Without the type MLflow shows columns for
+language models."""
 SHOWN = 10
-"""Searches whose pages are told, the latest first."""
+"""Searches whose pages are listed, the latest first."""
 
 
 def serve(tracking: str | None, port: int) -> int:
-    """Run MLflow's server on loopback until Ctrl+C; returns its exit code.
+    """Run MLflow's server on loopback until Ctrl+C.
 
-    Raises BadInput when there is nothing to show, or the port is taken.
+    Returns:
+        The server's exit code.
+
+    Raises:
+        BadInput: there is nothing to show, or the port is taken.
     """
     uri = tracking_uri(tracking)
     if uri == "off":
         raise BadInput(["tracking: off, so there is no store to show"])
-    if found := uri_errors(uri):
-        raise BadInput(found)
+    if errors := uri_errors(uri):
+        raise BadInput(errors)
     if not 0 < port < 2**16:
         raise BadInput([f"--port {port} (legal: 1 to {2**16 - 1})"])
-    file = uri.removeprefix("sqlite:///")
-    if file != uri and not Path(file).is_file():
-        raise BadInput([f"no MLflow store {file}; run it where the search was started"])
-    if file != uri:
-        from .database import Unusable, make_ready
-
-        try:
-            make_ready(Path(file))
-        except Unusable as error:
-            raise BadInput([str(error)]) from error
+    if uri.startswith("sqlite:///"):
+        _prepare_file(Path(uri.removeprefix("sqlite:///")))
     if uri.startswith("http"):
         for line in _pages_of_a_server(uri):
             tell(line)
         return 0
+    _check_port(port)
+    for line in page_lines(uri, port):
+        tell(line)
+    return _run_server(uri, port)
+
+
+def _prepare_file(file: Path) -> None:
+    """Check that a SQLite store exists, and complete its tables. Raises BadInput."""
+    if not file.is_file():
+        raise BadInput([f"no MLflow store {file}; run it where the search was started"])
+    from .database import Unusable, make_ready
+
+    try:
+        make_ready(file)
+    except Unusable as error:
+        raise BadInput([str(error)]) from error
+
+
+def _check_port(port: int) -> None:
+    """Raises BadInput where another program has the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
             raise BadInput([f"--port {port}: {error.strerror}; choose another"]) from error
-    for line in told(uri, port):
-        tell(line)
+
+
+def _run_server(uri: str, port: int) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = subprocess.Popen(command(port), env=environment(uri), start_new_session=True)
+    server = subprocess.Popen(
+        server_command(port), env=server_environment(uri), start_new_session=True
+    )
     try:
         return server.wait()
     except KeyboardInterrupt:
         return 0
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)  # MLflow leaves its workers behind
+            os.killpg(server.pid, signal.SIGTERM)  # MLflow does not stop its workers
 
 
-def told(uri: str, port: int) -> list[str]:
-    """The address, the searches' pages, and how to come from another machine."""
+def page_lines(uri: str, port: int) -> list[str]:
+    """Lines with the address, the pages of searches, and how to open them from another machine."""
     address = f"http://{HOST}:{port}"
     lines = [f"{address} (Ctrl+C ends it)"]
     lines += [f"  {name}: {address}/#/experiments/{page}/{RUNS}" for name, page in _searches(uri)]
-    # client's address and port, then ours: set where somebody came by ssh
-    *_, here, _ = os.environ.get("SSH_CONNECTION", "").split() or ["", ""]
-    if here:
-        who = f"{getpass.getuser()}@{here}"
-        lines.append(f"on your own machine: ssh -N -L {port}:{HOST}:{port} {who}")
+    # set where the user came by ssh: the client's address and port, then this machine's
+    *_, host, _ = os.environ.get("SSH_CONNECTION", "").split() or ["", ""]
+    if host:
+        user = f"{getpass.getuser()}@{host}"
+        lines.append(f"on your own machine: ssh -N -L {port}:{HOST}:{port} {user}")
     return lines
 
 
 def _pages_of_a_server(uri: str) -> list[str]:
-    """Where a store that is a server's is to be seen. Raises BadInput where it does not answer."""
+    """Lines with the pages of a server that has the store. Raises BadInput if it is unreachable."""
     from .tracking import reason, try_once
 
     try_once()
     try:
-        found = _searches(uri)
+        searches = _searches(uri)
     except Exception as error:  # whatever a server or a network can do
         raise BadInput([f"tracking: {redacted(uri)} does not answer ({reason(error)})"]) from error
     address = redacted(uri).rstrip("/")
     return [
-        f"this store has a server of its own: {address}",
-        *(f"  {name}: {address}/#/experiments/{page}/{RUNS}" for name, page in found),
+        f"this store already has a server: {address}",
+        *(f"  {name}: {address}/#/experiments/{page}/{RUNS}" for name, page in searches),
     ]
 
 
 def _searches(uri: str) -> list[tuple[str, str]]:
+    """Names and experiment ids of the latest searches."""
     from mlflow.tracking import MlflowClient
 
-    found = MlflowClient(uri).search_experiments(order_by=["last_update_time DESC"])
-    return [(e.name, e.experiment_id) for e in found if e.experiment_id != "0"][:SHOWN]
+    experiments = MlflowClient(uri).search_experiments(order_by=["last_update_time DESC"])
+    return [(e.name, e.experiment_id) for e in experiments if e.experiment_id != "0"][:SHOWN]
 
 
-def command(port: int) -> list[str]:
-    """MLflow's command line: on loopback, for no other name of this machine, one process."""
+def server_command(port: int) -> list[str]:
+    """The command line of MLflow's server: loopback only, one worker."""
     line = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     line += ["--allowed-hosts", f"{HOST}:{port},localhost:{port}", "--workers", "1"]
     return [*line, "--cors-allowed-origins", f"http://{HOST}:{port},http://localhost:{port}"]
 
 
-def environment(uri: str) -> dict[str, str]:
-    """Of the server: the store, which may hold a password that `ps` would show; no jobs, which a
-    page could start; and nothing told to MLflow's makers."""
+def server_environment(uri: str) -> dict[str, str]:
+    """The environment of MLflow's server.
+
+    The store's URI may hold a password, which a command line would show. Pages may start no jobs,
+    and MLflow sends no telemetry.
+    """
     return os.environ | {
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

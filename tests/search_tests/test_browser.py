@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -10,9 +11,12 @@ from mlflow.tracking import MlflowClient
 from search.reporting.report import read_result, write_report
 from search.tracking.description import Description
 from search.tracking.tracking import MlflowTracking
-from search.tracking.ui import HOST, RUNS, command, environment
+from search.tracking.ui import HOST, RUNS, server_command, server_environment
 
 from .conftest import MadeUp, free_port, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -23,14 +27,14 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
+def browser() -> Iterator["Browser"]:
     with sync_api.sync_playwright() as playwright:
-        # no sandbox: it does not start as root, and shows only pages of ours
+        # no sandbox: with it Chromium does not start as root; it opens our pages alone
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
 @pytest.fixture
-def page(browser: "sync_api.Browser") -> Iterator["sync_api.Page"]:
+def page(browser: "Browser") -> Iterator["Page"]:
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(60_000)
     yield page
@@ -45,7 +49,7 @@ def report(made_up: MadeUp) -> str:
     return write_report(read_result(made_up.config, made_up.study), made_up.study).as_uri()
 
 
-def test_the_report_draws_and_fetches_nothing(page: "sync_api.Page", report: str) -> None:
+def test_the_report_draws_and_fetches_nothing(page: "Page", report: str) -> None:
     asked: list[str] = []
     wrong: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -53,7 +57,7 @@ def test_the_report_draws_and_fetches_nothing(page: "sync_api.Page", report: str
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(report)
     charts = page.locator(".js-plotly-plot")
-    assert charts.count() == 8  # and one has a sentence: no two trials differ in depth
+    assert charts.count() == 8  # a ninth has a sentence: no two trials differ in depth
     for i in range(charts.count()):
         assert charts.nth(i).locator(".main-svg").count() > 0
         assert charts.nth(i).locator("path").count() > 0
@@ -64,19 +68,18 @@ def test_the_report_draws_and_fetches_nothing(page: "sync_api.Page", report: str
 
 
 @pytest.mark.parametrize("width", [1400, 800, 400])
-def test_the_report_is_no_wider_than_the_window(
-    page: "sync_api.Page", report: str, width: int
-) -> None:
+def test_the_report_is_no_wider_than_the_window(page: "Page", report: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(report)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_heading_sorts_the_table(page: "sync_api.Page", report: str) -> None:
+def test_a_heading_sorts_the_table(page: "Page", report: str) -> None:
     page.goto(report)
 
     def shown(column: int) -> list[str]:
-        return page.locator(f".trials tbody td:nth-child({column})").all_inner_texts()
+        cells = page.locator(f".trials tbody td:nth-child({column})")
+        return cells.all_inner_texts()
 
     heads = page.locator(".trials th").all_inner_texts()
     before, column = shown(2), heads.index("AP") + 1
@@ -96,20 +99,20 @@ def test_a_heading_sorts_the_table(page: "sync_api.Page", report: str) -> None:
 def pages(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the search's page, served as `unfreeze ui` does."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('ui') / 'mlflow.db'}"
-    told = Description(
+    description = Description(
         status="FINISHED", params={}, tags={}, metrics={"best_map": 0.5}, texts={"table.md": "|"}
     )
     name, folder = made_up.config.name, made_up.config.folder
-    assert MlflowTracking(uri, made_up.study, name, folder, lambda: told).close(120)
+    assert MlflowTracking(uri, made_up.study, name, folder, lambda: description).close(120)
     experiment = MlflowClient(uri).get_experiment_by_name(name)
     assert experiment is not None
     port = free_port()
     address = f"http://{HOST}:{port}"
-    with serving(command(port), f"{address}/health", environment(uri)):
+    with serving(server_command(port), f"{address}/health", server_environment(uri)):
         yield f"{address}/#/experiments/{experiment.experiment_id}/{RUNS}"
 
 
-def test_mlflow_shows_trials_below_their_search(page: "sync_api.Page", pages: str) -> None:
+def test_mlflow_shows_trials_below_their_search(page: "Page", pages: str) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(pages.partition("&")[0])  # unsorted
@@ -119,17 +122,22 @@ def test_mlflow_shows_trials_below_their_search(page: "sync_api.Page", pages: st
     assert trial.count() == 0
     page.get_by_role("gridcell").filter(has=search).get_by_role("button").click()
     trial.wait_for()
-    own = pages.partition("/#")[0]
-    assert [url for url in asked if not url.startswith((own, "data:", "blob:"))] == []
+    server = pages.partition("/#")[0]
+    assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []
 
 
-def test_mlflow_shows_the_best_first(page: "sync_api.Page", pages: str, made_up: MadeUp) -> None:
+def test_mlflow_shows_the_best_first(page: "Page", pages: str, made_up: MadeUp) -> None:
     page.goto(pages)
     names = page.get_by_role("link", name=re.compile(r"^#\d\d "))
 
+    def top(link: "Locator") -> float:
+        box = link.bounding_box()
+        assert box is not None
+        return box["y"]
+
     def shown() -> list[float]:
-        """From top to bottom: the rows stand elsewhere in the page itself."""
-        links = sorted(names.all(), key=lambda link: link.bounding_box()["y"])
+        """The APs from top to bottom; the page's source has another order."""
+        links = sorted(names.all(), key=top)
         records = [made_up.study.records[int(link.inner_text()[1:3])] for link in links]
         return [record.best.map for record in records if record.best]
 
@@ -141,7 +149,7 @@ def test_mlflow_shows_the_best_first(page: "sync_api.Page", pages: str, made_up:
     pytest.fail(f"never sorted: {maps}")
 
 
-def test_mlflow_opens_a_trials_picture(page: "sync_api.Page", pages: str, made_up: MadeUp) -> None:
+def test_mlflow_opens_a_trials_picture(page: "Page", pages: str, made_up: MadeUp) -> None:
     page.goto(pages)
     reviewed = [p.parent.name for p in made_up.config.folder.glob("trials/*/review")]
     page.get_by_role("link", name=re.compile(f"^#{int(reviewed[0]):02} ")).click()

@@ -1,5 +1,6 @@
 """The study in a database: the same search, and optuna-dashboard opens it."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,6 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 from optuna.trial import TrialState
-from optuna_dashboard import wsgi
 
 from search.space.space import read_space
 from search.study.facts import SearchState
@@ -33,11 +33,11 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
 def test_a_study_is_the_same_wherever_it_is_kept(
     uri: str | None, make_search: Make, make_reports: Make, tmp_path: Path
 ) -> None:
-    space, written = read_space(SPACE), make_search({"space": SPACE})
+    space, base_config = read_space(SPACE), make_search({"space": SPACE})
     study = open_study(tmp_path, "kept", uri, seed=3, trials=6)
     study.state = SearchState.RUNNING
     study.enqueue({"train.unfreeze.lr": 2e-3, "train.unfreeze.depth": 0}, "first")
-    configs = [study.ask(space, written)[1] for _ in range(3)]
+    configs = [study.ask(space, base_config)[1] for _ in range(3)]
     for report in make_reports([0.1, 0.3]):
         study.record(0, report)
     study.end(0, End.FINISHED)
@@ -52,7 +52,7 @@ def test_a_study_is_the_same_wherever_it_is_kept(
     assert [r.end for r in again.records.values()] == [End.FINISHED, None, End.DIVERGED]
     states = [t.state for t in again.optuna.get_trials()]
     assert states == [TrialState.COMPLETE, TrialState.WAITING, TrialState.PRUNED]
-    assert again.ask(space, written) == (1, configs[1])
+    assert again.ask(space, base_config) == (1, configs[1])
     assert read_study(tmp_path, "kept", uri).records[1].reports == again.records[1].reports
 
 
@@ -74,7 +74,7 @@ def test_optuna_dashboard_opens_it(
     for report in make_reports([0.1, 0.3]):
         study.record(0, report)
     study.end(0, End.FINISHED)
-    app = wsgi(study.storage)
+    app = importlib.import_module("optuna_dashboard").wsgi(study.storage)
     listed = fetch(app, "/api/studies")["study_summaries"]
     (number,) = [s["study_id"] for s in listed if s["study_name"] == "shown"]
     trials = fetch(app, f"/api/studies/{number}")["trials"]

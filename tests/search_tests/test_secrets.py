@@ -1,4 +1,4 @@
-"""No secret of the environment is in any file that a search leaves, nor in what it says."""
+"""No secret of the environment is in any file that a search leaves, nor in what it prints."""
 
 import os
 import shutil
@@ -41,13 +41,14 @@ def test_tune_copies_no_key_into_the_runtime_environment(monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
     monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE)
     configure_tune()
-    made = class_cache._ActorClassCache().get(type("Trial", (), {}))
+    cache: Any = class_cache._ActorClassCache
+    made = cache().get(type("Trial", (), {}))
     passed = made._default_options["runtime_env"]["env_vars"]
     assert passed["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
     assert SECRET not in str(passed)
 
 
-@pytest.mark.slow  # a whole search with a Ray of its own
+@pytest.mark.slow  # a complete search in a new Ray
 @pytest.mark.parametrize("study", ["journal", "database"])
 def test_no_file_that_a_search_leaves_has_a_secret(
     make_search: Callable[..., Any],
@@ -64,7 +65,7 @@ def test_no_file_that_a_search_leaves_has_a_secret(
         monkeypatch.setenv(name, value)
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    monkeypatch.setattr(tracking, "UNKNOWN_SECONDS", 0.5)  # no such server answers, ever
+    monkeypatch.setattr(tracking, "UNKNOWN_SECONDS", 0.5)  # no server answers there
     seen: list[str | None] = []
 
     def keep_rays_files() -> None:
@@ -86,9 +87,9 @@ def test_no_file_that_a_search_leaves_has_a_secret(
         }
     )
     run(config, Lines(lasting_console()))
-    assert seen == [PLANTED["AWS_SECRET_ACCESS_KEY"]]  # by the environment they were started in
-    said = "".join(capfd.readouterr())
-    assert "trial 0 finished" in said and SECRET not in said
+    assert seen == [PLANTED["AWS_SECRET_ACCESS_KEY"]]  # workers have it from their environment
+    printed = "".join(capfd.readouterr())
+    assert "trial 0 finished" in printed and SECRET not in printed
     files = [file for file in tmp_path.rglob("*") if file.is_file() and not file.is_symlink()]
     names = {file.name for file in files}
     assert {"raylet.out", "runtime_env_agent.log", "search.yaml", "best.pt"} <= names

@@ -38,8 +38,8 @@ def described() -> Description:
 
 @pytest.fixture(scope="module")
 def server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a tracking server with a database and a folder of artifacts of its own."""
-    # another database than the studies': both number the versions of their tables alike
+    """The address of a tracking server with a database and a folder of artifacts."""
+    # not the database of the studies: both have a table of the same name
     engine = sqlalchemy.create_engine(postgresql, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text("CREATE DATABASE mlflow"))
@@ -104,7 +104,7 @@ def test_credentials_come_from_the_environment_and_go_nowhere_else(
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815  (the name that http.server calls)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -152,6 +152,6 @@ def test_an_error_of_the_operating_system_is_one_line(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "searches")
 
-    monkeypatch.setattr("search.reporting.summary.print_list", refuse)
+    monkeypatch.setattr("search.reporting.status.print_list", refuse)
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "searches: Permission denied\n"

@@ -1,4 +1,4 @@
-"""MLflow's SQLite file: made whole, and what is done about one that was not."""
+"""MLflow's SQLite file: complete tables or none, and what happens to an incomplete file."""
 
 import shutil
 import sqlite3
@@ -19,7 +19,7 @@ FILE = Path("mlflow.db")
 
 @pytest.fixture
 def making(tables: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Where tables are made, which takes seconds: here they are copied."""
+    """The files that tables are made in: copies, since making tables takes seconds."""
     made: list[Path] = []
 
     def make(uri: str) -> None:
@@ -30,8 +30,8 @@ def making(tables: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
-def changed(tables: Path, *statements: str) -> None:
-    """Have FILE hold MLflow's tables, changed."""
+def write_changed(tables: Path, *statements: str) -> None:
+    """Write MLflow's tables to FILE and change them."""
     shutil.copy(tables, FILE)
     with closing(sqlite3.connect(FILE)) as file, file:
         for statement in statements:
@@ -52,7 +52,7 @@ def test_tables_are_made_aside(making: list[Path], tables: Path) -> None:
     assert len(making) == 1
 
 
-def test_who_dies_meanwhile_leaves_no_store(
+def test_a_process_killed_in_between_leaves_no_store(
     tables: Path, monkeypatch: pytest.MonkeyPatch, making: list[Path]
 ) -> None:
     def die(uri: str) -> None:
@@ -71,30 +71,32 @@ def test_who_dies_meanwhile_leaves_no_store(
 @pytest.mark.parametrize(
     "statements",
     [
-        ["update alembic_version set version_num = '3500859a5d39'"],  # the last step not noted down
+        [
+            "update alembic_version set version_num = '3500859a5d39'"
+        ],  # the last step is not recorded
         ["alter table experiments rename to _alembic_tmp_experiments"],
         ["drop table alembic_version", "drop table workspaces"],
     ],
 )
-def test_a_half_made_one_without_a_row_is_made_again(
+def test_an_incomplete_file_without_a_row_is_made_again(
     tables: Path, making: list[Path], statements: list[str]
 ) -> None:
-    changed(tables, *statements)
+    write_changed(tables, *statements)
     make_ready(FILE)
     assert FILE.read_bytes() == tables.read_bytes()
     assert len(making) == 1
 
 
-def test_an_empty_one_is_made_again(tables: Path, making: list[Path]) -> None:
+def test_an_empty_file_is_made_again(tables: Path, making: list[Path]) -> None:
     FILE.touch()
     make_ready(FILE)
     assert FILE.read_bytes() == tables.read_bytes()
 
 
-def test_one_with_rows_that_is_half_changed_is_named_with_what_to_do(
+def test_a_half_changed_file_with_rows_is_named_with_what_to_do(
     tables: Path, making: list[Path]
 ) -> None:
-    changed(tables, RUN, "create table _alembic_tmp_experiments (experiment_id int)")
+    write_changed(tables, RUN, "create table _alembic_tmp_experiments (experiment_id int)")
     before = FILE.read_bytes()
     with pytest.raises(Unusable, match=r"mlflow\.db was left half changed .*: move it away"):
         make_ready(FILE)
@@ -103,15 +105,15 @@ def test_one_with_rows_that_is_half_changed_is_named_with_what_to_do(
     assert FILE.read_bytes() == before and not making
 
 
-def test_what_is_no_database_is_named_with_what_to_do(making: list[Path]) -> None:
+def test_a_file_that_is_no_database_is_named_with_what_to_do(making: list[Path]) -> None:
     FILE.write_bytes(b"no database" * 1000)
     with pytest.raises(Unusable, match=r"mlflow\.db is no database .*: move it away"):
         make_ready(FILE)
     assert not making
 
 
-def test_an_earlier_mlflows_with_rows_is_left_to_mlflow(tables: Path, making: list[Path]) -> None:
-    changed(tables, RUN, "update alembic_version set version_num = '3500859a5d39'")
+def test_a_file_of_an_earlier_mlflow_is_left_to_mlflow(tables: Path, making: list[Path]) -> None:
+    write_changed(tables, RUN, "update alembic_version set version_num = '3500859a5d39'")
     make_ready(FILE)
     assert versions() == ["3500859a5d39"] and not making
 
@@ -125,13 +127,13 @@ def test_an_earlier_mlflows_with_rows_is_left_to_mlflow(tables: Path, making: li
     ],
 )
 def test_rows_of_any_kind_are_kept(tables: Path, making: list[Path], row: str) -> None:
-    changed(tables, row, "update alembic_version set version_num = '3500859a5d39'")
+    write_changed(tables, row, "update alembic_version set version_num = '3500859a5d39'")
     before = FILE.read_bytes()
     make_ready(FILE)
     assert FILE.read_bytes() == before and not making
 
 
-def test_what_a_server_made_meanwhile_is_kept(
+def test_a_file_that_a_server_makes_meanwhile_is_kept(
     tables: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make(uri: str) -> None:
@@ -143,15 +145,15 @@ def test_what_a_server_made_meanwhile_is_kept(
     assert FILE.read_bytes() == b"the server's"
 
 
-def test_nothing_of_an_earlier_file_goes_into_the_new_one(making: list[Path]) -> None:
+def test_a_journal_of_an_earlier_file_is_deleted(making: list[Path]) -> None:
     journal = Path(f"{FILE}-journal")
     journal.write_bytes(b"pages of a file that was deleted")
     make_ready(FILE)
     assert FILE.is_file() and not journal.exists()
 
 
-def test_mlflow_opens_what_was_made(tables: Path) -> None:
-    changed(tables)
+def test_mlflow_opens_the_file(tables: Path) -> None:
+    write_changed(tables)
     client = open_store(f"{SQLITE}{FILE.resolve()}")
     assert isinstance(client, MlflowClient)
     assert [experiment.name for experiment in client.search_experiments()] == ["Default"]

@@ -41,8 +41,8 @@ def test_a_run_is_named_after_what_matters(make_record: Make) -> None:
     assert run_name(make_record(123, [])) == "#123"
     other = {"train.unfreeze.weight_decay": 1e-4, "train.momentum": 0.9, "train.warmup_epochs": 2}
     assert run_name(make_record(4, [], parameters=other)) == "#04 weight_decay 1e-4 momentum 0.9"
-    written = make_record(0, [], parameters={"train.unfreeze.depth": 3}, origin="as written")
-    assert run_name(written) == "#00 depth 3 (as written)"
+    base = make_record(0, [], parameters={"train.unfreeze.depth": 3}, origin="as written")
+    assert run_name(base) == "#00 depth 3 (as written)"
 
 
 def test_parameters_go_by_dotted_field(make_record: Make) -> None:
@@ -51,6 +51,6 @@ def test_parameters_go_by_dotted_field(make_record: Make) -> None:
     assert by_field(record.parameters) == {"train.unfreeze.lr": 0.1}
 
 
-def test_what_a_process_took_is_a_group_of_its_own(make_reports: Make) -> None:
+def test_system_metrics_are_a_separate_group(make_reports: Make) -> None:
     report = replace(make_reports([0.1])[0], system={"cpu_cores": 0.9})
     assert flat_metrics(report)["system/cpu_cores"] == 0.9

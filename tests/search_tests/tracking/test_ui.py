@@ -1,4 +1,4 @@
-"""`unfreeze ui`: what it refuses before it serves anything, and what it tells."""
+"""`unfreeze ui`: what it refuses before it serves anything, and what it prints."""
 
 import socket
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from search.tracking import ui
-from search.tracking.ui import command, environment, serve, told
+from search.tracking.ui import page_lines, serve, server_command, server_environment
 from trainer.config import BadInput
 
 
@@ -24,13 +24,13 @@ def test_a_server_that_does_not_answer_is_bad_input_without_its_password() -> No
     assert "canary" not in str(raised.value)
 
 
-def test_the_pages_of_a_store_behind_a_server_are_told(
+def test_the_pages_of_a_store_with_a_server_are_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ui, "_searches", lambda uri: [("cells", "7")])
     assert serve("http://me:canary@here:5000/", 5000) == 0
     server, page = capsys.readouterr().out.splitlines()
-    assert server == "this store has a server of its own: http://me:***@here:5000"
+    assert server == "this store already has a server: http://me:***@here:5000"
     assert page.startswith("  cells: http://me:***@here:5000/#/experiments/7/runs?")
 
 
@@ -40,12 +40,12 @@ def test_without_tracking_there_is_nothing_to_show() -> None:
 
 
 @pytest.mark.parametrize("port", [0, 99999])
-def test_a_port_that_none_has_is_bad_input(store: str, port: int) -> None:
+def test_an_invalid_port_is_bad_input(store: str, port: int) -> None:
     with pytest.raises(BadInput, match=rf"--port {port} \(legal: 1 to 65535\)"):
         serve(store, port)
 
 
-def test_a_store_that_mlflow_lacks_is_bad_input() -> None:
+def test_an_unknown_kind_of_store_is_bad_input() -> None:
     with pytest.raises(BadInput, match=r"tracking: foo \(legal: off, or one of"):
         serve("foo", 5000)
 
@@ -59,24 +59,24 @@ def test_a_port_that_is_taken_is_bad_input(store: str) -> None:
             serve(store, port)
 
 
-def test_the_searches_pages_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_pages_of_searches_are_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     page = MlflowClient(uri).create_experiment("cells")
-    address, cells = told(uri, 5001)
+    address, cells = page_lines(uri, 5001)
     assert address == "http://127.0.0.1:5001 (Ctrl+C ends it)"
     assert cells.startswith(f"  cells: http://127.0.0.1:5001/#/experiments/{page}/runs")
     monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 50000 10.0.0.2 22")
-    assert " -L 5001:127.0.0.1:5001 " in told(uri, 5001)[-1]
-    assert told(uri, 5001)[-1].endswith("@10.0.0.2")
+    assert " -L 5001:127.0.0.1:5001 " in page_lines(uri, 5001)[-1]
+    assert page_lines(uri, 5001)[-1].endswith("@10.0.0.2")
 
 
 def test_it_serves_this_machine_alone_and_shows_no_password() -> None:
-    line = command(5001)
+    line = server_command(5001)
     assert line[line.index("--host") + 1] == "127.0.0.1"
     assert line[line.index("--allowed-hosts") + 1] == "127.0.0.1:5001,localhost:5001"
     uri = "postgresql://me:canary@host/mlflow"
     assert not any("canary" in word for word in line)
-    settings = environment(uri)
+    settings = server_environment(uri)
     assert settings["MLFLOW_BACKEND_STORE_URI"] == uri
     assert settings["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
