@@ -2,10 +2,10 @@
 
     python benchmarks/check.py [DATA]
 
-DATA (default: the embedded digits) is checked with an empty cache, and again; before it each
-picture is only decoded once on all cores, in the same process. The command's own seconds stand
-beside, which hold the start of Python and its imports. Then a COCO json of 100,000 pictures and
-700,000 boxes with polygons, without its pictures. The last line is the figures as one JSON object.
+DATA (default: the embedded digits) is checked with an empty cache, and again. Before that each
+picture is only decoded, once, on all cores, in the same process. The seconds of the command include
+the start of Python and its imports. Then a COCO json of 100,000 pictures and 700,000 boxes with
+polygons is checked, without its pictures. The last line is the figures as one JSON object.
 """
 
 import argparse
@@ -34,16 +34,17 @@ ROUNDS = 5
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", metavar="DATA")
     place = parser.parse_args().data or make_digits(cache_folder())
     files = _files(place)
     decoding, cold, again, command = [], [], [], []
-    for _ in range(ROUNDS):  # in turns, since a shared machine is slow for minutes
+    for _ in range(ROUNDS):  # in turns: a shared machine may be slow for minutes
         with tempfile.TemporaryDirectory() as cache:
             decoding.append(_seconds(lambda: _decode(files)))
-            cold.append(_seconds(lambda cache=cache: examine(find(place), Path(cache))))
-            again.append(_seconds(lambda cache=cache: examine(find(place), Path(cache))))
+            cold.append(_examine(place, Path(cache)))
+            again.append(_examine(place, Path(cache)))
         with tempfile.TemporaryDirectory() as cache:
             command.append(_check(place, cache)[0])
     with tempfile.TemporaryDirectory() as folder:
@@ -83,6 +84,10 @@ def _decode(files: list[Path]) -> None:
         list(pool.map(decode, files))
 
 
+def _examine(place: Path, cache: Path) -> float:
+    return _seconds(lambda: examine(find(place), cache))
+
+
 def _seconds(work: Callable[[], object]) -> float:
     started = time.monotonic()
     work()
@@ -90,7 +95,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _check(place: Path, cache: str, *more: str) -> tuple[float, int]:
-    """Seconds of the command, and the most memory it had, in bytes."""
+    """Seconds of the command, and its peak memory in bytes."""
     line = [sys.executable, "-P", "-m", "search.commands.cli", "check", str(place), *more]
     env = {**os.environ, "XDG_CACHE_HOME": cache, "PYTHONPATH": str(Path(__file__).parents[1])}
     started = time.monotonic()
@@ -103,7 +108,7 @@ def _check(place: Path, cache: str, *more: str) -> tuple[float, int]:
 
 
 def _write_large(folder: Path) -> Path:
-    """As COCO's own files are: each box with a polygon and an area."""
+    """A json as COCO's are: each box with a polygon and an area."""
     draw = np.random.default_rng(0)
     corners = draw.integers(0, 300, (PICTURES * BOXES, 2)).tolist()
     sizes = draw.uniform(20, 100, (PICTURES * BOXES, 2)).round(2).tolist()

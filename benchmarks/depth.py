@@ -4,10 +4,10 @@
 
 Each FOLDER holds train.json, val.json and, if there is one, test.json (COCO), and images/. Every
 run has the same number of epochs: a head phase, then an unfreeze phase of one depth; beside them
-one without pretrained weights. What is scored is the epoch that was best on val, on test where
-there is one. Finished runs are kept in OUT/runs and unfinished ones go on from their last epoch, so
-that the same line continues after an interruption. Draws OUT/depth.png; the last line is the
-figures as one JSON object.
+one without pretrained weights. The epoch that was best on val is scored, on test where there is
+one. Finished runs are kept in OUT/runs, and unfinished ones go on from their last epoch: the same
+command continues after an interruption. Draws OUT/depth.png; the last line is the figures as one
+JSON object.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from trainer.training.fit import fit
 from trainer.training.phase_cache import PhaseCache
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (after the choice of what draws)
+from matplotlib import pyplot
 
 CURVES: dict[str, dict[str, Any]] = {
     "at once": {"schedule": "at_once"},
@@ -48,7 +48,7 @@ SCRATCH = "without pretrained weights"
 
 @dataclass(frozen=True)
 class Run:
-    """One training, and where it stands in the figure."""
+    """One training, and its place in the figure."""
 
     curve: str
     depth: int
@@ -57,6 +57,7 @@ class Run:
 
 
 def main() -> None:
+    """Train what is missing, draw, and print the figures as JSON."""
     options = _options()
     figures = {}
     for folder in options.folders:
@@ -65,11 +66,12 @@ def main() -> None:
         planned = list(runs(options))
         points = []
         for i, run in enumerate(planned, start=1):
-            found = finished(run, data, place)
-            points.append({"curve": run.curve, "depth": run.depth, "seed": run.seed, **found})
+            figures_of_run = finished(run, data, place)
+            point = {"curve": run.curve, "depth": run.depth, "seed": run.seed}
+            points.append({**point, **figures_of_run})
             print(
                 f"{folder.name} {i}/{len(planned)}: {run.curve}, depth {run.depth}, seed "
-                f"{run.seed}: AP {found['map']:.3f}",
+                f"{run.seed}: AP {figures_of_run['map']:.3f}",
                 flush=True,
             )
         figures[folder.resolve().name] = summary(points)
@@ -92,7 +94,7 @@ def _options() -> argparse.Namespace:
 
 
 def runs(options: argparse.Namespace) -> Iterator[Run]:
-    """All runs, seed by seed, so that what is there at an interruption is a figure already."""
+    """All runs, seed by seed: after an interruption complete seeds can be drawn."""
     stages = count_stages(_config(options, {}).model)
     for seed in range(options.seeds):
         scratch = {
@@ -106,7 +108,7 @@ def runs(options: argparse.Namespace) -> Iterator[Run]:
         for depth in range(stages + 1):
             for curve, settings in CURVES.items():
                 if depth < 2 and curve != next(iter(CURVES)):
-                    continue  # with none or one stage open all curves are one
+                    continue  # with no or one open stage all curves are the same
                 unfreeze = {"epochs": options.epochs[1], "depth": depth, **settings}
                 yield Run(curve, depth, seed, _config(options, unfreeze, seed, options.epochs[0]))
 
@@ -143,7 +145,7 @@ def _config(
 
 
 def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
-    """The figures of a run: those kept, else of a training that starts or goes on now."""
+    """The figures of a run: from its file, else from a training that starts or goes on now."""
     name = f"{run.curve} depth {run.depth} seed {run.seed}".replace(",", "").replace(" ", "-")
     file = place / f"{name}.json"
     identity = {
@@ -155,38 +157,38 @@ def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
         kept: dict[str, Any] = json.loads(file.read_text())
         if kept["of"] != identity:
             raise SystemExit(f"{file} is of other settings, pictures or code; choose another --out")
-        return dict(kept["found"])
+        return dict(kept["figures"])
     folder = place / name
     result = fit(run.config, data, folder, lambda _: True, PhaseCache(place / "phases", cap=1e9))
-    torch.manual_seed(run.config.train.seed)  # of a backbone without pretrained weights
+    torch.manual_seed(run.config.train.seed)  # for a backbone without pretrained weights
     detector = build(run.config.model, len(data.categories))
     load_trained_state(detector, load(folder / BEST))
     metrics, _ = measure(detector.eval().cpu(), data.test or data.val, run.config.model.image_size)
-    found = {
+    figures = {
         "map": metrics.figures["map"] or 0.0,
         "val_map": result.best_map,
         "best_epoch": result.best_epoch,
     }
-    write_whole(json.dumps({"of": identity, "found": found}, indent=2).encode(), file)
+    write_whole(json.dumps({"of": identity, "figures": figures}, indent=2).encode(), file)
     shutil.rmtree(folder)
-    return found
+    return figures
 
 
 def summary(points: list[dict[str, Any]]) -> dict[str, Any]:
     """By curve and depth: mean AP over seeds, its standard deviation, and all values."""
-    found: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
     for curve in [SCRATCH, *CURVES]:
-        # what all curves share at depth 0 and 1 is drawn with each
+        # depths 0 and 1 are the same for all curves, and are drawn with each
         shared = [] if curve == SCRATCH else [p for p in points if p["depth"] < 2]
-        own = [p for p in points if p["curve"] == curve and p not in shared]
-        for depth in sorted({p["depth"] for p in shared + own}):
-            values = [p["map"] for p in shared + own if p["depth"] == depth]
-            found.setdefault(curve, {})[depth] = {
+        others = [p for p in points if p["curve"] == curve and p not in shared]
+        for depth in sorted({p["depth"] for p in shared + others}):
+            values = [p["map"] for p in shared + others if p["depth"] == depth]
+            curves.setdefault(curve, {})[depth] = {
                 "mean": round(mean(values), 4),
                 "sd": round(stdev(values), 4) if len(values) > 1 else 0.0,
                 "runs": [round(value, 4) for value in values],
             }
-    return found
+    return curves
 
 
 def draw(figures: dict[str, Any], file: Path) -> None:

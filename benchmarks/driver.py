@@ -1,15 +1,16 @@
-"""What our searcher, scheduler, study and MLflow cost the driver: trials that only sleep.
+"""What the searcher, scheduler, study and MLflow cost the driver, with trials that only sleep.
 
     python benchmarks/driver.py [--trials 1000] [--at-once 16]
 
-Side by side, each in a process of its own: a search of sleeping trials (1 s, one report) with
-everything on, and the same Tuner with random search and nothing else; then 16 trials that report 10
+Two sides, each in a separate process: a search of sleeping trials (1 s, one report) with
+everything on, and the same Tuner with random search and nothing else. Then 16 trials that report 10
 times a second, with tracking on and off (medians of 3 runs each, in turns). The last line is the
 figures as one JSON object.
 """
 
 import argparse
 import json
+import logging
 import random
 import subprocess
 import sys
@@ -39,11 +40,12 @@ SPACE = {
     "train.unfreeze.depth": {"int": [0, "all"]},
 }
 REPORTS = 100
-"""Of a trial that reports 10 times a second."""
+"""Reports of a trial that reports 10 times a second."""
 ROUNDS = 3
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=16)
@@ -53,12 +55,12 @@ def main() -> None:
     if options.side:
         print(json.dumps(_side(options)))
         return
-    plain = _in_a_process("plain", options.trials, options.at_once, 1)
-    ours = _in_a_process("ours", options.trials, options.at_once, 1)
-    # short runs, of which the start of the workers takes half: the median of a few, in turns
+    plain = _in_new_process("plain", options.trials, options.at_once, 1)
+    ours = _in_new_process("ours", options.trials, options.at_once, 1)
+    # the start of the workers takes half of these short runs: hence medians, in turns
     pairs = [
         [
-            _in_a_process(side, options.at_once, options.at_once, REPORTS)
+            _in_new_process(side, options.at_once, options.at_once, REPORTS)
             for side in ("untracked", "ours")
         ]
         for _ in range(ROUNDS)
@@ -91,7 +93,7 @@ def main() -> None:
     )
 
 
-def _in_a_process(side: str, trials: int, at_once: int, reports: int) -> dict[str, float]:
+def _in_new_process(side: str, trials: int, at_once: int, reports: int) -> dict[str, float]:
     line = [sys.executable, __file__, "--side", side, "--trials", str(trials)]
     line += ["--at-once", str(at_once), "--reports", str(reports)]
     with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
@@ -102,13 +104,13 @@ def _in_a_process(side: str, trials: int, at_once: int, reports: int) -> dict[st
 
 
 def _side(options: argparse.Namespace) -> dict[str, float]:
-    """Wall and processor seconds of the driver from the first trial to the last."""
+    """Wall and processor seconds of the driver, from the first trial to the last."""
     ray.init(
         address="local",
         num_cpus=options.at_once,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}},
     )
     driver.configure_tune()
@@ -149,17 +151,17 @@ def _ours(options: argparse.Namespace) -> tuple[float, float]:
     study = open_search(config, space, data)
     study.precision = "fp32"
     study.trunk_cache = "off"
-    # made here: workers that import nothing of ours start as fast as those of the other side
-    said = [[to_json(_report(epoch + 1)) for epoch in range(options.reports)] for _ in range(50)]
+    # made here: workers without our imports start as fast as those of the other side
+    texts = [[to_json(_report(epoch + 1)) for epoch in range(options.reports)] for _ in range(50)]
     end = End.FINISHED.value
 
     def sleeper(config: dict[str, Any], **_: Any) -> dict[str, str]:
-        for text in said[config["number"] % len(said)]:
+        for text in texts[config["number"] % len(texts)]:
             time.sleep(1 / max(1, min(options.reports, 10)))
             tune.report({"report": text})
         return {"end": end}
 
-    driver.run_trial = sleeper
+    vars(driver)["run_trial"] = sleeper
     started, used = time.monotonic(), time.process_time()
     driver.run_trials(config, space, data, Resources(), study, Quiet())
     wall, cpu = time.monotonic() - started, time.process_time() - used

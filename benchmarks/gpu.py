@@ -4,9 +4,9 @@
 
 FOLDER holds train.json, val.json and images/ (COCO). Both sides train the same detector with the
 same losses, head alone and everything unfrozen, and take turns; ours also without CUDA graphs.
-Plain is torchvision's reference loop: a DataLoader with a process a core, AMP, each step's loss
-asked for. Without a GPU it runs on the CPU, which says nothing of one: busy share and trials an
-hour are then not measured. The last line is the figures as one JSON object.
+Plain is torchvision's reference loop: a DataLoader with a process a core, AMP, and each step's loss
+read. Without a GPU it runs on the CPU; then the GPU's busy fraction and trials an hour are not
+measured. The last line is the figures as one JSON object.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch
 import whole_search
 from plain import make_plain
 from plain_search import collate, pictures
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
@@ -47,6 +47,7 @@ TRIALS = 8
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=lambda text: Path(text).resolve())
     parser.add_argument("--backbone", default="resnet50")
@@ -60,23 +61,23 @@ def main() -> None:
     on_gpu = device().type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "no GPU"
     print(f"{name}, {cores} cores, {resolve('auto')}", flush=True)
-    found: dict[str, Any] = {"device": name, "cores": cores}
+    figures: dict[str, Any] = {"device": name, "cores": cores}
     with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
         os.environ["XDG_CACHE_HOME"] = place
         files = {split: options.folder / f"{split}.json" for split in ("train", "val")}
         data = load(Data(**files, images=options.folder / "images"), Path(place))
         for phase, depth in (("head", 0), ("everything", None)):
-            found[phase] = compare(options, data, depth, cores, Path(place))
-            print(f"{phase}: {shown(found[phase])}", flush=True)
-    found["trials_an_hour"] = None
+            figures[phase] = compare(options, data, depth, cores, Path(place))
+            print(f"{phase}: {shown(figures[phase])}", flush=True)
+    figures["trials_an_hour"] = None
     if on_gpu:
         gc.collect()
-        torch.cuda.empty_cache()  # the searches, processes of their own, need it
-        found["trials_an_hour"] = {}
+        torch.cuda.empty_cache()  # the searches, separate processes, need it
+        figures["trials_an_hour"] = {}
         for at_once in options.shares:
-            found["trials_an_hour"][at_once] = trials_an_hour(options, at_once, cores)
-            print(f"{at_once} share the GPU: {found['trials_an_hour'][at_once]} trials an hour")
-    print(json.dumps(found))
+            figures["trials_an_hour"][at_once] = trials_an_hour(options, at_once, cores)
+            print(f"{at_once} share the GPU: {figures['trials_an_hour'][at_once]} trials an hour")
+    print(json.dumps(figures))
 
 
 # -- a step ---------------------------------------------------------------------------------------
@@ -85,8 +86,10 @@ def main() -> None:
 def compare(
     options: argparse.Namespace, data: Splits, depth: int | None, cores: int, place: Path
 ) -> dict[str, Any]:
-    """Pictures a second of each side's epochs, in turns, and what share of the time the GPU worked;
-    None where there is none. Depth None is everything."""
+    """Pictures a second of each side's epochs, in turns, and the fraction of time the GPU is busy.
+
+    The fraction is None without a GPU. Depth None is everything.
+    """
     sides = {
         "ours": ours(options, data, depth, cores, place),
         "without graphs": ours(options, data, depth, cores, place, graphs=False),
@@ -114,7 +117,7 @@ def ours(
     place: Path,
     graphs: bool = True,
 ) -> Callable[[int], None]:
-    """An epoch as a trial trains it, with outputs of frozen stages kept where a search would."""
+    """An epoch as a trial trains it, with frozen features cached where a search caches them."""
     train = Train.model_validate({"augment": "flip", "precision": resolve("auto")})
     model = Model(backbone=options.backbone, weights="none", image_size=options.size)
     config = TrainConfig(model=model, train=train)
@@ -159,15 +162,15 @@ def ours(
 def plain(
     options: argparse.Namespace, data: Splits, depth: int | None, cores: int
 ) -> Callable[[int], None]:
-    """An epoch of torchvision's reference loop: files decoded, AMP, PyTorch's own memory format."""
-    where, dtype = device(), DTYPES[resolve("auto")]
+    """An epoch of torchvision's reference loop: decoding, AMP, PyTorch's default memory format."""
+    place, dtype = device(), DTYPES[resolve("auto")]
     torch.manual_seed(0)
     model = Model(backbone=options.backbone, weights="none", image_size=options.size)
-    detector = make_plain(build(model, len(data.categories))).to(where)
+    detector = make_plain(build(model, len(data.categories))).to(place)
     set_depth(detector, detector.stages, len(detector.stages) if depth is None else depth)
     trained = [p for p in detector.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0)
-    scaler = torch.amp.GradScaler(where.type, enabled=dtype is torch.float16)
+    scaler = torch.amp.GradScaler(place.type, enabled=dtype is torch.float16)
     ids = sorted(category.id for category in data.categories)
     loader = DataLoader(
         pictures(options.folder, "train", options.size),
@@ -175,15 +178,15 @@ def plain(
         shuffle=True,
         num_workers=max(1, cores - 1),
         collate_fn=partial(collate, size=options.size, ids=ids),
-        pin_memory=where.type == "cuda",
+        pin_memory=place.type == "cuda",
         persistent_workers=True,
     )
 
     def epoch(number: int) -> None:
         for canvases, targets in loader:
-            targets = [{k: v.to(where) for k, v in target.items()} for target in targets]
-            with torch.autocast(where.type, dtype=dtype, enabled=dtype is not torch.float32):
-                losses = detector(canvases.to(where), targets)
+            targets = [{k: v.to(place) for k, v in target.items()} for target in targets]
+            with torch.autocast(place.type, dtype=dtype, enabled=dtype is not torch.float32):
+                losses = detector(canvases.to(place), targets)
             total = sum(losses.values())
             if not torch.isfinite(total):
                 raise RuntimeError("the loss is not finite")
@@ -198,6 +201,7 @@ def plain(
 
 
 def seconds(epoch: Callable[[int], None], number: int) -> float:
+    """Seconds of an epoch, until the GPU has finished."""
     started = time.perf_counter()
     epoch(number)
     if torch.cuda.is_available():
@@ -206,12 +210,12 @@ def seconds(epoch: Callable[[int], None], number: int) -> float:
 
 
 def busy(epoch: Callable[[int], None]) -> float | None:
-    """Share of an epoch in which the GPU worked, as its profiler saw the kernels."""
+    """Fraction of an epoch in which the GPU runs kernels, as its profiler sees them."""
     if not torch.cuda.is_available():
         return None
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         took = seconds(epoch, 0)
-    kernels = [
+    kernels: list[float] = [
         event.self_device_time_total
         for event in seen.key_averages()
         if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
@@ -235,7 +239,7 @@ def shown(figures: dict[str, Any]) -> str:
 
 
 def trials_an_hour(options: argparse.Namespace, at_once: int, cores: int) -> float:
-    """Of a search in which so many share the GPU, from its command to its winner."""
+    """Trials an hour of a search, from its command to its winner, with so many on the GPU."""
     head, unfreeze = EPOCHS_OF_A_TRIAL
     settings = {
         "model.backbone": options.backbone,
@@ -252,7 +256,7 @@ def trials_an_hour(options: argparse.Namespace, at_once: int, cores: int) -> flo
     with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
         sets = [f"{name}={value}" for name, value in settings.items()]
         figures: dict[str, Any] = whole_search.run(options.folder, TRIALS, sets, Path(place))
-    return round(60 * TRIALS / figures["minutes"], 1)
+    return round(60 * TRIALS / float(figures["minutes"]), 1)
 
 
 if __name__ == "__main__":

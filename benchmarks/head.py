@@ -20,10 +20,11 @@ from trainer.model import detectors
 from trainer.training.fit import fit
 
 SHAPES = ((256, 4), (128, 4), (96, 2))
-"""Channels, convolutions of a branch: torchvision's, half as wide, ours."""
+"""Channels and convolutions of a branch: torchvision's, half as wide, ours."""
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, nargs=2, default=(4, 4), metavar=("HEAD", "UNFREEZE"))
@@ -41,11 +42,10 @@ def main() -> None:
     figures = {}
     for channels, convs in SHAPES:
         detectors.CHANNELS, detectors.BRANCH_CONVS = channels, convs
-        detectors.NoBackbone.out_channels = channels
         reports: list[EpochReport] = []
 
-        def keep(report: EpochReport, into: list[EpochReport] = reports) -> bool:
-            into.append(report)
+        def keep(report: EpochReport, reports: list[EpochReport] = reports) -> bool:
+            reports.append(report)
             return True
 
         with tempfile.TemporaryDirectory() as folder:

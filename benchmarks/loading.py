@@ -1,12 +1,12 @@
-"""How fast pictures come: an epoch from the canvas store against torchvision's CocoDetection.
+"""How fast pictures load: an epoch from the canvas store against torchvision's CocoDetection.
 
     python benchmarks/loading.py FOLDER [--size 320] [--batch 4] [--runs 3]
 
 FOLDER holds train.json, val.json and images/. The other side decodes and letterboxes each picture
-in each epoch, as a training script does; both on one thread, with flips, until batches of tensors
-stand. Then two processes read the whole store, as two trials on one machine do, and the store's
-memory is read off the kernel (proportional set size) with one and with two. The last line
-is the figures as one JSON object.
+in each epoch, as a training script does. Both make batches of tensors, with flips, on one thread.
+Then two processes read all of the store, as two trials on one machine do. The kernel says how much
+memory the store takes (proportional set size) with one reader and with two. The last line is the
+figures as one JSON object.
 """
 
 import argparse
@@ -38,6 +38,7 @@ sys.stdin.read()
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, default=320)
@@ -79,6 +80,7 @@ def main() -> None:
 
 
 def exhaust(epoch: Iterator[Any]) -> float:
+    """Seconds of an epoch."""
     started = time.perf_counter()
     for _ in epoch:
         pass
@@ -94,14 +96,14 @@ def decoded(folder: Path, size: int, pictures: int) -> Any:
             v2.RandomHorizontalFlip(),
         ]
     )
-    found = CocoDetection(folder / "images", folder / "train.json", transforms=change)
-    found = wrap_dataset_for_transforms_v2(found, target_keys=("boxes", "labels"))
-    assert len(found) == pictures
+    dataset = CocoDetection(folder / "images", folder / "train.json", transforms=change)
+    dataset = wrap_dataset_for_transforms_v2(dataset, target_keys=("boxes", "labels"))
+    assert len(dataset) == pictures
 
     def epoch(batch_size: int) -> Iterator[Any]:
-        order = np.random.default_rng(0).permutation(len(found))
+        order = np.random.default_rng(0).permutation(len(dataset))
         for start in range(0, len(order), batch_size):
-            batch = [found[int(i)] for i in order[start : start + batch_size]]
+            batch = [dataset[int(i)] for i in order[start : start + batch_size]]
             canvases = torch.full((len(batch), 3, size, size), 127, dtype=torch.uint8)
             for canvas, (picture, _) in zip(canvases, batch, strict=True):
                 canvas[:, : picture.shape[1], : picture.shape[2]] = picture
@@ -111,7 +113,7 @@ def decoded(folder: Path, size: int, pictures: int) -> Any:
 
 
 def memory(file: Path, readers: int) -> float:
-    """Bytes of the store that so many processes hold together while each has read all of it."""
+    """Bytes of the store in memory while this many processes have read all of it."""
     line = [sys.executable, "-c", READER, str(file)]
     running = [
         subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -1,12 +1,12 @@
-"""What a worker's memory comes to: 30 trials, one after another, in one process.
+"""How a worker's memory grows: 30 trials, one after another, in one process.
 
     python benchmarks/memory.py [--trials 30] [--pictures 12] [--image-size 320]
 
-Each trial runs as a worker runs it, in a thread of its own; depths and batch sizes change from one
-to the next and begin anew after 18, and pictures are made up. Shown is the process's anonymous
-memory after each trial, as it is and with what trials freed left to the allocator, which takes
-turns of a process each. It fails where a trial leaves over a tenth more than the one of the same
-settings did. The last line is the figures as one JSON object.
+Each trial runs as in a worker, in a new thread, on random pictures. Depth and batch size change
+from trial to trial, and repeat after 18. The figures are the process's anonymous memory after each
+trial, in two processes: one gives freed memory back to the system, the other leaves it to the
+allocator. It fails if trials leave over a tenth more, on average, than the ones of the same
+settings before. The last line is the figures as one JSON object.
 """
 
 import argparse
@@ -28,10 +28,11 @@ from PIL import Image
 SETTINGS = tuple(product((0, 3, 5, 1, 4, 2), (4, 8, 16)))
 """Depth and batch size of each trial."""
 MOST = 1.1
-"""Times as much as the trial of the same settings left before, on average."""
+"""Memory after a trial, relative to the trial of the same settings before, on average."""
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--pictures", type=int, default=12)
@@ -47,12 +48,12 @@ def main() -> None:
     for side in ("ours", "kept"):
         line = [sys.executable, *sys.argv, "--side", side]
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
-        figures[side] = found = json.loads(done.stdout.splitlines()[-1])
+        figures[side] = one = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"{side}: {found['mb'][0]} MB after the first trial, {found['mb'][-1]} after the last, "
-            f"at most {max(found['mb'])}; {found['times']:.2f} times as much as after the trial of "
-            f"the same settings; {found['cpu']:.0f} s of CPU, of which {found['giving']:.1f} to "
-            "give memory back"
+            f"{side}: {one['mb'][0]} MB after the first trial, {one['mb'][-1]} after the last, "
+            f"at most {max(one['mb'])}; {one['times']:.2f} times as much as after the trial of "
+            f"the same settings; {one['cpu']:.0f} s of CPU, {one['giving']:.1f} of "
+            "them to give memory back"
         )
     print(json.dumps(figures))
     if figures["ours"]["times"] > MOST:
@@ -62,14 +63,15 @@ def main() -> None:
 def measured(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """One side, in this process."""
     import torch
+    from ray import tune
 
     from search.running import trial
     from trainer.config import Data
     from trainer.data.loading import load
 
     torch.set_num_threads(1)
-    trial.tune.report = lambda _: None
-    give, spent = trial.give_memory_back, [0.0]
+    vars(tune)["report"] = lambda _: None
+    give, spent = vars(trial)["give_memory_back"], [0.0]
 
     def timed() -> None:
         if options.side == "ours":
@@ -77,23 +79,24 @@ def measured(options: argparse.Namespace, place: Path) -> dict[str, Any]:
             give()
             spent[0] += time.process_time() - started
 
-    trial.give_memory_back = timed
+    vars(trial)["give_memory_back"] = timed
     make_data(place / "data", options.pictures)
-    files = {name: place / "data" / f"{name}.json" for name in ("train", "val")}
-    data = load(Data(**files), place)
+    files = Data(train=place / "data" / "train.json", val=place / "data" / "val.json")
+    data = load(files, place)
     (place / "search").mkdir()
-    found = []
+    megabytes: list[int] = []
     started = time.process_time()
     for number, (depth, batch_size) in enumerate(islice(cycle(SETTINGS), options.trials)):
         asked = {"number": number, "config": settings(depth, batch_size, options.image_size)}
         thread = threading.Thread(target=run_trial, args=(asked, data, place / "search"))
         thread.start()
         thread.join()
-        found.append(round(anonymous()))
-        print(f"{options.side} {number}: {found[-1]} MB", file=sys.stderr)
-    times = [after / before for before, after in zip(found, found[len(SETTINGS) :], strict=False)]
+        megabytes.append(round(anonymous()))
+        print(f"{options.side} {number}: {megabytes[-1]} MB", file=sys.stderr)
+    repeated = zip(megabytes, megabytes[len(SETTINGS) :], strict=False)
+    times = [after / before for before, after in repeated]
     return {
-        "mb": found,
+        "mb": megabytes,
         "times": mean(times) if times else 1.0,
         "cpu": time.process_time() - started,
         "giving": spent[0],
@@ -101,18 +104,19 @@ def measured(options: argparse.Namespace, place: Path) -> dict[str, Any]:
 
 
 def run_trial(asked: dict[str, Any], data: Any, folder: Path) -> None:
-    """As Tune has a worker do."""
+    """Run one trial as a worker of Tune does."""
     from search.running import trial
 
-    common = {"threads": 1, "gpu_share": 0, "hang_timeout": 600, "disk_cap": 1e9}
-    ended = trial.run_trial(asked, data=data, folder=folder, **common)
+    ended = trial.run_trial(
+        asked, data=data, folder=folder, threads=1, gpu_share=0, hang_timeout=600, disk_cap=1e9
+    )
     if ended["end"] != "finished":
         print(ended, file=sys.stderr)
         os._exit(1)
 
 
 def settings(depth: int, batch_size: int, image_size: int) -> dict[str, Any]:
-    """A trial's configuration: an epoch of the head, which is forked, and one unfrozen."""
+    """A trial's configuration: an epoch of the head, which later trials fork, and one unfrozen."""
     unfreeze = {"epochs": 1, "depth": depth, "batch_size": batch_size, "open_epochs": 1}
     return {
         "model": {"backbone": "tf_efficientnet_lite0", "weights": "none", "image_size": image_size},
@@ -126,7 +130,7 @@ def settings(depth: int, batch_size: int, image_size: int) -> dict[str, Any]:
 
 
 def anonymous() -> float:
-    """Megabytes that this process holds, but for files."""
+    """Megabytes of this process, without mapped files."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     sizes = {line.split()[0]: line.split()[1] for line in lines[1:]}
     return int(sizes["Anonymous:"]) / 1e3

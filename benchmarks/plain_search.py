@@ -1,4 +1,4 @@
-"""The script that one would write instead of Unfreeze; `benchmarks/versus.py` runs it beside.
+"""The script that one would write instead of Unfreeze; `benchmarks/versus.py` runs both.
 
     python benchmarks/plain_search.py FOLDER [--backbone B] [--weights W] [--trials 12] ...
 
@@ -37,6 +37,7 @@ HEAD_EPOCHS, UNFREEZE_EPOCHS = 4, 12
 
 
 def space(trial: optuna.Trial) -> None:
+    """Suggest the values of a trial."""
     trial.suggest_float("lr", 1e-4, 1e-2, log=True)
     trial.suggest_categorical("batch_size", [2, 4, 8])
     trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
@@ -45,6 +46,7 @@ def space(trial: optuna.Trial) -> None:
 
 
 def pictures(folder: Path, split: str, size: int) -> Any:
+    """The pictures of a split, decoded at each use; those of train are augmented."""
     steps: list[Any] = [v2.ToImage()]
     if split == "train":
         steps += [
@@ -55,16 +57,20 @@ def pictures(folder: Path, split: str, size: int) -> Any:
     steps.append(v2.Resize(size=None, max_size=size))
     if split == "train":
         steps.append(v2.SanitizeBoundingBoxes())
-    found = CocoDetection(folder / "images", folder / f"{split}.json", transforms=v2.Compose(steps))
-    return wrap_dataset_for_transforms_v2(found, target_keys=("image_id", "boxes", "labels"))
+    dataset = CocoDetection(
+        folder / "images", folder / f"{split}.json", transforms=v2.Compose(steps)
+    )
+    return wrap_dataset_for_transforms_v2(dataset, target_keys=("image_id", "boxes", "labels"))
 
 
 def new_detector(options: argparse.Namespace, classes: int) -> Detector:
+    """The detector that both sides train."""
     model = Model(backbone=options.backbone, weights=options.weights, image_size=options.size)
     return make_plain(build(model, classes))
 
 
 def train_detector(config: dict[str, Any], options: argparse.Namespace) -> None:
+    """Train one trial, and report each epoch."""
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     folder, size = options.folder, options.size
@@ -79,24 +85,12 @@ def train_detector(config: dict[str, Any], options: argparse.Namespace) -> None:
         [{"params": detector.backbone.parameters(), "scale": 0.3}, {"params": new, "scale": 1.0}],
         weight_decay=config["weight_decay"],
     )
-    stages = len(detector.stages)
     for epoch in range(HEAD_EPOCHS + UNFREEZE_EPOCHS):
-        head = epoch < HEAD_EPOCHS
-        depth = 0 if head else config["depth"]
-        if config["schedule"] == "gradual" and not head:
-            depth = min(depth, math.ceil(depth * (epoch - HEAD_EPOCHS + 1) / 2))
-        for i, stage in enumerate(detector.stages):
-            for name in stage.parameters:
-                detector.backbone.get_parameter(name).requires_grad_(i >= stages - depth)
+        set_depth(detector, config, epoch)
         detector.train()
         detector.backbone.eval()  # BatchNorm keeps the pretrained statistics
-        first, epochs = (0, HEAD_EPOCHS) if head else (HEAD_EPOCHS, UNFREEZE_EPOCHS)
         for step, batch in enumerate(loader):
-            done = (epoch - first + step / len(loader)) / epochs
-            warm = min(1.0, (done * epochs + 1e-3) / 0.5)
-            for group in optimizer.param_groups:
-                peak = (2e-3 if head else config["lr"]) * group["scale"]
-                group["lr"] = peak * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+            set_lr(optimizer, config, epoch, step / len(loader))
             canvases, targets = collate(batch, size, ids)
             loss = sum(detector(canvases, targets).values())
             if not torch.isfinite(loss):
@@ -111,7 +105,35 @@ def train_detector(config: dict[str, Any], options: argparse.Namespace) -> None:
             tune.report(figures, checkpoint=tune.Checkpoint.from_directory(place))
 
 
+def set_depth(detector: Detector, config: dict[str, Any], epoch: int) -> None:
+    """Freeze and unfreeze the stages of the backbone for an epoch, from 0."""
+    depth = 0 if epoch < HEAD_EPOCHS else config["depth"]
+    if config["schedule"] == "gradual" and depth:
+        depth = min(depth, math.ceil(depth * (epoch - HEAD_EPOCHS + 1) / 2))
+    stages = len(detector.stages)
+    for i, stage in enumerate(detector.stages):
+        for name in stage.parameters:
+            detector.backbone.get_parameter(name).requires_grad_(i >= stages - depth)
+
+
+def set_lr(
+    optimizer: torch.optim.Optimizer, config: dict[str, Any], epoch: int, done: float
+) -> None:
+    """Set learning rates: in each phase a warm-up of half an epoch, then a cosine.
+
+    `done` is the fraction of the epoch that is over.
+    """
+    head = epoch < HEAD_EPOCHS
+    first, epochs = (0, HEAD_EPOCHS) if head else (HEAD_EPOCHS, UNFREEZE_EPOCHS)
+    progress = (epoch - first + done) / epochs
+    warm_up = min(1.0, (progress * epochs + 1e-3) / 0.5)
+    for group in optimizer.param_groups:
+        peak = (2e-3 if head else config["lr"]) * group["scale"]
+        group["lr"] = peak * warm_up * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+
 def collate(batch: list[Any], size: int, ids: list[int]) -> tuple[torch.Tensor, list[Any]]:
+    """Canvases, (n, 3, size, size) uint8, and the target of each picture."""
     canvases = torch.full((len(batch), 3, size, size), 114, dtype=torch.uint8)
     targets = []
     for canvas, (picture, target) in zip(canvases, batch, strict=True):
@@ -131,17 +153,18 @@ def collate(batch: list[Any], size: int, ids: list[int]) -> tuple[torch.Tensor, 
 def evaluate(
     detector: Detector, split: Any, truth: COCO, ids: list[int], size: int
 ) -> dict[str, float]:
+    """AP of a detector on a split, by pycocotools."""
     detector.eval()
     results = []
     for picture, target in split:
         canvas = torch.full((1, 3, size, size), 114, dtype=torch.uint8)
         canvas[0, :, : picture.shape[1], : picture.shape[2]] = picture
-        (found,) = detector(canvas)
+        (detected,) = detector(canvas)
         image = truth.imgs[target["image_id"]]
         scale = max(image["width"], image["height"]) / size
-        boxes = BoundingBoxes(found["boxes"] * scale, format="XYXY", canvas_size=(size, size))
+        boxes = BoundingBoxes(detected["boxes"] * scale, format="XYXY", canvas_size=(size, size))
         boxes = v2.functional.convert_bounding_box_format(boxes, new_format="XYWH")
-        for box, label, score in zip(boxes, found["labels"], found["scores"], strict=True):
+        for box, label, score in zip(boxes, detected["labels"], detected["scores"], strict=True):
             results.append(
                 {
                     "image_id": target["image_id"],
@@ -160,6 +183,7 @@ def evaluate(
 
 
 def test_figures(checkpoint: tune.Checkpoint, options: argparse.Namespace) -> dict[str, float]:
+    """AP of a checkpoint on test."""
     truth = COCO(options.folder / "test.json")
     ids = sorted(truth.cats)
     detector = new_detector(options, len(ids))
@@ -170,6 +194,7 @@ def test_figures(checkpoint: tune.Checkpoint, options: argparse.Namespace) -> di
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=lambda text: Path(text).resolve())
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
@@ -199,13 +224,15 @@ def main() -> None:
                 ],
             ),
         )
-        found = tuner.fit()
-        best = found.get_best_result(scope="all")
-        frame = best.metrics_dataframe
-        epochs = sum(len(result.metrics_dataframe) for result in found if result.metrics)
+        results = tuner.fit()
+        best = results.get_best_result(scope="all")
+        frames = [results[i].metrics_dataframe for i in range(len(results)) if results[i].metrics]
+        epochs = sum(len(frame) for frame in frames if frame is not None)
+        frame, checkpoint = best.metrics_dataframe, best.get_best_checkpoint("map", "max")
+        assert frame is not None and checkpoint is not None
         top = frame.loc[frame["map"].idxmax()]
-        test = test_figures(best.get_best_checkpoint("map", "max"), options)
-    ray.shutdown()  # else it may print what a worker said as it ended, after the figures
+        test = test_figures(checkpoint, options)
+    ray.shutdown()  # else it may print a worker's last lines after the figures
     figures = {f"val_{name}": float(top[name]) for name in test}
     figures |= {f"test_{name}": value for name, value in test.items()}
     print(json.dumps(figures | {"epochs": epochs}))

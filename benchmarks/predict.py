@@ -3,8 +3,8 @@
     python benchmarks/predict.py MODEL DATA [--rounds 3]
 
 MODEL is an exported folder, or a search's name. Its ONNX file is made and compared first. Each
-round takes every val picture from its file to its boxes both ways in turn, on two threads; the
-last line is the figures as one JSON object.
+round takes every val picture from its file to its boxes in both ways, on two threads. The last line
+is the figures as one JSON object.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,10 +22,11 @@ from search.exports.model_location import find_model
 from trainer.data.canvas import open_picture
 from trainer.data.dataset import Picture
 from trainer.evaluation.predict import predict
-from trainer.export.bundle import open_export
+from trainer.export.bundle import Spec, open_export
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("data", type=Path)
@@ -39,7 +41,7 @@ def main() -> None:
         make_portable(eager, "onnx", Path(place), pictures)
         forms = {"eager": open_export(eager), "onnx": open_export(Path(place))}
         for form in forms.values():
-            pictures_a_second(form, pictures[:4])  # both are slower at first
+            pictures_a_second(form, pictures[:4])  # warms up
         for _ in range(options.rounds):
             for name, form in forms.items():
                 best[name] = max(best[name], pictures_a_second(form, pictures))
@@ -49,7 +51,8 @@ def main() -> None:
     print(json.dumps({**figures, "ratio": round(ratio, 2), "pictures": len(pictures)}))
 
 
-def pictures_a_second(form: tuple, pictures: tuple[Picture, ...]) -> float:
+def pictures_a_second(form: tuple[Any, Spec], pictures: tuple[Picture, ...]) -> float:
+    """Speed of one form of the model: its function and its spec."""
     detect, spec = form
     start = time.perf_counter()
     for picture in pictures:

@@ -2,15 +2,16 @@
 
     python benchmarks/scaling.py [--seconds 4] [--nodes 1 2 4 8]
 
-The same 32 trials of fixed length (they sleep: a report a second, no torch in the workers), through
-our searcher, scheduler and study, on 1, 2, 4 and 8 simulated nodes of one trial each: the share of
-the ideal time, starts of workers included. Then two trials on two nodes that hold both: the
-time from the death of a node's raylet to the first step of its trial on the other. The last line is
-the figures as one JSON object.
+The same 32 trials of fixed length (they sleep: a report a second, no torch in the workers) run
+through our searcher, scheduler and study, on 1, 2, 4 and 8 simulated nodes of one trial each. The
+figure is the fraction of the ideal pace, starts of workers included. Then two trials run on two
+nodes, each with room for both: the figure is the time from the death of a node's raylet to the
+first step of its trial on the other node. The last line is the figures as one JSON object.
 """
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ TRIALS = 32
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=4, help="of a trial, from 3")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
@@ -46,21 +48,21 @@ def main() -> None:
         side = _scale if options.side == "scale" else _loss
         print(json.dumps(side(options.seconds, options.nodes[0])))
         return
-    walls = {n: _in_a_process("scale", options.seconds, n) for n in options.nodes}
+    walls = {n: _in_new_process("scale", options.seconds, n) for n in options.nodes}
     shares = {n: round(TRIALS * options.seconds / n / wall, 3) for n, wall in walls.items()}
-    again = _in_a_process("loss", 30, 2)
+    again = _in_new_process("loss", 30, 2)
     figures = {"trials": TRIALS, "seconds_a_trial": options.seconds, "wall_seconds": walls}
     print(json.dumps({**figures, "share_of_ideal": shares, "running_again_seconds": again}))
 
 
-def _in_a_process(side: str, seconds: int, nodes: int) -> float:
+def _in_new_process(side: str, seconds: int, nodes: int) -> float:
     line = [sys.executable, __file__, "--side", side]
     line += ["--seconds", str(seconds), "--nodes", str(nodes)]
     with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
         done = subprocess.run(line, cwd=place, check=True, stdout=subprocess.PIPE, text=True)
-    found = float(done.stdout.splitlines()[-1])
-    print(f"{side}, {nodes} nodes: {found} s", file=sys.stderr)
-    return found
+    figure = float(done.stdout.splitlines()[-1])
+    print(f"{side}, {nodes} nodes: {figure} s", file=sys.stderr)
+    return figure
 
 
 def _scale(seconds: int, nodes: int) -> float:
@@ -71,7 +73,7 @@ def _scale(seconds: int, nodes: int) -> float:
 
 
 def _loss(seconds: int, nodes: int) -> float:
-    """Kill the node of the trial that began first, from a thread, when both have begun."""
+    """When both trials have begun, kill the node of the one that began first."""
     from threading import Thread
 
     cluster = _cluster(nodes, cpus=2)
@@ -82,15 +84,15 @@ def _loss(seconds: int, nodes: int) -> float:
         while len({row[0] for row in _rows(steps)}) < 2:
             time.sleep(0.05)
         number, _, node = _rows(steps)[0]
-        (gone,) = [n for n in cluster.worker_nodes if n.node_id == node]
+        (killed_node,) = [n for n in cluster.worker_nodes if n.node_id == node]
         killed.append((time.time(), number))
-        cluster.remove_node(gone, allow_graceful=False)
+        cluster.remove_node(killed_node, allow_graceful=False)
 
     Thread(target=kill, daemon=True).start()
     _search(cluster, 2, seconds, steps)
     moment, number = killed[0]
     node = _rows(steps)[0][2]
-    again = [float(at) for n, at, where in _rows(steps) if n == number and where != node]
+    again = [float(at) for n, at, on in _rows(steps) if n == number and on != node]
     return round(min(again) - moment, 2)
 
 
@@ -103,7 +105,7 @@ def _cluster(nodes: int, cpus: int) -> Cluster:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(nodes):
         cluster.add_node(num_cpus=cpus, object_store_memory=100 << 20)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     return cluster
 
 
@@ -129,18 +131,18 @@ def _search(cluster: Cluster, trials: int, seconds: int, steps: Path) -> None:
     def sleeper(config: dict[str, Any], **_: Any) -> dict[str, str]:
         node = ray.get_runtime_context().get_node_id()
         for report in reports:
-            with open(file, "a") as stream:
+            with Path(file).open("a") as stream:
                 stream.write(f"{config['number']} {time.time()} {node}\n")
             time.sleep(1)
             tune.report({"report": report})
         return {"end": finished}
 
     driver.configure_tune()
-    driver.run_trial = sleeper
+    vars(driver)["run_trial"] = sleeper
     driver.run_trials(config, space, data, Resources(), study, Quiet())
     assert len(study.ended()) == trials
     ray.shutdown()
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """Take README's pictures of a search's report and of its runs in MLflow: docs/*.png.
 
-    .venv/bin/python benchmarks/screenshots.py NAME        (needs Debian's chromium)
+    python benchmarks/screenshots.py NAME
 
-Where the search was started: its folder is searches/NAME, its store mlflow.db.
+Run it where the search NAME was started: its folder is searches/NAME, its store mlflow.db. It needs
+Debian's chromium. The last line is the sizes of the pictures as one JSON object.
 """
 
+import argparse
 import io
 import json
 import re
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -19,19 +20,30 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from search.space.locations import tracking_uri
-from search.tracking.ui import HOST, RUNS, command, environment
+from search.tracking.ui import HOST, RUNS, server_command, server_environment
 
 DOCS = Path(__file__).parents[1] / "docs"
 PORT = 5099
 
 
-def main(name: str) -> None:
+def main() -> None:
+    """Take the pictures of the search that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", metavar="NAME", help="of a finished search in this folder")
+    take_pictures(parser.parse_args().name)
+
+
+def take_pictures(name: str) -> None:
+    """Write docs/report.png and docs/mlflow.png of a search."""
     uri = tracking_uri(None)
     experiment = MlflowClient(uri).get_experiment_by_name(name)
     assert experiment is not None, f"no search {name} in {uri}"
     address = f"http://{HOST}:{PORT}"
     server = subprocess.Popen(
-        command(PORT), env=environment(uri), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        server_command(PORT),
+        env=server_environment(uri),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         with sync_playwright() as playwright:
@@ -54,6 +66,7 @@ def main(name: str) -> None:
 
 
 def wait_for(url: str) -> None:
+    """Wait up to a minute for a server."""
     for _ in range(120):
         try:
             urllib.request.urlopen(url)
@@ -77,7 +90,7 @@ def show_runs(page: Page) -> None:
 
 
 def keep(page: Page, name: str) -> None:
-    """A picture of what the window shows, in as many colours as it takes."""
+    """Save what the window shows, in 256 colours."""
     page.wait_for_timeout(3000)
     DOCS.mkdir(exist_ok=True)
     with Image.open(io.BytesIO(page.screenshot())) as taken:
@@ -86,4 +99,4 @@ def keep(page: Page, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

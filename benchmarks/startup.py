@@ -1,11 +1,11 @@
-"""What a trial costs before its first step and after its last, and a worker before its first trial.
+"""Seconds of a trial before its first step and after its last, and of a worker's imports.
 
     python benchmarks/startup.py FOLDER [--runs 3] [--backbone NAME] [--image-size 320]
 
-FOLDER holds train.json, val.json (COCO) and images/. Each run is a process of its own, as a worker
-is: what it imports, then two trials one after another, as a worker runs them, of one head epoch and
-one unfreeze epoch; the second forks its head phase from the first. Canvases are made before. Shown
-is the median of the runs and their range; the last line is the figures as one JSON object.
+FOLDER holds train.json, val.json (COCO) and images/. Each run is a new process, as a worker is. It
+imports what a worker imports, then runs two trials, one after another, of one head epoch and one
+unfreeze epoch. The second forks its head phase from the first. Canvases are made before. The median
+of the runs and their range are printed; the last line is the figures as one JSON object.
 """
 
 import argparse
@@ -16,6 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.config import TrainConfig
+    from trainer.data.dataset import Splits
+    from trainer.training.phase_cache import PhaseCache
 
 PARTS = {
     "imports": "imports of a worker",
@@ -29,6 +35,7 @@ PARTS = {
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--runs", type=int, default=3)
@@ -54,7 +61,6 @@ def main() -> None:
 
 def measured(folder: Path, backbone: str, image_size: int) -> dict[str, float]:
     """Seconds of each part, in this process."""
-    found = {}
     started = time.monotonic()
     import torch
 
@@ -63,51 +69,61 @@ def measured(folder: Path, backbone: str, image_size: int) -> dict[str, float]:
     from trainer.data.canvas import cache_folder
     from trainer.data.formats.layouts import find
     from trainer.data.loading import load
-    from trainer.epoch_report import EpochReport
-    from trainer.evaluation.review import review
-    from trainer.training.fit import fit
     from trainer.training.phase_cache import PhaseCache
 
-    found["imports"] = time.monotonic() - started
+    seconds = {"imports": time.monotonic() - started}
     torch.set_num_threads(1)
     started = time.monotonic()
     data = load(find(folder), cache_folder())
-    found["data"] = time.monotonic() - started
+    seconds["data"] = time.monotonic() - started
     with tempfile.TemporaryDirectory() as place:
         cache = PhaseCache(Path(place) / "phases", cap=1e9)
-        for trial, name in enumerate(("before", "before_forked")):
+        for lr, before in ((1e-3, "before"), (2e-3, "before_forked")):
             config = TrainConfig.model_validate(
                 {
                     "model": {"backbone": backbone, "weights": "none", "image_size": image_size},
                     "train": {
                         "trunk_cache": "off",
                         "head": {"epochs": 1},
-                        "unfreeze": {"epochs": 1, "depth": 3, "lr": (1e-3, 2e-3)[trial]},
+                        "unfreeze": {"epochs": 1, "depth": 3, "lr": lr},
                     },
                 }
             )
-            steps: list[float] = []
-            reports: list[EpochReport] = []
-            own = Path(place) / str(trial)
-            own.mkdir()
+            seconds[before], after = measured_trial(config, data, Path(place) / before, cache)
+    seconds |= after  # of the second trial
+    return {part: round(seconds[part], 3) for part in PARTS}
 
-            def report(epoch: EpochReport, reports: list[EpochReport] = reports) -> bool:
-                reports.append(epoch)
-                return True
 
-            def on_step(steps: list[float] = steps) -> None:
-                steps.append(time.monotonic())
+def measured_trial(
+    config: "TrainConfig", data: "Splits", folder: Path, cache: "PhaseCache"
+) -> tuple[float, dict[str, float]]:
+    """Seconds of a trial before its first step, and of its other parts."""
+    from trainer.epoch_report import EpochReport
+    from trainer.evaluation.review import review
+    from trainer.training.fit import fit
 
-            started = time.monotonic()
-            result = fit(config, data, own, report, cache, on_step=on_step)
-            ended = time.monotonic()
-            found[name] = steps[0] - started
-            review(config, data.val, own, result.found, on_step)
-            found["review"] = time.monotonic() - ended
-        own_epochs = [epoch for epoch in reports if not epoch.forked]
-        found["epoch"] = sum(epoch.seconds for epoch in own_epochs)
-        found["between"] = ended - started - found["before_forked"] - found["epoch"]
-    return {part: round(found[part], 3) for part in PARTS}
+    steps: list[float] = []
+    reports: list[EpochReport] = []
+
+    def report(epoch: EpochReport) -> bool:
+        reports.append(epoch)
+        return True
+
+    def on_step() -> None:
+        steps.append(time.monotonic())
+
+    folder.mkdir()
+    started = time.monotonic()
+    result = fit(config, data, folder, report, cache, on_step=on_step)
+    ended = time.monotonic()
+    before = steps[0] - started
+    review(config, data.val, folder, result.found, on_step)
+    epochs = sum(epoch.seconds for epoch in reports if not epoch.forked)
+    return before, {
+        "review": time.monotonic() - ended,
+        "epoch": epochs,
+        "between": ended - started - before - epochs,
+    }
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""What a training step costs a picture: plain, as trials run it, and with the trunk's outputs kept.
+"""What a training step costs a picture: plain, as in trials, and with cached frozen features.
 
     python benchmarks/step.py [--backbones resnet50 ...] [--runs 3] [--batch 2] [--size 320]
 
-Plain is fp32 in PyTorch's default memory format, norms after convolutions; trials run channels_last
-in the precision that the hardware has, norms within. Weights are random, which costs the same. The
-three take turns; shown is the median of the runs, and their range. The last line is the figures as
-one JSON object.
+Plain is fp32 in PyTorch's default memory format, with norms after convolutions. Trials run
+channels_last in the precision of the hardware, with norms fused. Weights are random, which costs
+the same. The three take turns; the median of the runs and their range are printed. The last line is
+the figures as one JSON object.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -22,17 +23,19 @@ from plain import make_plain
 from trainer.config import Model, Train, TrainConfig
 from trainer.data.batches import batches
 from trainer.data.dataset import Category, Picture, Split
+from trainer.data.shared_arrays import Bytes
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
 from trainer.precision import device, resolve
 from trainer.training import optim
 from trainer.training.engine import train_one_epoch
-from trainer.training.frozen_features import Bytes, KeptOutputs, keep_outputs
+from trainer.training.frozen_features import KeptOutputs, keep_outputs
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet50", "vgg16")
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
     parser.add_argument("--runs", type=int, default=3)
@@ -42,21 +45,25 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     split, canvases = pictures(options.batch, options.size)
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    milliseconds: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name in options.backbones:
         model = Model(backbone=name, weights="none", image_size=options.size)
         plain = Side(TrainConfig(model=model, train=Train(precision="fp32")), split, canvases)
         make_plain(plain.detector)
         ours = Side(
-            TrainConfig(model=model, train=Train(precision=resolve("auto"))), split, canvases
+            TrainConfig(model=model, train=Train.model_validate({"precision": resolve("auto")})),
+            split,
+            canvases,
         )
-        found[name] = {}
+        milliseconds[name] = {}
         for depth in range(len(ours.detector.stages) + 1):
             with tempfile.TemporaryDirectory() as folder:
                 figures = compare(plain, ours, depth, Path(folder), options.runs)
-            found[name][str(depth)] = figures
+            milliseconds[name][str(depth)] = figures
             print(f"{name}, depth {depth}: {shown(figures)}", flush=True)
-    print(json.dumps({"threads": options.threads, "precision": resolve("auto"), "ms": found}))
+    print(
+        json.dumps({"threads": options.threads, "precision": resolve("auto"), "ms": milliseconds})
+    )
 
 
 def pictures(count: int, size: int) -> tuple[Split, Bytes]:
@@ -86,7 +93,7 @@ def pictures(count: int, size: int) -> tuple[Split, Bytes]:
 
 
 class Side:
-    """A detector with its optimizer, and a step of it."""
+    """A detector with its optimizer and data."""
 
     def __init__(self, config: TrainConfig, split: Split, canvases: Bytes) -> None:
         self.config, self.split, self.canvases = config, split, canvases
@@ -95,7 +102,7 @@ class Side:
         self.optimizer = optim.build(self.detector, config.train)
 
     def step(self, depth: int, outputs: KeptOutputs | None = None) -> float:
-        """Milliseconds a picture of one step, its batch made in it."""
+        """Milliseconds a picture of one step, with the making of its batch."""
         count = len(self.split.pictures)
         set_depth(self.detector, self.detector.stages, depth)
         started = now()
@@ -122,8 +129,10 @@ class Side:
 
 
 def now() -> float:
-    """The time when a GPU has done what it was told to; on a CPU the time that it worked for this
-    process, which is the same with one thread on an idle machine, and near it on a busy one."""
+    """Seconds, when a GPU has finished its work; on a CPU the processor time a thread.
+
+    Processor time differs little between an idle machine and a busy one.
+    """
     if not torch.cuda.is_available():
         return time.process_time() / torch.get_num_threads()
     torch.cuda.synchronize()
@@ -131,20 +140,23 @@ def now() -> float:
 
 
 def compare(plain: Side, ours: Side, depth: int, folder: Path, runs: int) -> dict[str, list[float]]:
-    """Milliseconds a picture of each run by side; with everything unfrozen nothing is kept."""
+    """Milliseconds a picture of each run, by side; with everything unfrozen nothing is cached."""
     kept = keep_outputs(
         ours.detector, depth, ours.config, [(ours.split, ours.canvases)], folder
     ).get("train")
-    sides = {"plain": lambda: plain.step(depth), "ours": lambda: ours.step(depth)}
+    sides: dict[str, Callable[[], float]] = {
+        "plain": lambda: plain.step(depth),
+        "ours": lambda: ours.step(depth),
+    }
     if kept:
         sides["kept"] = lambda: ours.step(depth, kept)
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[str, list[float]] = {name: [] for name in sides}
     for run in range(runs + 1):
         for name, step in sides.items():
             took = step()
             if run:  # the first one warms up
-                found[name].append(round(took, 1))
-    return found
+                times[name].append(round(took, 1))
+    return times
 
 
 def shown(figures: dict[str, list[float]]) -> str:

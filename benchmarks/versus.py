@@ -1,14 +1,13 @@
-"""Unfreeze against the script that one would write instead, on one folder: time, epochs, AP.
+"""Unfreeze against the script that one would write instead: time, epochs and AP on one folder.
 
     python benchmarks/versus.py FOLDER [--runs 3] [--backbone B] [--weights W] [--trials 12]
         [--pictures N] [--seed S]
 
 FOLDER holds train.json, val.json, test.json (COCO) and images/. Each run does both, one after the
-other, from nothing: no canvases, no phases are there. The same detector, trials, epochs at most and
-ranges; see `plain_search.py`. Each run has its own seed, from S on, for the search and its trials:
-how many epochs ASHA leaves out is luck as much as anything. With --pictures only the first N of
-train and half as many of val and test: for the time alone. The last line is the figures as one JSON
-object.
+other, with empty caches. Both have the same detector, trials, most epochs and ranges; see
+`plain_search.py`. The runs have different seeds, from S on, for the search and its trials: the
+epochs that ASHA saves are luck too. --pictures takes the first N of train and half as many of val
+and test, to compare the time alone. The last line is the figures as one JSON object.
 """
 
 import argparse
@@ -27,6 +26,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
+    """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runs", type=int, default=3)
@@ -90,7 +90,7 @@ def pair(folder: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 def timed(line: list[str]) -> dict[str, Any]:
-    """The figures of a benchmark's last line, and the minutes that it took as a whole."""
+    """The figures of a benchmark's last line, and the minutes of its process."""
     with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
         environment = {**os.environ, "XDG_CACHE_HOME": place, "PYTHONPATH": str(HERE.parent)}
         started = time.monotonic()
@@ -104,7 +104,7 @@ def timed(line: list[str]) -> dict[str, Any]:
         minutes = (time.monotonic() - started) / 60
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     figures["minutes"] = round(minutes, 2)
-    print(json.dumps({line[0]: figures}), flush=True)  # should the other side fail
+    print(json.dumps({line[0]: figures}), flush=True)  # in case the other side fails
     return figures
 
 

@@ -1,7 +1,7 @@
-"""A whole search on a folder of pictures, as a user would run it: time, epochs, memory, figures.
+"""A search on a folder of pictures, as a user would run it: time, epochs, memory, figures.
 
-With the minutes that trials spent training, by depth, and evaluating; trials at once times the
-minutes of the whole less these is the rest: starts, checkpoints, exports, waiting for the last.
+The minutes of trials are given by what they were spent on: training at each depth, and evaluation.
+The rest of the time goes to starts, checkpoints, exports, and waiting for the last trial.
 
     python benchmarks/whole_search.py FOLDER [--trials 12] [--set a.b=c ...]
 
@@ -30,6 +30,7 @@ from trainer.epoch_report import EpochReport
 
 
 def main() -> None:
+    """Run the search, and print the figures as JSON."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
         figures = run(options.folder, options.trials, options.set, Path(place))
@@ -61,13 +62,13 @@ def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -
     if process.wait():
         sys.exit(process.returncode)
     seconds = time.monotonic() - started
-    found = next((place / "searches").glob("*/winner")).parent
-    metrics = json.loads((found / "winner" / "metrics.json").read_text())
-    config = read_search(found.name, place / "searches")
-    study = read_study(found, found.name)
+    searched = next((place / "searches").glob("*/winner")).parent
+    metrics = json.loads((searched / "winner" / "metrics.json").read_text())
+    config = read_search(searched.name, place / "searches")
+    study = read_study(searched, searched.name)
     spent = costs(config, study)
     reports = [r for record in study.records.values() for r in record.reports.values()]
-    pictures = len(load_data(found / "search.yaml").train.pictures)
+    pictures = len(load_data(searched / "search.yaml").train.pictures)
     return {
         "minutes": round(seconds / 60, 2),
         "trials": spent.trials,
@@ -100,7 +101,7 @@ def _parts(trained: Iterable[EpochReport], pictures: int) -> dict[str, dict[str,
 
 
 def _watch_memory(process: subprocess.Popen[bytes]) -> list[int]:
-    """The largest proportional set size of the process tree so far, in a list of one."""
+    """The largest proportional set size of the process tree, in bytes: a list of one, kept up."""
     peak = [0]
 
     def watch() -> None:
@@ -112,7 +113,7 @@ def _watch_memory(process: subprocess.Popen[bytes]) -> list[int]:
                 except psutil.Error:  # it ended meanwhile
                     continue
             peak[0] = max(peak[0], total)
-            time.sleep(5)  # the kernel walks all pages for it, and training waits
+            time.sleep(5)  # seldom: the kernel walks all pages, and training waits
 
     threading.Thread(target=watch, daemon=True).start()
     return peak
