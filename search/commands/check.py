@@ -1,6 +1,7 @@
 """The work of `unfreeze check`: what a data set holds, and everything that is wrong with it."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from trainer.text.escaping import printable
 
 from ..reporting.console import text_console
 from ..space.data import allowing, find_data, with_images
+from .errors import writing
 
 SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 """In the order of the report, with their colours."""
@@ -52,10 +54,10 @@ def check_data(
         Whether the data set has no errors.
 
     Raises:
-        BadInput: there is no data set, or `out` is a file.
+        BadInput: there is no data set, or `out` cannot be written.
     """
-    if out is not None and out.exists() and not out.is_dir():
-        raise BadInput([f"--out {out}: is no folder"])
+    if out is not None:
+        _check_out(out)
     data = with_images(find_data(place), images)
     data = allowing(given(data, cache_folder()), allow)
     model = model_of(place)
@@ -68,6 +70,15 @@ def check_data(
     if as_json:  # last: a failure before it prints JSON too
         print(json.dumps(_as_json(examined), indent=1))
     return not examined.errors
+
+
+def _check_out(out: Path) -> None:
+    """Raises BadInput where the folder cannot be made or written, before the pictures are read."""
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise BadInput([f"--out {out}: {existing} is no folder"])
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise BadInput([f"--out {out}: {existing} may not be written"])
 
 
 def model_of(place: Path) -> Model:
@@ -186,7 +197,8 @@ def _draw(examined: Examined, model: Model, out: Path) -> None:
         return
     from trainer.data.checks.overview import OVERVIEW, draw_overview
 
-    out.mkdir(parents=True, exist_ok=True)
+    with writing("--out", out):
+        out.mkdir(parents=True, exist_ok=True)
     draw_overview(splits, model, out / OVERVIEW, _pictures_with_findings(examined))
     print(f"wrote {out / OVERVIEW}", file=sys.stderr)
 

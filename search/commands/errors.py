@@ -3,13 +3,16 @@
 import argparse
 import contextlib
 import json
+from collections.abc import Iterator
 from errno import EACCES, EDQUOT, ELOOP, ENAMETOOLONG, ENOSPC, EPERM, EROFS
+from pathlib import Path
 from typing import NoReturn
 
 from trainer.text.redaction import redacted
 
 USER_ERRORS = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP}
 """Errors of the operating system that a user can do something about."""
+DISK_FULL = {ENOSPC, EDQUOT}
 
 
 class Misused(SystemExit):
@@ -46,12 +49,29 @@ def explain(error: BaseException, resumable: bool) -> tuple[list[str], int] | No
         return error.errors, 2
     if isinstance(error, OSError) and error.errno in USER_ERRORS:
         line = f"{error.filename or 'disk'}: {error.strerror}"
-        return [line], 1 if error.errno in {ENOSPC, EDQUOT} else 2
+        return [line], 1 if error.errno in DISK_FULL else 2
     if isinstance(error, Busy | CannotConnect):
         return [str(error)], 1
     if isinstance(error, KeyboardInterrupt):
         return [f"interrupted{'; the same command continues' if resumable else ''}"], 1
     return None
+
+
+@contextlib.contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """Name the option in an error of writing its path.
+
+    Raises:
+        BadInput: the path cannot be written, except on a full disk, which is no bad input.
+    """
+    from trainer.config import BadInput
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise BadInput([f"{option} {path} cannot be written ({error.strerror})"]) from error
 
 
 def as_json(lines: list[str]) -> str:

@@ -20,6 +20,7 @@ from trainer.text.escaping import printable, quoted
 from ..reporting.console import program
 from ..space.data import allowing, with_images
 from .canvas_size import choose_canvas_size, every_picture
+from .errors import writing
 
 TEMPLATE = """\
 # {classes} classes: {names}
@@ -94,7 +95,7 @@ def write_search(
         images: folders of the pictures, each DIR or SPLIT=DIR.
 
     Raises:
-        BadInput: the data set has errors, or `out` exists or has no folder.
+        BadInput: the data set has errors, or `out` exists or cannot be written.
     """
     if out.exists():
         raise BadInput([f"{out} is there already; choose another with --out"])
@@ -112,7 +113,9 @@ def write_search(
         say(note)
     # a link keeps its own path, as when it is read
     folder = Path(os.path.abspath(out)).parent  # noqa: PTH100
-    out.write_text(_search_yaml(_search_name(out, place), data, folder, splits, size, gpu))
+    text = _search_yaml(_search_name(out, place), data, folder, splits, size, gpu)
+    with writing("--out", out):
+        out.write_text(text)
     say(f"wrote {out}: {_counts(splits)}. Next:")
     say(f"  {program()} search {quote(str(out))}")
 

@@ -4,12 +4,16 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search.commands.cli import main, parser
+from trainer.config import Data
+
+from ..conftest import Trained
 
 Make = Callable[..., Any]
 Captured = pytest.CaptureFixture[str]
@@ -30,6 +34,8 @@ COMMANDS = (
     "ui",
 )
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna", "numpy", "pydantic", "rich")
+WRITERS = ("init", "check", "predict", "export", "evaluate")
+"""Commands that write where an option says."""
 BAD = {
     "no such file": "search no.yaml",
     "a folder for a file": "search .",
@@ -114,6 +120,30 @@ def test_bad_input_is_2_with_a_reason_and_nothing_is_written(
     assert printed.err.strip() and printed.out == ""
     assert "Traceback" not in printed.err
     assert (tree(), sorted(Path().rglob("*"))) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        *((command, "/proc/x") for command in WRITERS if command != "evaluate"),
+        *product(WRITERS, ("/proc/x/y", "file/x", "file/x/y")),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_2_and_named(
+    trained: Trained, tiny_data: Data, capsys: Captured, command: str, out: str
+) -> None:
+    Path("file").touch()
+    model, data = str(trained.winner), str(tiny_data.train.parent)
+    picture = str(tiny_data.train.parent / "images" / "val-00.png")
+    if command == "evaluate":
+        line = [command, model, data, "--detections", out]
+    else:
+        given = {"init": [data], "check": [data], "predict": [model, picture], "export": [model]}
+        line = [command, *given[command], "--out", out]
+    assert main(line) == 2
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith(f"{line[-2]} {out}") and len(printed) > len(" ".join(line[-2:])) + 2
+    assert Path("file").read_bytes() == b"" and not Path("searches").exists()
 
 
 @pytest.mark.parametrize("line", ["", "serch", "search --trails 3", "export once", "evaluate once"])

@@ -8,7 +8,7 @@ import pytest
 
 from clusters.definitions import CannotConnect
 from search.commands.cli import main
-from search.commands.errors import Misused, Parser, as_json, explain
+from search.commands.errors import Misused, Parser, as_json, explain, writing
 from search.study.lock import Busy
 from trainer.config import BadInput
 
@@ -48,6 +48,15 @@ def test_a_refused_command_line_says_why(capsys: pytest.CaptureFixture[str]) -> 
         Parser(prog="p").parse_args(["--odd"])
     assert (raised.value.code, raised.value.message) == (2, "unrecognized arguments: --odd")
     assert capsys.readouterr().err.splitlines()[-1] == "p: error: unrecognized arguments: --odd"
+
+
+def test_an_error_of_writing_names_the_option_the_path_and_the_reason() -> None:
+    Path("file").touch()
+    with pytest.raises(BadInput) as raised, writing("--out", Path("file/x")):
+        Path("file/x").write_text("")
+    assert raised.value.errors == ["--out file/x cannot be written (Not a directory)"]
+    with pytest.raises(OSError, match="No space left"), writing("--out", Path("x")):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_json_of_a_failure_has_the_fields_of_a_check() -> None:

@@ -1,5 +1,7 @@
 """`unfreeze init` and `models` on the command line; `test_check.py` runs `check`."""
 
+from pathlib import Path
+
 import pytest
 
 from search.commands.cli import main
@@ -26,3 +28,15 @@ def test_models_prints_one_model_by_its_name(capsys: Captured) -> None:
     assert main(["models", "resnet50"]) == 0
     assert "stage 5: layer4" in capsys.readouterr().out
     assert main(["models", "resnt50"]) == 2
+
+
+@pytest.mark.parametrize("out", ["locked", "locked/new"])
+def test_check_refuses_a_folder_that_may_not_be_written_before_it_reads_pictures(
+    tiny_data: Data, capsys: Captured, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    Path("locked").mkdir()
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    monkeypatch.setattr("search.commands.check.examine", lambda *_, **__: pytest.fail("it reads"))
+    assert main(["check", str(tiny_data.train.parent), "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"--out {out}: ") and error.endswith("locked may not be written\n")
