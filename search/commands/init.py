@@ -22,6 +22,8 @@ from ..space.data import allowing, with_images
 from .canvas_size import choose_canvas_size, every_picture
 from .errors import writing
 
+STDOUT = Path("-")
+"""In place of a file: standard output."""
 TEMPLATE = """\
 # {classes} classes: {names}
 # {counts}
@@ -89,7 +91,7 @@ def write_search(
 
     Args:
         place: the data set, DATA on the command line.
-        out: the new file.
+        out: the new file; STDOUT prints it, with paths relative to the working folder.
         say: gets a line for each thing that a user should know.
         allow: codes of errors that are none in this data set.
         images: folders of the pictures, each DIR or SPLIT=DIR.
@@ -97,10 +99,8 @@ def write_search(
     Raises:
         BadInput: the data set has errors, or `out` exists or cannot be written.
     """
-    if out.exists():
-        raise BadInput([f"{out} is there already; choose another with --out"])
-    if not out.resolve().parent.is_dir():
-        raise BadInput([f"--out {out}: there is no folder {out.parent}"])
+    if out != STDOUT:
+        _check_out(out)
     if not place.exists():
         raise BadInput([f"{place}: no such file or folder"])
     data = allowing(with_images(find(place), images), allow)
@@ -114,10 +114,20 @@ def write_search(
     # a link keeps its own path, as when it is read
     folder = Path(os.path.abspath(out)).parent  # noqa: PTH100
     text = _search_yaml(_search_name(out, place), data, folder, splits, size, gpu)
+    if out == STDOUT:
+        print(text, end="")
+        return
     with writing("--out", out):
         out.write_text(text)
     say(f"wrote {out}: {_counts(splits)}. Next:")
     say(f"  {program()} search {quote(str(out))}")
+
+
+def _check_out(out: Path) -> None:
+    if out.exists():
+        raise BadInput([f"{out} is there already; choose another with --out"])
+    if not out.resolve().parent.is_dir():
+        raise BadInput([f"--out {out}: there is no folder {out.parent}"])
 
 
 def _search_yaml(name: str, data: Data, folder: Path, splits: Splits, size: int, gpu: bool) -> str:
@@ -152,9 +162,9 @@ def _counts(splits: Splits) -> str:
 
 
 def _search_name(out: Path, place: Path) -> str:
-    """The file's stem, or the data set's folder where the file is called search.yaml."""
+    """The file's stem, or the data set's folder where the file is search.yaml or printed."""
     folder = place if place.is_dir() else place.parent
-    stem = out.stem if out.stem != "search" else folder.resolve().name
+    stem = folder.resolve().name if out == STDOUT or out.stem == "search" else out.stem
     kept = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in stem)
     return kept.strip("-_")[:100] or "search"
 

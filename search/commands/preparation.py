@@ -1,6 +1,7 @@
 """What comes before a search: `unfreeze init`, `check` and `models`."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,11 @@ def add_init(commands: "Commands") -> None:
     init = add_command(commands, "init", _init, "write a commented search.yaml for a data set")
     init.add_argument("data", type=Path, metavar="DATA", help=DATA)
     init.add_argument(
-        "--out", type=Path, default=Path("search.yaml"), metavar="FILE", help="default: search.yaml"
+        "--out",
+        type=Path,
+        default=Path("search.yaml"),
+        metavar="FILE",
+        help="default: search.yaml; - prints it",
     )
     add_allow(init)
     add_images(init)
@@ -23,9 +28,10 @@ def add_init(commands: "Commands") -> None:
 
 def _init(options: argparse.Namespace) -> int:
     from ..reporting.console import tell
-    from .init import write_search
+    from .init import STDOUT, write_search
 
-    write_search(options.data, options.out, tell, options.allow, options.images)
+    say = partial(tell, error=options.out == STDOUT)
+    write_search(options.data, options.out, say, options.allow, options.images)
     return 0
 
 

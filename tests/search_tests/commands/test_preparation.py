@@ -1,8 +1,10 @@
 """`unfreeze init` and `models` on the command line; `test_check.py` runs `check`."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from search.commands.cli import main
 from trainer.config import Data
@@ -40,3 +42,17 @@ def test_check_refuses_a_folder_that_may_not_be_written_before_it_reads_pictures
     assert main(["check", str(tiny_data.train.parent), "--out", out]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"--out {out}: ") and error.endswith("locked may not be written\n")
+
+
+def test_init_prints_the_file_where_out_is_a_dash(tiny_data: Data, capsys: Captured) -> None:
+    data = Path(shutil.copytree(tiny_data.train.parent, "cells"))
+    (data / "val.json").unlink()
+    assert main(["init", "cells", "--out", "-"]) == 0
+    printed = capsys.readouterr()
+    assert not Path("-").exists() and not Path("search.yaml").exists()
+    assert "no val given" in printed.err and "no val given" not in printed.out
+    assert "wrote" not in printed.out + printed.err
+    raw = YAML(typ="safe").load(printed.out)
+    assert (raw["name"], raw["data"]["train"]) == ("cells", "cells/train.json")
+    Path("cells.yaml").write_text(printed.out)
+    assert main(["search", "cells.yaml", "--dry-run", *QUICK]) == 0
