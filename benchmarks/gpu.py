@@ -128,9 +128,9 @@ def ours(
     scaler = torch.amp.GradScaler(device().type, enabled=train.precision == "fp16")
     canvases = open_store(data.train, options.size, place)
     deep = len(detector.stages) if depth is None else depth
-    kept = {}
+    features = {}
     if (limit := choose_trunk_cache(config, data, cores).setting) != "off" and deep <= limit:
-        kept = keep_outputs(detector, deep, config, [(data.train, canvases)], place)
+        features = keep_outputs(detector, deep, config, [(data.train, canvases)], place)
 
     def epoch(number: int) -> None:
         set_depth(detector, detector.stages, deep)
@@ -146,7 +146,7 @@ def ours(
                     augment=train.augment,
                     seed=0,
                     epoch=number,
-                    outputs=kept.get("train"),
+                    outputs=features.get("train"),
                     makers=makers,
                 ),
                 set_step=lambda step: None,  # at a learning rate of 0

@@ -141,15 +141,15 @@ def now() -> float:
 
 def compare(plain: Side, ours: Side, depth: int, folder: Path, runs: int) -> dict[str, list[float]]:
     """Milliseconds a picture of each run, by side; with everything unfrozen nothing is cached."""
-    kept = keep_outputs(
+    features = keep_outputs(
         ours.detector, depth, ours.config, [(ours.split, ours.canvases)], folder
     ).get("train")
     sides: dict[str, Callable[[], float]] = {
         "plain": lambda: plain.step(depth),
         "ours": lambda: ours.step(depth),
     }
-    if kept:
-        sides["kept"] = lambda: ours.step(depth, kept)
+    if features:
+        sides["kept"] = lambda: ours.step(depth, features)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for run in range(runs + 1):
         for name, step in sides.items():

@@ -139,8 +139,8 @@ def _print_timing(
         alone: of these, how many would have their devices alone, as the timed steps have.
     """
     with console.status("timing a few steps"):
-        settled = settle(config, data, threads)
-        values = {"train.precision": settled.precision, "train.trunk_cache": settled.trunk_cache}
+        resolved = settle(config, data, threads)
+        values = {"train.precision": resolved.precision, "train.trunk_cache": resolved.trunk_cache}
         timing = time_epochs(apply(config, values), data, threads)
     head = config.train.head.epochs
     seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / alone

@@ -111,7 +111,7 @@ def write_search(
     size, notes = choose_canvas_size(splits, gpu)
     for note in notes:
         say(note)
-    # a link keeps its own path, as when it is read
+    # not resolve(): a link keeps its path, as when it is read
     folder = Path(os.path.abspath(out)).parent  # noqa: PTH100
     text = _search_yaml(_search_name(out, place), data, folder, splits, size, gpu)
     if out == STDOUT:
@@ -175,7 +175,7 @@ def _data_lines(data: Data, folder: Path) -> str:
             return "{" + ", ".join(f"{key}: {shown(part)}" for key, part in value.items()) + "}"
         if isinstance(value, list):
             return "[" + ", ".join(value) + "]"
-        # a link keeps its own path, as when it is read
+        # not resolve(): a link keeps its path, as when it is read
         path = Path(os.path.abspath(value))  # noqa: PTH100
         return quoted(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
 
