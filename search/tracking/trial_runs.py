@@ -102,7 +102,7 @@ class TrialRuns:
 
     def _set_status(self, run: str, record: TrialRecord, state: str) -> None:
         client = self._parent.client
-        if state == SearchState.RUNNING:
+        if state == "running":
             client.update_run(run, status="RUNNING")
         elif record.end is None:
             client.set_terminated(run, "KILLED")
