@@ -42,6 +42,8 @@ from trainer.training.fit import fit
 Make = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
 TRIALS, EPOCHS = 3, 5
+FIT, CHECKPOINT = Path("trainer/training/fit.py"), Path("trainer/model/checkpoint.py")
+"""The files in which tests plant faults."""
 EPOCH_STARTS = (
     "                on_step()\n                kept = scene.keep(run.detector, phase, on_step)\n"
 )
@@ -216,7 +218,7 @@ def prepare(make_raw: Make, place: Path, plant: str, **changes: Any) -> Faulty:
     for name in ("trainer", "search", "clusters"):
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     planted = COUNTED + "".join(f"                {line}\n" for line in plant.splitlines())
-    edit(code / "trainer" / "fit.py", EPOCH_STARTS, planted + EPOCH_STARTS)
+    edit(code / FIT, EPOCH_STARTS, planted + EPOCH_STARTS)
     raw = make_raw(
         {
             "name": place.name,

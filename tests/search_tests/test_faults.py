@@ -30,6 +30,7 @@ from trainer.data.dataset import Splits
 from trainer.model.checkpoint import LAST
 
 from .faulty import (
+    CHECKPOINT,
     CHECKPOINT_ENDS,
     ROOT,
     Faulty,
@@ -195,7 +196,7 @@ def test_a_worker_dies_while_it_writes_a_checkpoint(
 ) -> None:
     search = faulty()
     edit(
-        search.code / "trainer" / "checkpoint.py",
+        search.code / CHECKPOINT,
         CHECKPOINT_ENDS,
         "        torn = file.parents[1] / 'torn'\n"
         "        second = file.name == LAST and file.with_name(PREVIOUS).exists()\n"

@@ -13,7 +13,7 @@ import ray
 from packaging.utils import canonicalize_name
 from ray._private.authentication import authentication_utils
 
-import search
+from search import running
 from search.running import preflight
 from search.running.preflight import PACKAGES, node_checks, tracking_failure, versions, write_token
 
@@ -98,7 +98,7 @@ def test_a_node_where_no_trial_can_be_imported_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = node_checks(tmp_path, write_token(tmp_path), [])
-    monkeypatch.delattr(search, "trial", raising=False)
+    monkeypatch.delattr(running, "trial", raising=False)
     monkeypatch.setitem(sys.modules, "search.running.trial", None)  # as a package that is not there
     told = {check.name: check.ask() for check in wanted}["imports"]
     assert told.startswith("no trial can start here (ModuleNotFoundError: ")

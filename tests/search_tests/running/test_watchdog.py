@@ -13,7 +13,7 @@ from search.running.watchdog import Watchdog
 HANG = """
 import sys, time
 from pathlib import Path
-from search import watchdog
+from search.running import watchdog
 
 watchdog.LOADING = float(sys.argv[1])
 with watchdog.Watchdog(Path("stacks.txt"), float(sys.argv[2])) as own:
