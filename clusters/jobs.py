@@ -1,4 +1,4 @@
-"""Ray's Jobs API: commands that run on a cluster without this terminal."""
+"""Ray's Jobs API: commands that run on a cluster, without this terminal."""
 
 import asyncio
 import logging
@@ -8,31 +8,32 @@ from pathlib import Path
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from .connect import REFUSED, staged, use_token
 from .definitions import CannotConnect, jobs_address
+from .private_folders import staged
+from .tokens import TOKEN_REFUSED, use_token
 
-TALKATIVE = (
+NOISY_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-"""Ray's own, each with a level of its own."""
+"""Loggers of Ray that set their levels themselves."""
 RUNNING = (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 def client() -> JobSubmissionClient:
-    """Of the cluster whose Jobs API is reached from here. Raises CannotConnect."""
+    """A client of the Jobs API that this machine reaches. Raises CannotConnect."""
     use_token()
-    for talkative in TALKATIVE:
-        logging.getLogger(talkative).setLevel(logging.ERROR)
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     address = jobs_address()
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise CannotConnect(f"{address}: {REFUSED}") from error
+        raise CannotConnect(f"{address}: {TOKEN_REFUSED}") from error
     except (ConnectionError, RuntimeError) as error:
         raise CannotConnect(
-            f"{address}: no Jobs API answers; open the tunnel that clusters/README.md shows"
+            f"{address}: no Jobs API answers; open the tunnel as clusters/README.md shows"
         ) from error
 
 
@@ -40,35 +41,43 @@ def send(
     jobs: JobSubmissionClient,
     packages: list[Path],
     files: dict[str, str],
-    words: str,
+    command: str,
     metadata: dict[str, str],
 ) -> str:
-    """Start a shell command in a folder with these packages and text files; returns the job's id.
+    """Start a job: a shell command in a folder with these packages and files; returns its id.
 
-    It runs on the head, or wherever jobs run there, and takes no share of a node.
+    It usually runs on the head, and takes no CPUs from the trials.
+
+    Args:
+        jobs: The client of the cluster's Jobs API.
+        packages: Folders of Python packages.
+        files: Text files, content by name.
+        command: The shell command.
+        metadata: What the cluster remembers of the job.
     """
     with staged(packages) as folder:
         for name, content in files.items():
             (folder / name).write_text(content, encoding="utf-8")
         return str(
             jobs.submit_job(
-                entrypoint=words, runtime_env={"working_dir": str(folder)}, metadata=metadata
+                entrypoint=command, runtime_env={"working_dir": str(folder)}, metadata=metadata
             )
         )
 
 
 def sent(jobs: JobSubmissionClient, key: str) -> list[JobDetails]:
-    """Jobs with this key in their metadata, the newest first."""
-    found = [job for job in jobs.list_jobs() if job.metadata and key in job.metadata]
-    return sorted(found, key=lambda job: job.start_time or 0, reverse=True)
+    """The jobs with this key in their metadata, the newest first."""
+    jobs_with_key = [job for job in jobs.list_jobs() if job.metadata and key in job.metadata]
+    return sorted(jobs_with_key, key=lambda job: job.start_time or 0, reverse=True)
 
 
 def follow(
     jobs: JobSubmissionClient, id: str, say: Callable[[str], None], until: str | None = None
 ) -> int | None:
-    """Say what a job says, to its end, or to a line with `until` in it.
+    """Pass on each line of a job's log, to its end, or to a line that contains `until`.
 
-    Returns None in the latter case, else 0 where the job succeeded, else 1.
+    Returns:
+        None if it came to that line; else 0 if the job succeeded, or 1.
     """
     if asyncio.run(_tail(jobs, id, say, until)):
         return None

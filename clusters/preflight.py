@@ -1,4 +1,4 @@
-"""Named checks, run on every node of the cluster that is connected."""
+"""Named checks that run on every node of the connected cluster."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 SECONDS = 120.0
-"""That the checks of a node may take, its worker's start included."""
+"""How long the checks of a node may take, with the start of its worker."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A question to a node."""
+    """Something that must hold on a node."""
 
     name: str
     ask: Callable[[], str]
-    """Says what is wrong there, and how to mend it; nothing when all is well."""
+    """Says what is wrong there, and how to fix it; an empty string if all is well."""
 
 
-def failures(checks: list[Check]) -> list[str]:
-    """What is wrong on any node: `storage: ... (on 10.0.0.2, 10.0.0.3)`, a line each."""
+def failed_checks(checks: list[Check]) -> list[str]:
+    """What is wrong on any node: `storage: ... (on 10.0.0.2, 10.0.0.3)`, one line per problem."""
     run = ray.remote(_run)
     asked = {
-        # takes no share of the node, which may be busy
+        # num_cpus=0: the node may be busy
         run.options(
             num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], False)
         ).remote(checks): node["NodeManagerAddress"]
@@ -32,11 +32,11 @@ def failures(checks: list[Check]) -> list[str]:
         if node["Alive"]
     }
     ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS)
-    found: dict[str, list[str]] = {}
+    addresses: dict[str, list[str]] = {}
     for answer, address in asked.items():
         for line in _lines(answer):
-            found.setdefault(line, []).append(address)
-    return [f"{line} (on {', '.join(addresses)})" for line, addresses in found.items()]
+            addresses.setdefault(line, []).append(address)
+    return [f"{line} (on {', '.join(nodes)})" for line, nodes in addresses.items()]
 
 
 def _run(checks: list[Check]) -> list[str]:
@@ -44,11 +44,12 @@ def _run(checks: list[Check]) -> list[str]:
 
 
 def _lines(answer: Any) -> list[str]:
+    """What the checks of one node said, or why they said nothing."""
     try:
         lines: list[str] = ray.get(answer, timeout=0)
         return lines
     except ray.exceptions.GetTimeoutError:
-        return [f"node: does not answer within {SECONDS:g} s; `ray status` says what it does"]
+        return [f"node: does not answer within {SECONDS:g} s; see `ray status`"]
     except ray.exceptions.RayError as error:
         last = str(error).strip().splitlines()[-1]
-        return [f"node: could not run the checks: {last}; is Unfreeze's environment there?"]
+        return [f"node: cannot run the checks: {last}; is Unfreeze's environment installed there?"]

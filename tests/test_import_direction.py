@@ -19,6 +19,7 @@ FLOORS = {
     "search": (
         "commands",
         "running",
+        "running/tune",
         "tracking",
         "exports",
         "reporting",

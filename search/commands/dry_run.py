@@ -17,7 +17,8 @@ from ..ranking.forecast import confirming_epochs, expected_epochs
 from ..reporting.console import text_console
 from ..reporting.cost_text import duration
 from ..running.auto import settle
-from ..running.resources import at_once, divided, here, largest_trial, threads_of
+from ..running.resources import divided, here, largest_trial, threads_of
+from ..running.slots import at_once
 from ..space.config import SearchConfig
 from ..space.config_file import stored, write_yaml
 from ..space.space import Dimension, Space, apply, flat, read_space

@@ -1,6 +1,8 @@
-"""What `auto` in a search's configuration comes to: settled once, so that all its trials agree."""
+"""What `auto` in a search's configuration resolves to: once, so that all trials agree."""
 
 from dataclasses import dataclass
+
+import ray
 
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
@@ -8,46 +10,75 @@ from trainer.precision import resolve
 from trainer.training.probe import choose_trunk_cache
 
 from ..reporting.progress import Progress
-from ..space.config import SearchConfig
+from ..space.config import Resources, SearchConfig
 from ..space.space import apply
 from ..study.study import Study
+from .resources import threads_of
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What `auto` comes to on a machine."""
+    """What `auto` resolves to on a machine."""
 
     precision: str
     trunk_cache: int | str
     text: str
-    """Why, in a line; empty where nothing was measured."""
+    """Why, in one line; empty if nothing was measured."""
     gains: tuple[float, ...] = ()
-    """How many times as fast kept outputs make a phase, by its depth, as measured."""
+    """How many times as fast cached features make a phase, by its depth, as measured."""
 
 
 def settle(config: TrainConfig, data: Splits, threads: int) -> Settled:
-    """Settle a configuration for the machine that this is called on, where a trial would run."""
+    """Resolve `auto` for the machine of this process, on which a trial would run."""
     precision = resolve(config.train.precision)
     train = config.train.model_copy(update={"precision": precision})
     choice = choose_trunk_cache(config.model_copy(update={"train": train}), data, threads)
     return Settled(precision, choice.setting, choice.text, choice.gains)
 
 
-def is_settled(study: Study) -> bool:
+def resolve_on_worker(
+    config: SearchConfig, data: Splits, resources: Resources, study: Study, progress: Progress
+) -> None:
+    """Resolve `auto` once for a search, and record it.
+
+    A worker does it: the driver may be on another kind of machine than the trials.
+    """
+    if is_resolved(study):
+        return
+    # a worker with a fraction of a GPU would keep the memory that it took
+    ask = ray.remote(max_calls=1 if resources.gpus_per_trial else 0)(settle).options(
+        num_cpus=resources.cpus_per_trial,
+        num_gpus=resources.gpus_per_trial,
+        resources=resources.others,
+    )
+    base_config = TrainConfig(model=config.model, train=config.train)
+    resolved = ray.get(ask.remote(base_config, data, threads_of(resources)))
+    record_resolved(study, resolved, progress)
+
+
+def resolve_here(
+    config: SearchConfig, data: Splits, threads: int, study: Study, progress: Progress
+) -> None:
+    """Resolve `auto` once for a trial in this process, and record it."""
+    if not is_resolved(study):
+        record_resolved(study, settle(config, data, threads), progress)
+
+
+def is_resolved(study: Study) -> bool:
     """Whether the study holds it already, as that of a continued search does."""
     return study.precision != "" and study.trunk_cache is not None
 
 
-def record_settled(study: Study, settled: Settled, progress: Progress) -> None:
-    """Write it into the study, and say why."""
-    study.precision = settled.precision
-    study.cache_speedups = settled.gains
-    study.trunk_cache = settled.trunk_cache
-    if settled.text:
-        progress.say(settled.text)
+def record_resolved(study: Study, resolved: Settled, progress: Progress) -> None:
+    """Record what `auto` resolved to, and tell the user why."""
+    study.precision = resolved.precision
+    study.cache_speedups = resolved.gains
+    study.trunk_cache = resolved.trunk_cache
+    if resolved.text:
+        progress.say(resolved.text)
 
 
-def settled_config(config: SearchConfig, study: Study) -> TrainConfig:
-    """The configuration without any `auto` of a trial's."""
-    settled = {"train.precision": study.precision, "train.trunk_cache": study.trunk_cache}
-    return apply(config, settled)
+def resolved_config(config: SearchConfig, study: Study) -> TrainConfig:
+    """The configuration with each `auto` of `train` replaced by what it resolved to."""
+    resolved = {"train.precision": study.precision, "train.trunk_cache": study.trunk_cache}
+    return apply(config, resolved)

@@ -1,4 +1,4 @@
-"""A search as a Ray job, and the commands that reach it: they run on the cluster, as jobs too."""
+"""A search as a Ray job on a cluster, and the commands about it: they run there as jobs too."""
 
 import shlex
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 from ray.job_submission import JobDetails
 
 from clusters import jobs
-from clusters.definitions import find
+from clusters.definitions import find_definition
 from trainer.config import BadInput
 from trainer.text.redaction import HIDDEN
 
@@ -15,81 +15,88 @@ from ..reporting.console import program
 from ..space.config import SearchConfig
 from ..space.config_file import stored, write_yaml
 from .driver import PACKAGES
-from .resources import AT_ONCE
+from .slots import AT_ONCE
 
 NAME, STORAGE = "unfreeze.search", "unfreeze.storage"
-"""In the metadata of a job: which search it is, and the folder it lies in."""
+"""In the metadata of a job: the name of its search, and the folder that holds it."""
 
 Say = Callable[[str], None]
 
 
 def send(config: SearchConfig, say: Say) -> int:
-    """Start a search on a cluster, see it through its preflight, and leave it to itself.
+    """Start a search on a cluster, and follow it until its checks have passed.
 
-    Returns an exit code: not 0 where it ended before its first trial. Raises BadInput where it runs
-    already, and CannotConnect.
+    Returns an exit code: not 0 if it ended before its first trial. Raises BadInput if it is running
+    there, and CannotConnect.
     """
     if config.cluster == "local":
-        raise BadInput(["--detach: needs a cluster to go to; give --cluster"])
-    definition = find(config.cluster)
+        raise BadInput(["--detach: needs a cluster to send the search to; give --cluster"])
+    definition = find_definition(config.cluster)
     client = jobs.client()
     for job in jobs.sent(client, NAME):
-        if _is(job, config.name) and job.status in jobs.RUNNING:
-            raise BadInput([f"{config.name} runs already, as job {job.submission_id}"])
-    raw = stored(config)
-    if HIDDEN in raw["tracking"]:  # the cluster's own MLFLOW_TRACKING_URI has the password
-        del raw["tracking"]
-    files = {"search.yaml": write_yaml(raw)}
+        if _runs(job, config.name) and job.status in jobs.RUNNING:
+            raise BadInput([f"{config.name} is running there, as job {job.submission_id}"])
+    files = {"search.yaml": _yaml(config)}
     if definition is not None:
         files["cluster.yaml"] = definition.read_text(encoding="utf-8")
-    where = "cluster.yaml" if definition is not None else "auto"
+    cluster = "cluster.yaml" if definition is not None else "auto"
     id = jobs.send(
         client,
         PACKAGES,
         files,
-        _line("search", "search.yaml", "--cluster", where),
+        _command("search", "search.yaml", "--cluster", cluster),
         {NAME: config.name, STORAGE: str(config.storage)},
     )
-    ended = jobs.follow(client, id, say, until=AT_ONCE)
-    if ended is not None:
-        return ended
-    say(f"{config.name} goes on as job {id}, without this terminal. Next:")
-    for words in ("status --watch", "stop"):
-        command, *options = words.split()
-        say(
-            "  "
-            + " ".join([program(), command, config.name, *options, "--cluster", config.cluster])
-        )
+    code = jobs.follow(client, id, say, until=AT_ONCE)
+    if code is not None:
+        return code
+    say(f"{config.name} continues as job {id}, without this terminal. Next:")
+    for command, *options in (["status", "--watch"], ["stop"]):
+        words = [program(), command, config.name, *options, "--cluster", config.cluster]
+        say(f"  {' '.join(words)}")
     return 0
 
 
+def _yaml(config: SearchConfig) -> str:
+    """The search.yaml to send: without a password, which the cluster's environment has itself."""
+    raw = stored(config)
+    if HIDDEN in raw["tracking"]:
+        del raw["tracking"]
+    return write_yaml(raw)
+
+
 def ask(name: str | None, words: list[str], storage: Path, say: Say) -> int:
-    """Run a command about a search, or about all, on the cluster; returns its exit code."""
+    """Run a command on the cluster, about one search or, with None, about all.
+
+    The command reads the folders of the searches that were sent, or `storage` if there are none.
+    Returns its exit code.
+    """
     client = jobs.client()
-    known = [job for job in jobs.sent(client, NAME) if name is None or _is(job, name)]
-    if name is not None and known:
-        say(f"job {known[0].submission_id}: {known[0].status.value}")
-    folders = list(dict.fromkeys(str((job.metadata or {})[STORAGE]) for job in known))
+    sent = [job for job in jobs.sent(client, NAME) if name is None or _runs(job, name)]
+    if name is not None and sent:
+        say(f"job {sent[0].submission_id}: {sent[0].status.value}")
+    folders = list(dict.fromkeys(str((job.metadata or {})[STORAGE]) for job in sent))
     folders = folders or [str(storage.resolve())]
     codes = []
     for folder in folders[: 1 if name else None]:
-        line = _line(*words, "--storage", folder)
-        codes.append(jobs.follow(client, jobs.send(client, PACKAGES, {}, line, {}), say) or 0)
+        command = _command(*words, "--storage", folder)
+        codes.append(jobs.follow(client, jobs.send(client, PACKAGES, {}, command, {}), say) or 0)
     return max(codes)
 
 
 def watch(name: str, say: Say) -> int:
-    """Follow the log of a search that was sent away, to its end; returns its exit code."""
+    """Follow the log of a search that was sent to the cluster, to its end; returns an exit code."""
     client = jobs.client()
-    known = [job for job in jobs.sent(client, NAME) if _is(job, name)]
-    if not known:
-        raise BadInput([f"{name}: no job of this search is known to the cluster"])
-    return jobs.follow(client, str(known[0].submission_id), say) or 0
+    sent = [job for job in jobs.sent(client, NAME) if _runs(job, name)]
+    if not sent:
+        raise BadInput([f"{name}: the cluster knows no job of this search"])
+    return jobs.follow(client, str(sent[0].submission_id), say) or 0
 
 
-def _is(job: JobDetails, name: str) -> bool:
+def _runs(job: JobDetails, name: str) -> bool:
+    """Whether a job is that of this search."""
     return (job.metadata or {}).get(NAME) == name
 
 
-def _line(*words: str) -> str:
+def _command(*words: str) -> str:
     return shlex.join(["python", "-m", "search.commands.cli", *words])

@@ -1,69 +1,130 @@
-"""What one trial gets of the cluster, and how many run at once."""
+"""What one trial gets of the cluster: CPU cores, and a GPU or a fraction of one."""
 
 import logging
 import os
-import time
-from collections.abc import Callable
 from typing import Any
 
+import ray
 import torch
 
-from clusters import connect
-from clusters.definitions import Node
+from clusters.definitions import nodes_after_growth
+from clusters.nodes import Node, nodes
 from trainer.config import BadInput, TrainConfig
+from trainer.data.dataset import Splits
+from trainer.training.probe import memory_share
 
+from ..reporting.progress import Progress
 from ..space.config import KIND, Resources, SearchConfig
 from ..space.space import Space, Values, apply, flat
+from .slots import at_once
 
 log = logging.getLogger(__name__)
 
 FILLED = 0.9
-"""Share of a GPU's memory that its trials may take together, beside what CUDA has for each."""
-MOST = 4
-"""Trials on one GPU."""
+"""Fraction of a GPU's memory that its trials may use together. CUDA's context of each comes on top
+of it."""
+MAX_TRIALS_PER_GPU = 4
 
 
-def share_of_a_trial(config: SearchConfig) -> Resources:
-    """What one trial gets on the cluster that is connected. Raises BadInput when it never could."""
-    machines = connect.nodes() + connect.may_have(config.cluster)
-    share = config.resources
-    if share == "auto":
-        share = _share(machines, config.search.trials)
-    elif not share.gpus_per_trial and any(node.gpus for node in machines):
+def trial_resources(config: SearchConfig) -> Resources:
+    """What one trial gets on the connected cluster. Raises BadInput if no node has that much."""
+    machines = nodes() + nodes_after_growth(config.cluster)
+    resources = config.resources
+    if resources == "auto":
+        resources = _auto_resources(machines, config.search.trials)
+    elif not resources.gpus_per_trial and any(node.gpus for node in machines):
         log.warning("resources.gpus_per_trial is 0: the cluster's GPUs stay unused")
-    if not at_once(share, machines):
-        raise BadInput([f"resources: {_refusal(share, machines)}"])
-    return share
+    if not at_once(resources, machines):
+        raise BadInput([f"resources: {_too_large(resources, machines)}"])
+    return resources
 
 
-def _refusal(share: Resources, machines: list[Node]) -> str:
+def _auto_resources(machines: list[Node], trials: int) -> Resources:
+    """A GPU per trial if there are GPUs; else cores, so that a quarter of the trials run at once.
+
+    Small trials side by side use cores best, but a search learns only from trials that ended.
+    """
+    with_gpus = [node for node in machines if node.gpus >= 1]
+    if with_gpus:
+        cpus = min(node.cpus // node.gpus for node in with_gpus)
+        return Resources(cpus_per_trial=max(1, cpus), gpus_per_trial=1)
+    cores = [int(node.cpus) for node in machines if node.cpus >= 1]
+    if not cores:
+        return Resources()
+    parallel = max(1, min(sum(cores), trials // 4))
+    return Resources(cpus_per_trial=max(1, min(max(cores), sum(cores) // parallel)))
+
+
+def _too_large(resources: Resources, machines: list[Node]) -> str:
+    """Why no machine can hold a trial, with what the machines offer."""
     offered = sorted({name for node in machines for name in node.others})
-    for name in share.others:
+    for name in resources.others:
         if name not in offered:
-            there = ", ".join(offered) or "none"
-            return f"a trial wants {name}, which no node has or will have (there: {there})"
-    wanted = [f"{n:g} {name}" for name, n in share.custom_per_trial.items()]
+            names = ", ".join(offered) or "none"
+            return f"a trial wants {name}, which no node has or will have (legal: {names})"
+    custom = [f", {n:g} {name}" for name, n in resources.custom_per_trial.items()]
     largest = max(machines, key=lambda node: (node.gpus, node.cpus), default=Node(0, 0))
     return (
-        f"a trial wants {share.cpus_per_trial:g} CPUs and {share.gpus_per_trial:g} GPUs"
-        f"{''.join(f', {w}' for w in wanted)}, more than any node has or will have (legal: at most "
+        f"a trial wants {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} GPUs"
+        f"{''.join(custom)}, more than any node has or will have (legal: at most "
         f"{largest.cpus:g} and {largest.gpus:g})"
     )
 
 
+def here(config: SearchConfig) -> tuple[Resources, list[Node]]:
+    """What a trial would get on this machine alone, and this machine."""
+    machine = Node(float(len(os.sched_getaffinity(0))), float(torch.cuda.device_count()))
+    resources = config.resources
+    if resources == "auto":
+        resources = _auto_resources([machine], config.search.trials)
+    return resources, [machine]
+
+
+def threads_of(resources: Resources) -> int:
+    """How many threads a trial computes with."""
+    return int(max(1, resources.cpus_per_trial))
+
+
+# -- several trials on one GPU --------------------------------------------------------------------
+
+
+def with_measured_gpus(
+    config: SearchConfig, space: Space, data: Splits, resources: Resources, progress: Progress
+) -> Resources:
+    """Reduce the GPU of a trial that is `auto` to the fraction that the largest trial needs.
+
+    Measures it on a worker each time a driver starts, for the GPUs may be others than before.
+    """
+    largest = largest_trial(config, space) if config.resources == "auto" else None
+    if not resources.gpus_per_trial or largest is None:
+        return resources
+    progress.say("measuring how much of a GPU's memory the largest trial takes")
+    # max_calls: the worker keeps that memory, so it ends with this call
+    measure = ray.remote(max_calls=1)(memory_share).options(
+        num_cpus=resources.cpus_per_trial,
+        num_gpus=resources.gpus_per_trial,
+        resources=resources.others,
+    )
+    fraction = ray.get(measure.remote(largest, data, threads_of(resources)))
+    later = nodes_after_growth(config.cluster)
+    return divided(config, resources, fraction, nodes(), later)
+
+
 def largest_trial(config: SearchConfig, space: Space) -> TrainConfig | None:
-    """The configuration of a space that takes the most memory to train; None where it compares
-    models, of which nobody knows before."""
+    """The configuration of a space that needs the most memory to train.
+
+    None if the space compares models: which of them needs most is not known in advance.
+    """
     values: Values = {}
     for dimension in flat(space):
         name = dimension.name
         if name.startswith("model.") and name != "model.image_size":
             return None
         if name == "train.optimizer":
-            values[name] = "adamw"  # two moments a parameter
+            values[name] = "adamw"  # it keeps two moments for each parameter
         elif name.endswith((".batch_size", ".image_size", ".depth")):
-            most = dimension.choices or (dimension.high,)
-            values[name] = max([*most, values.get(name, 0)], key=_number)
+            candidates = dimension.choices or (dimension.high,)
+            values[name] = max([*candidates, values.get(name, 0)], key=_number)
     return apply(config, values)
 
 
@@ -72,99 +133,34 @@ def _number(value: Any) -> float:
 
 
 def divided(
-    config: SearchConfig, share: Resources, taken: float, machines: list[Node], later: list[Node]
+    config: SearchConfig,
+    resources: Resources,
+    taken: float,
+    machines: list[Node],
+    later: list[Node],
 ) -> Resources:
-    """What a trial gets when its GPU has room for more: the largest takes this share of its memory,
-    0 where nobody knows. At most a quarter of the search's trials run at once, as on CPUs. `later`
-    are the machines that autoscaling may make, those of `machines` among them."""
-    gpus = max(sum(node.gpus for node in nodes) for nodes in (machines, later))
-    kinds = {_kind(node) for node in [*machines, *later] if node.gpus}
-    if not taken or not gpus or len(kinds) > 1:
-        return share  # measured was one kind
-    count = int(min(FILLED / taken, MOST, share.cpus_per_trial, config.search.trials // 4 // gpus))
+    """What a trial gets if several fit on one GPU; at most a quarter of all trials run at once.
+
+    Args:
+        config: The search; its number of trials limits how many run at once.
+        resources: What a trial gets with a full GPU.
+        taken: Fraction of its GPU's memory that the largest trial takes, 0 to 1; 0 if unknown.
+        machines: The nodes of the cluster.
+        later: All nodes that autoscaling may make, including those that exist already.
+    """
+    gpus = max(sum(node.gpus for node in group) for group in (machines, later))
+    kinds = {_gpu_kind(node) for node in [*machines, *later] if node.gpus}
+    if not taken or not gpus or len(kinds) > 1:  # the memory was measured on one kind
+        return resources
+    trials_per_gpu = config.search.trials // 4 // gpus
+    count = int(min(FILLED / taken, MAX_TRIALS_PER_GPU, resources.cpus_per_trial, trials_per_gpu))
     if count < 2:
-        return share
+        return resources
     return Resources(
-        cpus_per_trial=share.cpus_per_trial // count,
-        gpus_per_trial=round(1 / count, 4),  # as Ray counts
+        cpus_per_trial=resources.cpus_per_trial // count,
+        gpus_per_trial=round(1 / count, 4),  # Ray counts in steps of 0.0001
     )
 
 
-def _kind(node: Node) -> str:
+def _gpu_kind(node: Node) -> str:
     return next((name for name in node.others if name.startswith(KIND)), "unknown")
-
-
-def here(config: SearchConfig) -> tuple[Resources, list[Node]]:
-    """What a trial would get on this machine alone, and this machine."""
-    gpus = torch.cuda.device_count()
-    machine = Node(float(len(os.sched_getaffinity(0))), float(gpus))
-    share = config.resources
-    if share == "auto":
-        share = _share([machine], config.search.trials)
-    return share, [machine]
-
-
-def threads_of(share: Resources) -> int:
-    """Threads that a trial computes with."""
-    return int(max(1, share.cpus_per_trial))
-
-
-def _share(machines: list[Node], trials: int) -> Resources:
-    with_gpus = [node for node in machines if node.gpus >= 1]
-    if with_gpus:
-        cpus = min(node.cpus // node.gpus for node in with_gpus)
-        return Resources(cpus_per_trial=max(1, cpus), gpus_per_trial=1)
-    # small trials side by side use cores best, but a search learns only from trials that ended
-    cores = [int(node.cpus) for node in machines if node.cpus >= 1]
-    if not cores:
-        return Resources()
-    at_once = max(1, min(sum(cores), trials // 4))
-    return Resources(cpus_per_trial=max(1, min(max(cores), sum(cores) // at_once)))
-
-
-AT_ONCE = " at once, "
-"""In the line with which a search begins."""
-
-
-def describe_slots(share: Resources, cluster: str = "local") -> str:
-    """`8 trials at once, 1 GPU each (4 nodes)`."""
-    machines, later = connect.nodes(), connect.may_have(cluster)
-    count = at_once(share, machines)
-    unit, amount = (
-        ("GPU", share.gpus_per_trial) if share.gpus_per_trial else ("CPU", share.cpus_per_trial)
-    )
-    more = at_once(share, later)
-    growing = f"; up to {more} when the cluster has grown" if more > count else ""
-    return (
-        f"{_count(count, 'trial')}{AT_ONCE}{amount:g} {unit}{'s' if amount > 1 else ''} each "
-        f"({_count(len(machines), 'node')}{growing})"
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def slots(share: Resources, later: list[Node]) -> int:
-    """How many trials of this size may be handed out now: what the cluster holds, or the nodes that
-    it grows to, for it grows only while some wait."""
-    return max(at_once(share, connect.nodes()), at_once(share, later))
-
-
-def every_second(count: Callable[[], int]) -> Callable[[], int]:
-    """The same, asked once a second at most: Ray takes milliseconds to list its nodes, and Tune's
-    loop wants to know at every step."""
-    known, until = 0, 0.0
-
-    def counted() -> int:
-        nonlocal known, until
-        if time.monotonic() >= until:
-            known, until = count(), time.monotonic() + 1
-        return known
-
-    return counted
-
-
-def at_once(share: Resources, machines: list[Node]) -> int:
-    """How many trials of this size these machines hold, whatever else they do."""
-    return connect.slots(machines, share.cpus_per_trial, share.gpus_per_trial, share.others)

@@ -4,12 +4,11 @@ import torch
 
 from trainer.config import BadInput
 from trainer.data.canvas import cache_folder
+from trainer.data.dataset import Splits
 from trainer.data.loading import load
 from trainer.epoch_report import EpochReport
 from trainer.evaluation.review import review
-from trainer.machine_errors import OutOfMemory
 from trainer.precision import device
-from trainer.training.engine import Diverged
 from trainer.training.fit import fit
 
 from ..ranking.results import SearchResult
@@ -24,19 +23,19 @@ from ..study.lock import is_requested, locked, withdraw_request
 from ..study.opening import open_search, refuse_changes, require_models
 from ..study.reading import kept
 from ..study.record import End
-from .auto import is_settled, record_settled, settle, settled_config
-from .callbacks import draw_data, start_tracking
-from .driver import conclude, patience
+from ..study.study import Study
+from ..tracking.tracking import MlflowTracking, NoTracking
+from .auto import resolve_here, resolved_config
+from .conclude import conclude, tracking_timeout
+from .publishing import draw_data, start_tracking
 from .resources import threads_of
-from .trial import phase_cache
+from .trial import ENDS, phase_cache
 
 
 def train(config: SearchConfig, progress: Lines) -> SearchResult:
-    """Train the configuration as written, or go on with it, and export it like a winner."""
-    search = config.search.model_copy(
-        update={"trials": 1, "asha": "off", "first": [], "confirm": "off"}
-    )
-    config = config.model_copy(update={"space": {}, "search": search})
+    """Train the configuration as written, or continue it, and export it like a winner."""
+    # 1. Check everything before anything is written.
+    config = _without_search(config)
     data = load(config.data, cache_folder(), config.folder, model=config.model)
     for note in data.notes:
         progress.say(note)
@@ -48,51 +47,70 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
         require_models([config.model], len(data.categories))
     with locked(config.folder):
         withdraw_request(config.folder)
+        # 2. Open the study, and resolve what is `auto`.
         study = open_search(config, [], data)
-        if not is_settled(study):
-            record_settled(study, settle(config, data, torch.get_num_threads()), progress)
-        study.state = SearchState.RUNNING
         threads, gpus = torch.get_num_threads(), int(device().type == "cuda")
+        resolve_here(config, data, threads, study, progress)
+        study.state = SearchState.RUNNING
         note_share(study, Resources(cpus_per_trial=threads, gpus_per_trial=gpus))
         draw_data(config, data)
         tracking = start_tracking(config, data, study)
         progress.start(config, study, lambda: 1)
-
-        def report(epoch: EpochReport) -> bool:
-            if elsewhere := difference(study.records[0].last, epoch):
-                progress.say(f"it goes on {elsewhere}")
-            study.record(0, epoch)
-            progress.update(0)
-            tracking.wake(0)
-            return not is_requested(config.folder)
-
+        # 3. Train the trial, unless it has ended before.
         if study.waiting:
-            _, written = study.ask([], settled_config(config, study))
-            folder = trial_folder(config.folder, 0)
-            phases = phase_cache(config.folder, config.search.disk_cap)
-            try:
-                result = fit(written, data, folder, report, phases)
-                if not is_requested(config.folder):
-                    review(written, data.val, folder, result.found)
-                    study.end(0, End.FINISHED)
-            except Diverged as error:
-                study.end(0, End.DIVERGED, str(error))
-            except OutOfMemory as error:
-                study.end(0, End.OUT_OF_MEMORY, str(error))
-            except BaseException:
-                study.release_running()
-                study.state = SearchState.INTERRUPTED
-                tracking.wake(0)
-                tracking.close(patience(study))
-                raise
+            _train_trial(config, data, study, progress, tracking)
         study.state = SearchState.DONE if study.records[0].end else SearchState.STOPPED
         study.release_running()
         progress.update(0)
-        tracking.close(patience(study))
+        tracking.close(tracking_timeout(study))
+        # 4. Export it.
         return conclude(config, [], data, study, progress)
 
 
+def _without_search(config: SearchConfig) -> SearchConfig:
+    """The configuration with one trial, as written, and nothing to search."""
+    search = config.search.model_copy(
+        update={"trials": 1, "asha": "off", "first": [], "confirm": "off"}
+    )
+    return config.model_copy(update={"space": {}, "search": search})
+
+
 def _refuse_search(config: SearchConfig) -> None:
-    """Raise BadInput where a search lies, as its own file names it by default."""
+    """Raise BadInput if the folder, which has the file's name by default, holds a search."""
     if (config.folder / KEPT).is_file() and kept(config.folder).get("space"):
         raise BadInput([f"{config.folder} holds a search; give the one trial another --name"])
+
+
+def _train_trial(
+    config: SearchConfig,
+    data: Splits,
+    study: Study,
+    progress: Lines,
+    tracking: MlflowTracking | NoTracking,
+) -> None:
+    """Train trial 0 and record its end; it has none yet if `unfreeze stop` was called."""
+
+    def report(epoch: EpochReport) -> bool:
+        if change := difference(study.records[0].last, epoch):
+            progress.say(f"it continues {change}")
+        study.record(0, epoch)
+        progress.update(0)
+        tracking.wake(0)
+        return not is_requested(config.folder)
+
+    _, trial_config = study.ask([], resolved_config(config, study))
+    folder = trial_folder(config.folder, 0)
+    phases = phase_cache(config.folder, config.search.disk_cap)
+    try:
+        result = fit(trial_config, data, folder, report, phases)
+        if not is_requested(config.folder):
+            review(trial_config, data.val, folder, result.found)
+            study.end(0, End.FINISHED)
+    except tuple(ENDS) as error:
+        study.end(0, ENDS[type(error)], str(error))
+    except BaseException:
+        study.release_running()
+        study.state = SearchState.INTERRUPTED
+        tracking.wake(0)
+        tracking.close(tracking_timeout(study))
+        raise

@@ -1,4 +1,4 @@
-"""What a worker runs: one trial, whose every exception becomes an end the study knows."""
+"""What a worker runs: one trial. Each of its exceptions becomes an end that the study knows."""
 
 import os
 import traceback
@@ -29,8 +29,13 @@ from .resources import FILLED
 from .watchdog import Watchdog
 
 STACKS = "stacks.txt"
-"""In a trial's folder: what every thread of a worker did when it was found hanging, or the error
-of its GPU."""
+"""In a trial's folder: the stacks of a worker's threads when it hung, or the error of its GPU."""
+ENDS: dict[type[Exception], End] = {
+    Diverged: End.DIVERGED,
+    OutOfMemory: End.OUT_OF_MEMORY,
+}
+"""The exceptions that a configuration itself causes, and how its trial ends. Others are bugs, or
+the machine's."""
 
 
 def run_trial(
@@ -43,77 +48,91 @@ def run_trial(
     hang_timeout: float,
     disk_cap: float,
 ) -> dict[str, str]:
-    """Train trial `config["number"]` in its own folder under `folder`, reporting to Tune.
+    """Train one trial in its folder, and report each epoch to Tune.
 
-    Returns how it ended, or that the disk is full. Only the death of this process is a failure to
-    Tune; it also dies, by its own hand, where the Watchdog finds it hanging, or when its GPU takes
-    no more work: the next trial, which it would be given, gets another process.
+    To Tune, only the death of this process is a failure. The process ends itself where the
+    Watchdog finds that it hangs, and when its GPU takes no more work: the next trial would get the
+    same process.
+
+    Args:
+        config: What the searcher handed out: the trial's `number`, and its `config`.
+        data: The data set.
+        folder: The search's folder.
+        threads: How many threads to compute with.
+        gpu_share: Fraction of a GPU that the trial gets, 0 to 1.
+        hang_timeout: Seconds that a step may take.
+        disk_cap: Bytes that the phase cache may take.
+
+    Returns:
+        `end` and `text`, how the trial ended; or `full_disk`, the error of a full disk.
     """
     torch.set_num_threads(threads)
-    if torch.cuda.is_available() and 0 < gpu_share < 1:  # who takes more is out of memory alone
+    if torch.cuda.is_available() and 0 < gpu_share < 1:
+        # a trial that takes more runs out of memory alone, without the others on its GPU
         torch.cuda.set_per_process_memory_fraction(FILLED * gpu_share)
-    own = trial_folder(folder, config["number"])
+    place = trial_folder(folder, config["number"])
 
     try:
-        ended = _trained(config, data, folder, own, hang_timeout, disk_cap)
-    except BaseException as error:  # Tune ends a trial that it stopped from within tune.report
-        traceback.clear_frames(error.__traceback__)  # which hold its detector
+        ended = _train_and_review(config, data, folder, place, hang_timeout, disk_cap)
+    except BaseException as error:  # Tune raises in tune.report to end a trial that it stopped
+        traceback.clear_frames(error.__traceback__)  # they keep the detector alive
         raise
     finally:
         give_memory_back()
     if has_lost_accelerator():
-        _leave(own, f"its GPU takes no more work; the trial's end would have been {ended}")
+        _exit_worker(place, f"its GPU takes no more work; the trial would have ended with {ended}")
     return ended
 
 
-def _trained(
+def _train_and_review(
     config: dict[str, Any],
     data: Splits,
     folder: Path,
-    own: Path,
+    place: Path,
     hang_timeout: float,
     disk_cap: float,
 ) -> dict[str, str]:
-    """Train and review; what `run_trial` returns."""
+    """Train a trial in `place`, then review it; returns what `run_trial` returns."""
     try:
-        if not folder.is_dir():  # made here, it would be another than the driver's
+        if not folder.is_dir():  # a folder made here would not be the driver's
             raise FileNotFoundError(
                 f"{os.uname().nodename} has no {folder}: mount the storage on every node"
             )
-        own.mkdir(parents=True, exist_ok=True)
-        with Watchdog(own / STACKS, hang_timeout) as watchdog:
+        place.mkdir(parents=True, exist_ok=True)
+        with Watchdog(place / STACKS, hang_timeout) as watchdog:
 
             def report(epoch: EpochReport) -> bool:
                 watchdog.pause()  # the driver may take its time
                 tune.report({"report": to_json(epoch)})
-                return True  # when the driver stops a trial, Tune ends it within tune.report
+                return True  # a trial that the driver stops ends within tune.report
 
             trial = TrainConfig.model_validate(config["config"])
             cache = phase_cache(folder, disk_cap)
-            result = fit(trial, data, own, report, cache, on_step=watchdog.step)
-            review(trial, data.val, own, result.found, watchdog.step)
-    except Diverged as error:
-        return {"end": End.DIVERGED, "text": str(error)}
-    except OutOfMemory as error:
-        return {"end": End.OUT_OF_MEMORY, "text": str(error)}
+            result = fit(trial, data, place, report, cache, on_step=watchdog.step)
+            review(trial, data.val, place, result.found, watchdog.step)
+    except tuple(ENDS) as error:
+        return {"end": ENDS[type(error)], "text": str(error)}
     except Exception as error:
         if is_of_accelerator(error):
-            _leave(own, traceback.format_exc())
+            _exit_worker(place, traceback.format_exc())
         if is_full(error):
             return {"full_disk": str(error)}
-        return {"end": End.ERROR, "text": traceback.format_exc()}  # a bug ends this trial
+        return {"end": End.ERROR, "text": traceback.format_exc()}  # a bug ends this trial alone
     return {"end": End.FINISHED}
 
 
-def _leave(own: Path, why: str) -> NoReturn:
-    """End this process: none gets its GPU back."""
-    with (own / STACKS).open("a") as stacks:
+def _exit_worker(place: Path, why: str) -> NoReturn:
+    """End this process: it cannot get its GPU back."""
+    with (place / STACKS).open("a") as stacks:
         stacks.write(f"{why}\n")
     os._exit(1)
 
 
 def phase_cache(folder: Path, cap: float) -> PhaseCache:
-    """The finished phases of the search in this folder, and of those beside it."""
-    own = folder / "phases"
-    others = tuple(sorted(place for place in folder.parent.glob("*/phases") if place != own))
-    return PhaseCache(own, others, cap)
+    """The finished phases of the search in `folder`, and those of the searches next to it.
+
+    `cap` is the most bytes that its phases may take.
+    """
+    phases = folder / "phases"
+    others = tuple(sorted(p for p in folder.parent.glob("*/phases") if p != phases))
+    return PhaseCache(phases, others, cap)

@@ -1,22 +1,25 @@
-"""Ends a worker that hangs, and leaves what each of its threads did."""
+"""Ends a worker that hangs, and writes down what each of its threads did."""
 
 import faulthandler
 from pathlib import Path
 from types import TracebackType
 
 LOADING = 3600.0
-"""Seconds that a trial may take to its first step, for its weights may have to be fetched."""
+"""Seconds until the first step of a trial, which may have to download its weights."""
 
 
 class Watchdog:
-    """While it is entered, this process dies when no step comes in time, its stacks in `file`:
-    before the first one LOADING seconds, from then on `hang_timeout`."""
+    """Ends this process if no step comes in time, and writes its stacks into `file`.
+
+    Within the `with` block, the first step may take LOADING seconds, each later one
+    `hang_timeout`.
+    """
 
     def __init__(self, file: Path, hang_timeout: float) -> None:
         self._timeout = hang_timeout
         self._stacks = file.open("a")
-        self._before = self._stacks.tell()
-        self._loads = True
+        self._size_before = self._stacks.tell()
+        self._loading = True
 
     def __enter__(self) -> "Watchdog":
         limit = max(LOADING, self._timeout)
@@ -26,14 +29,14 @@ class Watchdog:
         return self
 
     def step(self) -> None:
-        """The trial goes on."""
-        if self._loads:  # and did not hang
-            self._loads = False
-            self._stacks.truncate(self._before)
+        """A step is done: wait for the next one."""
+        if self._loading:  # remove the line about loading: it was in time
+            self._loading = False
+            self._stacks.truncate(self._size_before)
         faulthandler.dump_traceback_later(self._timeout, exit=True, file=self._stacks)
 
     def pause(self) -> None:
-        """Watch again from the next step on."""
+        """Do not watch until the next step."""
         faulthandler.cancel_dump_traceback_later()
 
     def __exit__(
@@ -43,6 +46,6 @@ class Watchdog:
         trace: TracebackType | None,
     ) -> None:
         faulthandler.cancel_dump_traceback_later()
-        if self._loads:
-            self._stacks.truncate(self._before)
+        if self._loading:
+            self._stacks.truncate(self._size_before)
         self._stacks.close()

@@ -136,8 +136,8 @@ class Host:
 
     @property
     def environment(self) -> dict[str, str]:
-        own = {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / ".cache")}
-        return {**ENVIRONMENT, **own, "PATH": f"{BIN}:{os.environ['PATH']}"}
+        folders = {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / ".cache")}
+        return {**ENVIRONMENT, **folders, "PATH": f"{BIN}:{os.environ['PATH']}"}
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command there; what it says goes to `out`."""
@@ -181,12 +181,12 @@ class Host:
         (self.home / ".ssh" / "authorized_keys").write_text(key)
         for folder in (self.home, self.home / ".ssh"):
             folder.chmod(0o700)
-        own = self.place / "host_key"
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(own))
+        host_key = self.place / "host_key"
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key))
         self.run("mkdir", "-p", "/run/sshd")
         options = ["PermitRootLogin=yes", "StrictModes=no", "UsePAM=no", "PidFile=none"]
         settings = [word for option in options for word in ("-o", option)]
-        self.run("/usr/sbin/sshd", "-h", str(own), *settings)
+        self.run("/usr/sbin/sshd", "-h", str(host_key), *settings)
 
     def slurm(self) -> dict[str, str]:
         """Make it a Slurm of one machine; returns the environment that its commands want."""
@@ -212,7 +212,7 @@ class Host:
         """The command lines of what runs there."""
         with suppress(psutil.NoSuchProcess, IndexError):
             first = psutil.Process(int(self.pid))
-            namespace = os.readlink(f"/proc/{first.pid}/ns/pid")
+            namespace = str(Path(f"/proc/{first.pid}/ns/pid").readlink())
             return [
                 " ".join(process.cmdline())
                 for process in psutil.process_iter()
@@ -259,7 +259,7 @@ class Hosts:
 
 def _namespace(pid: int) -> str:
     with suppress(OSError):
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The definitions: read as Ray reads them, agreeing with each other, and found by name."""
+"""The definitions: read as Ray reads them, agreeing with each other, and listed by name."""
 
 import os
 import re
@@ -13,7 +13,15 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from clusters.definitions import HERE, CannotConnect, Node, find, growth, head_address, read
+from clusters.definitions import (
+    HERE,
+    CannotConnect,
+    find_definition,
+    growth,
+    head_address,
+    read_definition,
+)
+from clusters.nodes import Node
 
 LAUNCHERS = ["onprem.yaml", "aws.yaml"]
 KUBERAY = ["raycluster.yaml", "rayjob.yaml"]
@@ -30,7 +38,7 @@ def starts(name: str) -> list[str]:
     """The lines with which a definition starts Ray."""
     if name.endswith(".sbatch"):
         return re.findall(r"ray start (?:[^\n]*\\\n)*[^\n]*", SCRIPT.read_text())
-    raw = read(HERE / name)
+    raw = read_definition(HERE / name)
     lines = raw["head_start_ray_commands"] + raw["worker_start_ray_commands"]
     return [line for line in lines if "ray start" in line]
 
@@ -54,8 +62,8 @@ def test_a_pod_has_what_kuberay_and_the_autoscaler_look_for(name: str) -> None:
         assert mounted == {volume["name"] for volume in pod["volumes"]}
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for own in (container, spec["autoscalerOptions"]):
-            assert own["securityContext"] == {
+        for part in (container, spec["autoscalerOptions"]):
+            assert part["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "capabilities": {"drop": ["ALL"]},
             }
@@ -83,24 +91,24 @@ def text(name: str) -> str:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize("name", [*LAUNCHERS, "slurm/search.sbatch"])
-@pytest.mark.parametrize("found", ["nothing", "open", "link", "anothers"])
+@pytest.mark.parametrize("existing", ["nothing", "open", "link", "anothers"])
 def test_ray_starts_only_with_a_folder_of_this_accounts_alone(
-    tmp_path: Path, name: str, found: str
+    tmp_path: Path, name: str, existing: str
 ) -> None:
     place = tmp_path / "ray"
-    if found == "link":
+    if existing == "link":
         (tmp_path / "elsewhere").mkdir()
         place.symlink_to(tmp_path / "elsewhere")
-    elif found != "nothing":
+    elif existing != "nothing":
         place.mkdir(mode=0o777)
-    if found == "anothers":
+    if existing == "anothers":
         if os.geteuid() != 0:
             pytest.skip("needs root, to give a folder away")
         os.chown(place, 12345, 12345)
     for line in makes_folder(name):
         line = re.sub(r"/tmp/unfreeze-\$\(id -un\)", str(place), line)
         done = subprocess.run(["bash", "-c", f"{line} echo ready"], capture_output=True)
-        good = found in ("nothing", "open")
+        good = existing in ("nothing", "open")
         assert (done.stdout == b"ready\n") is good
         assert not good or stat.S_IMODE(place.stat().st_mode) == 0o700
 
@@ -134,7 +142,7 @@ def test_all_start_ray_at_one_port_with_a_token_and_the_dashboard_on_loopback(na
     else:
         assert all("RAY_AUTH_MODE=token" in line for line in (head, worker))
         assert "--address=$RAY_HEAD_IP:6379" in worker
-        assert "~/.ray/auth_token" in read(HERE / name)["file_mounts"]
+        assert "~/.ray/auth_token" in read_definition(HERE / name)["file_mounts"]
     assert "dashboard-host=0.0.0.0" not in text
 
 
@@ -156,7 +164,7 @@ def test_all_run_one_python_and_the_pinned_ray() -> None:
     assert f"\nray=={version('ray')}\n" in pins
     assert "FROM python:3.11-slim" in (HERE / "Dockerfile").read_text()
     assert "--constraint src/clusters/constraints.txt" in (HERE / "Dockerfile").read_text()
-    setup, _ = read(HERE / "onprem.yaml")["setup_commands"]
+    setup, _ = read_definition(HERE / "onprem.yaml")["setup_commands"]
     assert setup.endswith("PYTHON=python3.11")
 
 
@@ -167,48 +175,48 @@ def test_one_image_for_aws_and_kubernetes() -> None:
         for spec in specs
         for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])
     }
-    assert images == {read(HERE / "aws.yaml")["docker"]["image"]}
+    assert images == {read_definition(HERE / "aws.yaml")["docker"]["image"]}
 
 
 @pytest.mark.parametrize("cluster", ["local", "10.0.0.1:6379", "ray://10.0.0.1:10001"])
 def test_an_address_has_no_file(cluster: str) -> None:
-    assert find(cluster) is None
+    assert find_definition(cluster) is None
 
 
 def test_auto_on_a_head_is_what_ray_up_left_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert find("auto") is None
+    assert find_definition("auto") is None
     left = tmp_path / "ray_bootstrap_config.yaml"
     shutil.copy(HERE / "aws.yaml", left)
-    assert find("auto") == left
+    assert find_definition("auto") == left
 
 
-def test_a_name_or_a_file_is_found(tmp_path: Path) -> None:
-    assert find("onprem") == HERE / "onprem.yaml"
-    own = tmp_path / "mine.yaml"
-    own.write_text("provider: {type: local, head_ip: 10.0.0.7, worker_ips: []}\n")
-    assert find(str(own)) == own
-    assert head_address(own) == "10.0.0.7:6379"
-    assert growth(own) == []
+def test_a_cluster_is_defined_by_a_name_or_a_file(tmp_path: Path) -> None:
+    assert find_definition("onprem") == HERE / "onprem.yaml"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("provider: {type: local, head_ip: 10.0.0.7, worker_ips: []}\n")
+    assert find_definition(str(mine)) == mine
+    assert head_address(mine) == "10.0.0.7:6379"
+    assert growth(mine) == []
 
 
 @pytest.mark.parametrize(
-    ("cluster", "told"),
+    ("cluster", "message"),
     [
         ("onprm", "legal: local, auto, a head's address HOST:6379, onprem, aws, kuberay"),
         ("slurm", "sbatch "),
     ],
 )
-def test_an_unknown_name_is_told_with_the_legal_ones(cluster: str, told: str) -> None:
+def test_an_unknown_name_is_refused_with_the_legal_ones(cluster: str, message: str) -> None:
     with pytest.raises(CannotConnect, match=f"^cluster: {cluster}: ") as raised:
-        find(cluster)
-    assert told in str(raised.value)
+        find_definition(cluster)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["a: [", "a: 1\n", "- 1\n"])
-def test_a_file_that_defines_nothing_is_told(tmp_path: Path, text: str) -> None:
+def test_a_file_that_defines_nothing_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(CannotConnect, match=r"mine\.yaml: "):

@@ -22,7 +22,7 @@ class Details:
 
 @dataclass
 class Client:
-    """All that is asked of Ray's own."""
+    """All that is asked of Ray's client."""
 
     parts: list[str] = field(default_factory=list)
     statuses: list[JobStatus] = field(default_factory=lambda: [JobStatus.SUCCEEDED])
@@ -67,8 +67,8 @@ def test_ours_are_those_with_the_key_the_newest_first() -> None:
         Details("new", 4, {"ours": "a"}),
         Details("pending", None, {"ours": "b"}),
     ]
-    found = jobs.sent(Client(jobs=listed), "ours")  # type: ignore[arg-type]
-    assert [job.submission_id for job in found] == ["new", "old", "pending"]
+    newest_first = jobs.sent(Client(jobs=listed), "ours")  # type: ignore[arg-type]
+    assert [job.submission_id for job in newest_first] == ["new", "old", "pending"]
 
 
 def test_where_no_jobs_api_answers_the_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Checks on every node: run there, told in a line each."""
+"""Checks on every node: each failure is a line."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from clusters.connect import connected
-from clusters.preflight import Check, failures
+from clusters.preflight import Check, failed_checks
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,17 +21,17 @@ def cluster() -> Iterator[None]:
 
 
 def test_all_is_well(cluster: None) -> None:
-    assert failures([Check("nothing", partial(str, ""))]) == []
+    assert failed_checks([Check("nothing", partial(str, ""))]) == []
 
 
 def test_each_failure_is_a_line_with_its_name_and_node(cluster: None) -> None:
     (node,) = ray.nodes()
     checks = [Check(name, partial(str, text)) for name, text in (("a", "x"), ("b", ""), ("c", "z"))]
     where = f"(on {node['NodeManagerAddress']})"
-    assert failures(checks) == [f"a: x {where}", f"c: z {where}"]
+    assert failed_checks(checks) == [f"a: x {where}", f"c: z {where}"]
 
 
-def test_it_takes_no_share_of_a_busy_node(cluster: None) -> None:
+def test_a_busy_node_is_checked_too(cluster: None) -> None:
     class Holder:  # in here, so that it goes to the worker itself: it has no tests to import from
         def ready(self) -> None: ...
 
@@ -39,10 +39,10 @@ def test_it_takes_no_share_of_a_busy_node(cluster: None) -> None:
     cpus = ray.cluster_resources()["CPU"]
     held = holder.options(num_cpus=cpus).remote()
     ray.get(held.ready.remote())
-    assert failures([Check("nothing", partial(str, ""))]) == []
+    assert failed_checks([Check("nothing", partial(str, ""))]) == []
     ray.kill(held)
 
 
-def test_a_check_that_breaks_is_told_too(cluster: None) -> None:
-    (line,) = failures([Check("broken", partial(int, "no number"))])
-    assert line.startswith("node: could not run the checks: ") and "no number" in line
+def test_a_check_that_raises_is_a_line_too(cluster: None) -> None:
+    (line,) = failed_checks([Check("broken", partial(int, "no number"))])
+    assert line.startswith("node: cannot run the checks: ") and "no number" in line

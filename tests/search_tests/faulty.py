@@ -58,7 +58,7 @@ COUNTED = """\
 
 @dataclass
 class Server:
-    """An MLflow server in a process of its own, which can go away and come back."""
+    """An MLflow server in another process, which can go away and come back."""
 
     place: Path
     port: int = 0
@@ -188,12 +188,12 @@ class Faulty:
 
     def workers(self) -> list[psutil.Process]:
         assert self.process is not None
-        found = []
+        workers = []
         for child in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):  # Ray starts some that end at once
                 if "ray::ImplicitFunc" in " ".join(child.cmdline()):
-                    found.append(child)
-        return found
+                    workers.append(child)
+        return workers
 
 
 def until(reached: Callable[[], bool], seconds: float) -> None:
@@ -255,8 +255,10 @@ def check(
     repeats: int = 0,
     trials: int = TRIALS,
 ) -> Study:
-    """The whole of a search that reached its end: `ends` of trials that did not finish, and so many
-    epochs begun more than once at most."""
+    """Check all that a search leaves.
+
+    `ends` are those of trials that did not finish; `repeats` epochs at most began more than once.
+    """
     study = search.study
     assert study.state == SearchState.DONE, search.out
     assert list(study.records) == list(range(trials))
@@ -320,15 +322,17 @@ def _check_winner(search: Faulty, study: Study, tiny_data: Data) -> None:
     winner = search.config.folder / "winner"
     kept = json.loads((winner / "metrics.json").read_text())
     assert kept["of"]["trial"] == _best(study).number
-    found = evaluate_model(str(winner), tiny_data.train.parent, "val", search.config.storage, None)
-    assert found["figures"] == pytest.approx(kept["val"]["figures"], abs=1e-4)
+    measured = evaluate_model(
+        str(winner), tiny_data.train.parent, "val", search.config.storage, None
+    )
+    assert measured["figures"] == pytest.approx(kept["val"]["figures"], abs=1e-4)
 
 
 def check_as_unbroken(search: Faulty, study: Study, number: int, data: Splits) -> None:
     """A trial came to the same bits as one that nothing happened to."""
     config = search.config
     record = study.records[number]
-    own = config_of(config, record, study.precision)
+    trial_config = config_of(config, record, study.precision)
     place = search.place / "unbroken"
     maps: list[float] = []
 
@@ -336,7 +340,7 @@ def check_as_unbroken(search: Faulty, study: Study, number: int, data: Splits) -
         maps.append(epoch.map)
         return True
 
-    fit(own, data, place, report)
+    fit(trial_config, data, place, report)
     assert maps == [r.map for _, r in sorted(record.reports.items())]
     ours = load(trial_folder(config.folder, number) / BEST)["model"]
     theirs = load(place / BEST)["model"]

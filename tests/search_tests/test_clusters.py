@@ -79,9 +79,9 @@ def test_links_go_down_for_seconds_and_for_good(on_hosts: Make, tiny_data: Data)
     time.sleep(5)
     far.link("up")
     time.sleep(2)
-    assert "its node went" not in search.out and "its worker died" not in search.out
+    assert "its node was lost" not in search.out and "its worker died" not in search.out
     far.link("down")
-    until(lambda: "its node went" in search.out, 120)
+    until(lambda: "its node was lost" in search.out, 120)
     assert search.wait(WAIT) == 0, search.out
     assert "its worker died" not in search.out
     check(search, tiny_data, repeats=2)
@@ -116,7 +116,7 @@ def test_a_host_is_added_and_used_at_once(on_hosts: Make, hosts: Hosts, tiny_dat
     check(search, tiny_data)
 
 
-def test_the_head_is_lost_and_the_same_line_goes_on_elsewhere(
+def test_the_head_is_lost_and_the_same_command_continues_elsewhere(
     on_hosts: Make, hosts: Hosts, tiny_data: Data
 ) -> None:
     search, (head, worker) = on_hosts(1)
@@ -154,22 +154,26 @@ def test_a_wrong_or_missing_token_is_refused(on_hosts: Make) -> None:
     assert not search.config.folder.exists()
 
 
-def test_what_a_node_lacks_is_told_before_anything_starts(on_hosts: Make, tmp_path: Path) -> None:
+def test_what_a_node_lacks_is_refused_before_anything_starts(
+    on_hosts: Make, tmp_path: Path
+) -> None:
     search, (_, worker) = on_hosts(1)
     storage = tmp_path / "searches"
     storage.mkdir()
     worker.run("mount", "-t", "tmpfs", "tmpfs", str(storage))
     search.start("--set", "tracking=http://127.0.0.1:9")
     assert search.wait(120) == 2, search.out
-    told = [line for line in search.out.splitlines() if not line.startswith("data: warnings")]
-    assert f"storage: {storage} is not the driver's: mount one folder there on all nodes" in told[0]
-    assert told[0].endswith(f"(on {worker.address})")
-    assert told[1].startswith("tracking: 127.0.0.1:9 does not answer")
-    assert len(told) == 2
+    lines = [line for line in search.out.splitlines() if not line.startswith("data: warnings")]
+    assert (
+        f"storage: {storage} is not the driver's: mount one folder there on all nodes" in lines[0]
+    )
+    assert lines[0].endswith(f"(on {worker.address})")
+    assert lines[1].startswith("tracking: 127.0.0.1:9 does not answer")
+    assert len(lines) == 2
     assert not search.config.folder.exists()
 
 
-def test_a_machine_that_is_no_node_is_told_what_to_do(on_hosts: Make, hosts: Hosts) -> None:
+def test_a_machine_that_is_no_node_is_refused_with_what_to_do(on_hosts: Make, hosts: Hosts) -> None:
     search, _ = on_hosts(1)
     on(hosts.add(), search)
     search.start()
@@ -228,7 +232,7 @@ def test_ray_up_over_ssh_a_detached_search_and_ray_down(
         on(desk, search)
         search.start("--cluster", str(definition), "--detach")
         assert search.wait(120) == 0, search.out  # it has gone: the search runs without it
-        assert " at once, 1 CPU each" in search.out and "goes on as job" in search.out
+        assert " at once, 1 CPU each" in search.out and "continues as job" in search.out
         cli = [sys.executable, "-P", "-m", "search.commands.cli"]
         name, code = search.config.name, str(search.code)
         for words in (["list"], ["status", name], ["status", name, "--watch"]):
@@ -236,7 +240,7 @@ def test_ray_up_over_ssh_a_detached_search_and_ray_down(
         assert f"{name}" in desk.said and ": RUNNING" in desk.said
         assert "trial 0 epoch 1 head" in desk.said and "Winner: trial" in desk.said
         desk.run(ray, "down", "--yes", str(definition), seconds=120)
-        # it ends Ray on the head; a node without a head ends its own within a minute
+        # it ends Ray on the head; a node without a head ends its Ray within a minute
         until(lambda: not worker.has("raylet") and not head.has("raylet"), 100)
     finally:
         tunnel.kill()

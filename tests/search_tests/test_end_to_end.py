@@ -51,14 +51,13 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Searched:
-    """A search of three trials, the same line again, then a fourth trial, and the best and the one
-    as written confirmed."""
+    """A search of three trials, the same again, then with a fourth trial and with confirmation."""
 
     config: SearchConfig
     first: SearchResult
     said: list[str]
     again: str
-    """What the same line printed."""
+    """What the same command printed."""
     between: dict[int, TrialRecord]
     """The record after it."""
     refusal: list[str]
@@ -200,7 +199,7 @@ def test_the_head_was_trained_once_and_the_others_took_it_over(searched: Searche
         assert [r.forked for r in record.reports.values()][1:] == [False] * (
             len(record.reports) - 1
         )
-    # those that confirm have another seed, and so a head of their own, which they share
+    # those that confirm have another seed, and so another head, which they share
     filed = [load(file)["reports"] for file in searched.config.folder.glob("phases/*/last.pt")]
     assert [len(reports) for reports in filed].count(1) == 2
     assert searched.extended.costs.forked == 3 + len(searched.confirming) - 1
@@ -220,7 +219,7 @@ def test_who_was_stopped_follows_from_the_reports_in_their_order(searched: Searc
         before.append(record)
 
 
-def test_optuna_was_told_the_truth(searched: Searched) -> None:
+def test_optuna_holds_the_true_ends_and_values(searched: Searched) -> None:
     for trial in searched.study.optuna.trials:
         record = searched.study.records[trial.number]
         assert record.end is not None and record.best is not None
@@ -335,9 +334,9 @@ def test_the_winners_figures_come_out_again(
     assert record.best is not None
     assert kept["of"] == {"trial": record.number, "epoch": record.best.epoch}
     assert load_export(model)[1].config.train == searched.trained(record.number).train
-    found = evaluate_model(str(model), tiny_data.train.parent, "val", tmp_path, None)
-    assert found["figures"] == pytest.approx(kept["val"]["figures"], abs=1e-4)
-    assert found["figures"]["mar_100"] > 0
+    measured = evaluate_model(str(model), tiny_data.train.parent, "val", tmp_path, None)
+    assert measured["figures"] == pytest.approx(kept["val"]["figures"], abs=1e-4)
+    assert measured["figures"]["mar_100"] > 0
     assert searched.first.metrics == kept
 
 
@@ -361,7 +360,7 @@ def test_the_folder_holds_what_it_should(searched: Searched) -> None:
 # -- again, and on --------------------------------------------------------------------------------
 
 
-def test_it_told_what_it_did(searched: Searched) -> None:
+def test_each_epoch_was_shown_once(searched: Searched) -> None:
     assert " at once, 1 CPU each (1 node)" in "\n".join(searched.said)
     assert sum(" epoch " in line for line in searched.said) == sum(
         len(r.reports) for r in searched.between.values()
@@ -369,7 +368,7 @@ def test_it_told_what_it_did(searched: Searched) -> None:
     assert any(line.endswith("(3 of 3)") for line in searched.said)
 
 
-def test_the_same_line_again_shows_the_result_and_runs_nothing(searched: Searched) -> None:
+def test_the_same_command_again_shows_the_result_and_runs_nothing(searched: Searched) -> None:
     assert searched.first.winner is not None
     assert f"Winner: trial #{searched.first.winner.record.number}" in searched.again
     assert f"{searched.first.metrics['val']['figures']['map']:.3f}" in searched.again
@@ -419,7 +418,7 @@ def test_a_changed_learning_rate_is_refused_with_the_difference(searched: Search
     assert searched.refusal[1:] == ["train.unfreeze.lr: 0.002 (was 0.004)"]
 
 
-def test_weights_that_do_not_fit_are_told_before_a_folder_holds_a_search(
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     make_search: Make, tmp_path: Path
 ) -> None:
     torch.save({"conv.weight": torch.ones(1)}, tmp_path / "a.pth")

@@ -1,7 +1,7 @@
 """Faults: what may happen to a search in a night, done to a real one on a tiny canvas.
 
-Each test breaks something, lets the search reach its end, and has `check` look at the whole: study,
-MLflow, table, export.
+Each test breaks something, lets the search reach its end, and calls `check`: study, MLflow,
+table, export.
 """
 
 import os
@@ -19,7 +19,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from clusters.connect import use_token
+from clusters.tokens import use_token
 from search.running.trial import STACKS
 from search.space.locations import trial_folder
 from search.study.facts import SearchState
@@ -90,7 +90,7 @@ for after in range(1, 1000):
 """
 
 
-def test_mlflows_tables_are_made_whole_whenever_it_is_killed(tmp_path: Path) -> None:
+def test_mlflows_tables_are_complete_whenever_it_is_killed(tmp_path: Path) -> None:
     line = [sys.executable, "-c", MAKE_TABLES, str(tmp_path), "0.25"]
     subprocess.run(line, cwd=ROOT, check=True, timeout=580)
     places = sorted(tmp_path.iterdir(), key=lambda place: int(place.name))
@@ -124,7 +124,7 @@ BEGINNING = {
 
 @pytest.fixture
 def first(make_raw: Make, tmp_path: Path) -> Iterator[Faulty]:
-    """A first search in its folder: MLflow's store and the cache are its own."""
+    """A first search in its folder: MLflow's store and the cache are empty."""
     search = prepare(make_raw, tmp_path, "", search__trials=2)
     search.environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     yield search
@@ -248,7 +248,7 @@ def test_a_signal_ends_it_orderly(faulty: Make, tiny_data: Data, number: signal.
     assert search.process is not None
     os.killpg(search.process.pid, number)
     assert search.wait(120) == 1, search.out
-    assert "The same command again continues." in search.out
+    assert "The same line again continues." in search.out
     assert search.study.state == SearchState.INTERRUPTED
     assert not search.study.optuna.get_trials(states=(TrialState.RUNNING,))
     client = MlflowClient(str(search.config.tracking))
@@ -412,13 +412,15 @@ def test_ray_ends_a_worker_for_its_memory(
     check(search, tiny_data, ends={1: End.OUT_OF_MEMORY})
 
 
-def test_a_bug_ends_three_trials_alike(faulty: Make) -> None:
+def test_a_bug_that_ends_three_trials_ends_the_search(faulty: Make) -> None:
     search = faulty('if epoch == 2:\n    {}["missing"]', search__trials=9)
     search.start()
     assert search.wait() == 1
     study = search.study
     assert study.state == SearchState.FAILED
-    assert "3 trials ended alike" in search.out and "KeyError: 'missing'" in search.out
+    assert (
+        "3 trials ended with the same error" in search.out and "KeyError: 'missing'" in search.out
+    )
     assert len(study.ended()) < 6
     assert not study.optuna.get_trials(states=(TrialState.RUNNING,))
 

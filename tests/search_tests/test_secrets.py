@@ -13,7 +13,8 @@ from ray.tune.execution import class_cache
 
 from search.reporting.console import lasting_console
 from search.reporting.progress import Lines
-from search.running.driver import configure_tune, run
+from search.running.driver import run
+from search.running.tune.internals import configure_tune
 from search.tracking import tracking
 
 SECRET = "canary-7f3a"

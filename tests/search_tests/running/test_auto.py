@@ -1,4 +1,4 @@
-"""What `auto` comes to: asked once, kept in the study."""
+"""What `auto` resolves to: measured once, kept in the study."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from search.reporting.progress import Lines
-from search.running import auto as settled
-from search.running.auto import Settled, is_settled, record_settled, settle, settled_config
+from search.running import auto
+from search.running.auto import Settled, is_resolved, record_resolved, resolved_config, settle
 from search.study.opening import open_search
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
@@ -33,23 +33,23 @@ def test_the_measurement_knows_the_precision(
         seen.append(config)
         return TrunkCacheChoice(2, "why", (3.0, 2.0, 1.5))
 
-    monkeypatch.setattr(settled, "choose_trunk_cache", choose)
-    monkeypatch.setattr(settled, "resolve", lambda wanted: "bf16")
-    found = settle(tiny_config({"train.precision": "auto"}), tiny, 1)
-    assert found == Settled("bf16", 2, "why", (3.0, 2.0, 1.5))
+    monkeypatch.setattr(auto, "choose_trunk_cache", choose)
+    monkeypatch.setattr(auto, "resolve", lambda wanted: "bf16")
+    resolved = settle(tiny_config({"train.precision": "auto"}), tiny, 1)
+    assert resolved == Settled("bf16", 2, "why", (3.0, 2.0, 1.5))
     assert seen[0].train.precision == "bf16"
 
 
 @pytest.mark.parametrize("value", [0, 2, "off"])
-def test_it_is_recorded_said_once_and_found_again(
+def test_it_is_recorded_explained_once_and_read_again(
     make_search: Make, tiny: Splits, capsys: pytest.CaptureFixture[str], value: int | str
 ) -> None:
     config = make_search({"train.precision": "auto", "train.trunk_cache": "auto"})
     study = open_search(config, [], tiny)
-    assert not is_settled(study)
-    record_settled(study, Settled("bf16", value, "a line that says why"), Lines(Console()))
+    assert not is_resolved(study)
+    record_resolved(study, Settled("bf16", value, "a line that says why"), Lines(Console()))
     assert capsys.readouterr().out == "a line that says why\n"
     again = open_search(config, [], tiny)
-    assert is_settled(again)
-    train = settled_config(config, again).train
+    assert is_resolved(again)
+    train = resolved_config(config, again).train
     assert (train.precision, train.trunk_cache) == ("bf16", value)

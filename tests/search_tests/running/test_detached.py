@@ -87,7 +87,7 @@ def test_a_password_stays_here(
 
 def test_one_that_runs_is_not_sent_again(make_search: Make, cluster: Cluster) -> None:
     detached.send(make_search({"cluster": "auto"}), print)
-    with pytest.raises(BadInput, match="tiny runs already, as job job0"):
+    with pytest.raises(BadInput, match="tiny is running there, as job job0"):
         detached.send(make_search({"cluster": "auto"}), print)
     cluster.jobs[0].status = JobStatus.SUCCEEDED
     assert detached.send(make_search({"cluster": "auto"}), print) == 0

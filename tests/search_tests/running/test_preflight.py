@@ -1,4 +1,4 @@
-"""What must hold on a cluster: each failure names what is wrong and the mend."""
+"""What must hold on a cluster: each failure names what is wrong and what to do."""
 
 import ast
 import socket
@@ -33,17 +33,17 @@ def node_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return make
 
 
-def test_all_is_well_here(tmp_path: Path, node_at: Callable[..., None]) -> None:
+def test_this_machine_passes(tmp_path: Path, node_at: Callable[..., None]) -> None:
     node_at("127.0.0.1")
     token = write_token(tmp_path / "searches")
     assert set(asked(tmp_path / "searches", token, Path(__file__)).values()) == {""}
     assert [file.name for file in (tmp_path / "searches").iterdir()] == [token]
 
 
-def test_all_that_computes_is_compared() -> None:
-    found = versions()
-    assert set(found) == {"python", *PACKAGES}
-    assert "none" not in found.values()
+def test_every_package_has_a_version() -> None:
+    installed = versions()
+    assert set(installed) == {"python", *PACKAGES}
+    assert "none" not in installed.values()
 
 
 ASKED = (
@@ -61,15 +61,15 @@ NAMES = {"PIL": "pillow", "ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
 def imported(module: str, *, at_once: bool) -> set[str]:
     """Full names of what a module of ours imports; `at_once` leaves out what its functions do."""
     tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
-    found: set[str] = set()
+    names: set[str] = set()
     for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            names |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             parents = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*parents, *filter(None, [node.module])])
-            found |= {base, *(f"{base}.{name.name}" for name in node.names)}
-    return found
+            names |= {base, *(f"{base}.{name.name}" for name in node.names)}
+    return names
 
 
 def needed(*, at_once: bool) -> set[str]:
@@ -89,39 +89,39 @@ def needed(*, at_once: bool) -> set[str]:
     return {canonicalize_name(NAMES.get(top, top)) for top in others}
 
 
-def test_all_that_a_trial_imports_is_compared_and_nothing_else() -> None:
+def test_the_packages_are_those_that_a_trial_imports() -> None:
     listed = {canonicalize_name(package) for package in PACKAGES}
     assert needed(at_once=True) <= listed <= needed(at_once=False)
 
 
-def test_a_node_where_no_trial_can_be_imported_is_told(
+def test_a_node_that_cannot_import_a_trial_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = node_checks(tmp_path, write_token(tmp_path), [])
     monkeypatch.delattr(running, "trial", raising=False)
-    monkeypatch.setitem(sys.modules, "search.running.trial", None)  # as a package that is not there
-    told = {check.name: check.ask() for check in wanted}["imports"]
-    assert told.startswith("no trial can start here (ModuleNotFoundError: ")
-    assert told.endswith(": install what clusters/constraints.txt says")
+    monkeypatch.setitem(sys.modules, "search.running.trial", None)  # as if a package were missing
+    message = {check.name: check.ask() for check in wanted}["imports"]
+    assert message.startswith("no trial can start here (ModuleNotFoundError: ")
+    assert message.endswith(": install what clusters/constraints.txt says")
 
 
 def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = node_checks(tmp_path, write_token(tmp_path), [])
     monkeypatch.setattr(preflight, "version", lambda name: "0.1" if name == "torch" else "none")
-    told = {check.name: check.ask() for check in wanted}["versions"]
-    assert f"torch 0.1, not {version('torch')}; torchvision none, not " in told
-    assert told.endswith("install what clusters/constraints.txt says")
+    message = {check.name: check.ask() for check in wanted}["versions"]
+    assert f"torch 0.1, not {version('torch')}; torchvision none, not " in message
+    assert message.endswith("install what clusters/constraints.txt says")
 
 
-def test_a_token_makes_its_storage(tmp_path: Path) -> None:
+def test_writing_a_token_makes_the_storage(tmp_path: Path) -> None:
     storage = tmp_path / "new" / "searches"
     token = write_token(storage)
     assert write_token(storage) != token
     (storage / token).write_text("of another")
-    assert "holds something else than" in asked(storage, token)["storage"]
+    assert "has other contents than" in asked(storage, token)["storage"]
 
 
-def test_a_storage_of_ones_own_is_none(tmp_path: Path) -> None:
+def test_a_storage_that_is_not_the_drivers_is_refused(tmp_path: Path) -> None:
     token = write_token(tmp_path / "shared")
     assert "mount one folder there" in asked(tmp_path / "other", token)["storage"]
     (tmp_path / "other").mkdir()
@@ -135,14 +135,14 @@ def test_a_storage_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    told = asked(tmp_path, token)["storage"]
-    assert told.startswith(f"{tmp_path} cannot be written (Permission denied): ")
+    message = asked(tmp_path, token)["storage"]
+    assert message.startswith(f"{tmp_path} cannot be written (Permission denied): ")
 
 
 def test_data_that_cannot_be_read(tmp_path: Path) -> None:
     missing = tmp_path / "images" / "a.png"
-    told = asked(tmp_path, write_token(tmp_path), Path(__file__), missing)["data"]
-    assert told.startswith(f"{missing} cannot be read (No such file or directory)")
+    message = asked(tmp_path, write_token(tmp_path), Path(__file__), missing)["data"]
+    assert message.startswith(f"{missing} cannot be read (No such file or directory)")
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_a_node_in_a_network_wants_a_token(
     open_to_all: bool,
 ) -> None:
     node_at(address, token)
-    told = asked(tmp_path, write_token(tmp_path))["token"]
-    assert ("RAY_AUTH_MODE=token" in told) is open_to_all
+    message = asked(tmp_path, write_token(tmp_path))["token"]
+    assert ("RAY_AUTH_MODE=token" in message) is open_to_all
 
 
-def test_mlflow_is_looked_for(tmp_path: Path) -> None:
+def test_mlflow_is_tried_where_it_should_be(tmp_path: Path) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -170,8 +170,8 @@ def test_mlflow_is_looked_for(tmp_path: Path) -> None:
     assert "does not answer" in tracking_failure(uri)
     assert tracking_failure("off") == ""
     assert tracking_failure(f"sqlite:///{tmp_path}/mlflow.db") == ""
-    told = tracking_failure(f"sqlite:///{tmp_path}/none/mlflow.db")
-    assert told.startswith(f"tracking: {tmp_path}/none cannot be written; ")
+    message = tracking_failure(f"sqlite:///{tmp_path}/none/mlflow.db")
+    assert message.startswith(f"tracking: {tmp_path}/none cannot be written; ")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_mlflow_is_looked_for(tmp_path: Path) -> None:
         ("https://mlflow.lab:5000", ("mlflow.lab", 5000)),
     ],
 )
-def test_mlflow_is_looked_for_at_its_port(
+def test_mlflow_is_tried_at_its_port(
     monkeypatch: pytest.MonkeyPatch, uri: str, asked: tuple[str, int]
 ) -> None:
     def refuse(address: tuple[str, int], timeout: float) -> None:
@@ -190,5 +190,5 @@ def test_mlflow_is_looked_for_at_its_port(
         raise ConnectionRefusedError(f"asked {address}")
 
     monkeypatch.setattr(socket, "create_connection", refuse)
-    told = f"tracking: {asked[0]}:{asked[1]} does not answer (asked {asked}); "
-    assert tracking_failure(uri).startswith(told)
+    message = f"tracking: {asked[0]}:{asked[1]} does not answer (asked {asked}); "
+    assert tracking_failure(uri).startswith(message)

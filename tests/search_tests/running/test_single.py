@@ -30,7 +30,7 @@ Make = Callable[..., Any]
 
 
 class Stops(Lines):
-    """A person who presses Ctrl+C when this epoch is told."""
+    """A person who presses Ctrl+C when this epoch is shown."""
 
     def __init__(self, epoch: int) -> None:
         self.out = io.StringIO()
@@ -76,7 +76,7 @@ def test_it_trains_records_and_exports(trained: Trained) -> None:
     assert result.metrics["val"]["figures"].keys() >= {"map", "mar_100"}
 
 
-def test_it_tells_each_epoch_and_the_end(trained: Trained) -> None:
+def test_each_epoch_and_the_end_are_shown(trained: Trained) -> None:
     assert [line.split(":")[0] for line in trained.said if line[:5] != "data:"][:3] == [
         "trial 0 epoch 1 head depth 0",
         "trial 0 epoch 2 unfreeze depth 2",
@@ -97,7 +97,7 @@ def test_its_data_is_drawn_and_in_mlflow(trained: Trained, store: str) -> None:
     assert OVERVIEW in [item.path for item in client.list_artifacts(parent.info.run_id)]
 
 
-def test_the_same_line_again_shows_the_result_without_training(trained: Trained) -> None:
+def test_the_same_command_again_shows_the_result_without_training(trained: Trained) -> None:
     progress, out = lines()
     again = train(trained.config, progress)
     assert "epoch" not in out.getvalue() and "exporting" not in out.getvalue()
@@ -135,7 +135,7 @@ def test_the_folder_of_a_search_is_refused_without_differences(
     ]
 
 
-def test_weights_that_do_not_fit_are_told_before_a_folder_holds_them(
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     make_search: Make, tmp_path: Path
 ) -> None:
     torch.save({"conv.weight": torch.ones(1)}, tmp_path / "a.pth")
@@ -158,7 +158,7 @@ def test_another_store_is_filled_in_once(trained: Trained, tmp_path: Path) -> No
     assert [row.step for row in history] == [1, 2]
 
 
-def test_an_interrupted_trial_goes_on_where_it_was(make_search: Make, store: str) -> None:
+def test_an_interrupted_trial_continues_after_its_last_epoch(make_search: Make, store: str) -> None:
     config = make_search({"name": "stopped", "tracking": store, "train.unfreeze.epochs": 1})
     with pytest.raises(KeyboardInterrupt):
         train(config, Stops(1))
@@ -169,8 +169,8 @@ def test_an_interrupted_trial_goes_on_where_it_was(make_search: Make, store: str
     progress = Stops(2)
     with pytest.raises(KeyboardInterrupt):
         train(config, progress)
-    told = [line.split(":")[0] for line in progress.out.getvalue().splitlines()]
-    assert [line for line in told if line != "data"] == ["trial 0 epoch 2 unfreeze depth 2"]
+    printed = [line.split(":")[0] for line in progress.out.getvalue().splitlines()]
+    assert [line for line in printed if line != "data"] == ["trial 0 epoch 2 unfreeze depth 2"]
     again = read_study(config.folder, "stopped").records[0]
     assert list(again.reports) == [1, 2]
     assert again.reports[1] == record.reports[1]

@@ -1,4 +1,4 @@
-"""What a worker runs: every exception is an end that the study knows."""
+"""What a worker runs: each exception becomes an end that the study knows."""
 
 import errno
 import subprocess
@@ -59,7 +59,9 @@ def run(config: TrainConfig, data: Splits) -> dict[str, str]:
     )
 
 
-def test_a_node_without_the_searchs_folder_trains_nothing(tiny: Splits, tiny_config: Make) -> None:
+def test_a_node_without_the_folder_of_the_search_trains_nothing(
+    tiny: Splits, tiny_config: Make
+) -> None:
     asked = {"number": 3, "config": tiny_config().model_dump(mode="json")}
     ended = run_trial(
         asked, data=tiny, folder=Path("gone"), threads=1, gpu_share=0, hang_timeout=60, disk_cap=1e9
@@ -132,7 +134,7 @@ def test_a_gpu_that_fails_in_the_review_ends_the_worker(
     assert run(config, tiny) == {"end": End.FINISHED}
 
 
-def test_a_stopped_trial_leaves_nothing_of_its_detector(
+def test_a_stopped_trial_frees_its_detector(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detectors: list[Any] = []
@@ -158,7 +160,7 @@ def test_a_worker_that_hangs_dumps_its_stacks_and_dies(tmp_path: Path, tiny_data
     assert "Timeout" in stacks and "in hang" in stacks
 
 
-def test_a_trial_that_diverges_says_so(
+def test_a_trial_that_diverges_ends_as_diverged(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def loss(truth: Any, outputs: Any, anchors: Any, **_: Any) -> dict[str, torch.Tensor]:
@@ -189,7 +191,7 @@ def test_a_finished_trial_is_reviewed_and_a_stopped_one_is_not(
     assert Path("kept/trials/3", REVIEW, PREDICTIONS).is_file() is not stopped
 
 
-def test_a_review_that_fails_is_no_end_of_the_trial(
+def test_a_failed_review_does_not_change_the_end_of_the_trial(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -201,14 +203,14 @@ def test_a_review_that_fails_is_no_end_of_the_trial(
     assert run(config, tiny) == {"end": End.FINISHED}
 
 
-def test_an_error_is_told_in_full(tiny: Splits, tiny_config: Make) -> None:
+def test_an_error_is_reported_with_its_traceback(tiny: Splits, tiny_config: Make) -> None:
     ended = run(tiny_config({"train.unfreeze.depth": 99}), tiny)
     assert ended["end"] == End.ERROR
     assert ended["text"].startswith("Traceback")
     assert "train.unfreeze.depth: 99" in ended["text"]
 
 
-def test_phases_of_the_search_beside_it_are_taken_over() -> None:
+def test_a_search_reuses_the_phases_of_the_searches_next_to_it() -> None:
     trial = Path("first/trials/0")
     save({"model": {}, "reports": [{"epoch": 1, "forked": False}]}, trial / LAST)
     save({"model": {}, "report": {}}, trial / BEST)

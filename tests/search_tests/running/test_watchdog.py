@@ -1,4 +1,4 @@
-"""A worker that hangs dies; one that loads has another limit than one that trains."""
+"""A worker that hangs ends; loading has another limit than training."""
 
 import subprocess
 import sys
@@ -16,10 +16,10 @@ from pathlib import Path
 from search.running import watchdog
 
 watchdog.LOADING = float(sys.argv[1])
-with watchdog.Watchdog(Path("stacks.txt"), float(sys.argv[2])) as own:
+with watchdog.Watchdog(Path("stacks.txt"), float(sys.argv[2])) as guard:
     for _ in range(int(sys.argv[3])):
         time.sleep(0.3)
-        own.step()
+        guard.step()
     time.sleep(30)
 """
 
@@ -37,12 +37,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(watchdog.__file__).parents[2]))
 
 
-def test_what_takes_too_long_to_load_is_told_as_such(tmp_path: Path) -> None:
+def test_a_model_that_loads_too_long_is_named_as_the_reason(tmp_path: Path) -> None:
     said = hang(0.5, 0.1, 0, tmp_path)
     assert said.startswith("no step within 0 s, in which its model was to be loaded:\nTimeout")
 
 
-def test_loading_is_no_hanging_and_a_missing_step_is(tmp_path: Path) -> None:
+def test_slow_loading_is_allowed_and_a_missing_step_is_not(tmp_path: Path) -> None:
     said = hang(60, 0.9, 2, tmp_path)  # loads for as long as no step may take
     assert said.startswith("Timeout (0:00:00.9") and "loaded" not in said
 
@@ -55,12 +55,12 @@ def test_loading_has_at_least_the_time_of_a_step(tmp_path: Path) -> None:
     assert file.read_text() == "of an earlier worker\n"
 
 
-def test_nothing_is_watched_while_it_pauses_and_after_it(tmp_path: Path) -> None:
+def test_nothing_is_watched_during_a_pause_and_after_the_end(tmp_path: Path) -> None:
     file = tmp_path / "stacks.txt"
-    with Watchdog(file, 0.05) as own:
-        own.step()
-        own.pause()
+    with Watchdog(file, 0.05) as guard:
+        guard.step()
+        guard.pause()
         time.sleep(0.2)
-        own.step()
+        guard.step()
     time.sleep(0.2)
     assert file.read_text() == ""

@@ -1,4 +1,4 @@
-"""Optuna as a Tune searcher: what is handed out when, and what waits."""
+"""Optuna as a Tune searcher: which trial is handed out when, and which are held."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from search.running.searcher import StudySearcher
+from search.running.tune.searcher import StudySearcher
 from search.space.space import read_space
 from search.study.record import End
 from search.study.storage import open_study
@@ -38,7 +38,7 @@ def searcher(study: Study, config: Any, *, trials: int = 6, slots: int = 9) -> S
     )
 
 
-def test_a_suggestion_is_a_number_and_a_whole_config(make_search: Make) -> None:
+def test_a_suggestion_is_a_number_and_a_complete_config(make_search: Make) -> None:
     study = opened()
     suggestion = searcher(study, make_search({"space": SPACE})).suggest("a")
     assert suggestion is not None and suggestion["number"] == 0
@@ -60,7 +60,7 @@ def test_a_trial_waits_while_another_trains_its_head(make_search: Make, make_rep
     assert len(study.records) == 2
 
 
-def test_a_held_trial_goes_out_when_the_other_is_gone_and_then_trains_the_head_itself(
+def test_a_held_trial_trains_the_head_itself_if_the_other_ended_before(
     make_search: Make,
 ) -> None:
     study = opened()
@@ -85,7 +85,7 @@ def test_a_held_trial_is_the_same_one_later(make_search: Make, make_reports: Mak
     assert study.records.keys() == {0, 1}
 
 
-def test_who_needs_nothing_of_a_phase_does_not_wait_behind_one_who_does(
+def test_a_trial_that_needs_no_running_phase_overtakes_held_ones(
     make_search: Make, make_reports: Make
 ) -> None:
     study = opened()
@@ -104,7 +104,7 @@ def test_who_needs_nothing_of_a_phase_does_not_wait_behind_one_who_does(
     assert out.suggest("e")["number"] == 3
 
 
-def test_those_that_wait_go_on_in_order_and_before_new_ones(
+def test_held_trials_start_in_order_and_before_new_ones(
     make_search: Make, make_reports: Make
 ) -> None:
     study = opened()
@@ -135,13 +135,13 @@ def test_trials_of_different_heads_do_not_wait_for_each_other(make_search: Make)
     assert [out.suggest(name)["number"] for name in "abc"] == [0, 1, 2]
 
 
-def test_without_a_head_phase_nobody_waits(make_search: Make) -> None:
+def test_without_a_head_phase_no_trial_waits(make_search: Make) -> None:
     config = make_search({"space": SPACE, "train.head": {"epochs": 0}})
     out = searcher(opened(), config)
     assert [out.suggest(name)["number"] for name in "abc"] == [0, 1, 2]
 
 
-def test_a_trial_that_had_its_head_before_an_interruption_holds_nobody_back(
+def test_a_trial_that_had_its_head_before_an_interruption_holds_no_other_back(
     make_search: Make, make_reports: Make
 ) -> None:
     study = opened()
@@ -152,7 +152,7 @@ def test_a_trial_that_had_its_head_before_an_interruption_holds_nobody_back(
     assert [again.suggest(name)["number"] for name in "ab"] == [0, 1]
 
 
-def test_a_trial_waits_for_any_phase_that_another_is_in(
+def test_a_trial_waits_for_any_phase_that_another_computes(
     make_search: Make, make_reports: Make
 ) -> None:
     study = opened()
@@ -172,9 +172,7 @@ def test_a_trial_waits_for_any_phase_that_another_is_in(
     assert out.suggest("b")["number"] == 1
 
 
-def test_a_trial_that_has_epochs_of_its_own_goes_on_with_them(
-    make_search: Make, make_reports: Make
-) -> None:
+def test_a_trial_that_has_epochs_does_not_wait(make_search: Make, make_reports: Make) -> None:
     study = opened()
     config = make_search({"space": SPACE, "train.head.epochs": 2})
     for _ in range(2):
@@ -194,7 +192,7 @@ def test_no_more_trials_are_asked_for_than_the_cluster_holds(make_search: Make) 
     assert out.suggest("c")["number"] == 2
 
 
-def test_what_waits_goes_on_waiting_while_there_is_no_room(make_search: Make) -> None:
+def test_waiting_trials_wait_while_no_slot_is_free(make_search: Make) -> None:
     study = opened()
     config = make_search({"space": HEAD_SPACE})
     for number in (1, 2, 3):
@@ -204,7 +202,9 @@ def test_what_waits_goes_on_waiting_while_there_is_no_room(make_search: Make) ->
     assert study.waiting == [1, 2]
 
 
-def test_without_any_room_one_trial_waits_so_that_tune_goes_on_looking(make_search: Make) -> None:
+def test_without_any_slot_one_trial_is_handed_out_so_that_tune_keeps_checking(
+    make_search: Make,
+) -> None:
     out = searcher(opened(), make_search({"space": HEAD_SPACE}), slots=0)
     suggestion = out.suggest("a")
     assert suggestion is not None and suggestion["number"] == 0
@@ -250,7 +250,7 @@ def test_fewer_trials_than_there_are_is_finished_at_once(make_search: Make) -> N
     assert searcher(opened(), config, trials=1).suggest("x") == Searcher.FINISHED
 
 
-def test_a_trial_whose_worker_died_comes_again_three_times(make_search: Make) -> None:
+def test_a_trial_whose_worker_died_is_handed_out_three_more_times(make_search: Make) -> None:
     study = opened()
     out = searcher(study, make_search({"space": HEAD_SPACE}))
     first = out.suggest("a")
@@ -263,7 +263,7 @@ def test_a_trial_whose_worker_died_comes_again_three_times(make_search: Make) ->
     assert out.suggest("e")["number"] == 1
 
 
-def test_an_end_that_is_known_outlives_the_worker(make_search: Make) -> None:
+def test_a_known_end_stays_when_the_worker_dies(make_search: Make) -> None:
     study = opened()
     out = searcher(study, make_search({"space": HEAD_SPACE}))
     out.suggest("a")
@@ -273,7 +273,7 @@ def test_an_end_that_is_known_outlives_the_worker(make_search: Make) -> None:
     assert out.suggest("b")["number"] == 1  # it does not come again
 
 
-def test_nodes_may_go_three_times_without_an_epoch_between(
+def test_nodes_may_be_lost_three_times_without_an_epoch_in_between(
     make_search: Make, make_reports: Make
 ) -> None:
     study = opened()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from search.running.scheduler import StudyScheduler
+from search.running.tune.scheduler import StudyScheduler
 from search.space.config import Asha
 from search.space.space import read_space
 from search.study.record import End, to_json
@@ -38,7 +38,7 @@ class RayTrial:
 class Controller:
     """All that a scheduler asks of Tune itself: to tell the searcher of trials that failed."""
 
-    told: list[str] = field(default_factory=list)
+    completed: list[str] = field(default_factory=list)
 
     @property
     def search_alg(self) -> "Controller":
@@ -46,7 +46,7 @@ class Controller:
 
     def on_trial_complete(self, trial_id: str, error: bool) -> None:
         assert error
-        self.told.append(trial_id)
+        self.completed.append(trial_id)
 
 
 def opened(trials: int) -> Study:
@@ -66,7 +66,7 @@ def decide(scheduler: StudyScheduler, number: int, report: Any) -> str:
     return scheduler.on_trial_result(None, RayTrial(number), {"report": to_json(report)})
 
 
-def test_who_goes_on_elsewhere_does_not_do_so_without_a_word(
+def test_a_trial_that_continues_elsewhere_is_a_warning(
     make_search: Make, make_reports: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = opened(1)
@@ -75,9 +75,11 @@ def test_who_goes_on_elsewhere_does_not_do_so_without_a_word(
     for epoch, report in enumerate(make_reports([0.1, 0.2, 0.3, 0.4]), start=1):
         where = {"torch": "2.14.1" if epoch < 3 else "2.15.0"}
         decide(scheduler, 0, replace(report, environment=where))
-        decide(scheduler, 0, replace(report, environment=where))  # as one that resumes says again
-    told = "trial 0 goes on from epoch 3 on with torch 2.15.0 (2.14.1 before)"
-    assert [record.getMessage() for record in caplog.records] == [told]
+        decide(
+            scheduler, 0, replace(report, environment=where)
+        )  # as a trial that resumes reports it again
+    message = "trial 0 goes on from epoch 3 on with torch 2.15.0 (2.14.1 before)"
+    assert [record.getMessage() for record in caplog.records] == [message]
     assert opened(1).records[0].reports[3].environment == {"torch": "2.15.0"}
 
 
@@ -137,7 +139,7 @@ def test_a_trial_that_confirms_another_runs_to_its_end(
     assert [decide(scheduler, 1, r) for r in make_reports([0.1, 0.2])] == ["CONTINUE"] * 2
 
 
-def test_a_worker_that_says_how_it_ended_is_believed(make_search: Make) -> None:
+def test_the_end_that_a_worker_reports_is_recorded(make_search: Make) -> None:
     study = opened(2)
     asked(study, make_search, 2)
     scheduler = StudyScheduler(study, None, 9)
@@ -160,7 +162,7 @@ Top 10 memory users: PID\tMEM(GB)\tCOMMAND
 """Ray's words, shortened."""
 
 
-def test_of_workers_that_ray_ends_for_memory_the_one_that_took_it_is_out_of_memory(
+def test_of_workers_killed_for_memory_only_the_largest_is_out_of_memory(
     make_search: Make, tmp_path: Path
 ) -> None:
     study = opened(3)
@@ -175,7 +177,7 @@ def test_of_workers_that_ray_ends_for_memory_the_one_that_took_it_is_out_of_memo
     assert study.records[2].end is End.OUT_OF_MEMORY
 
 
-def test_where_ray_does_not_say_who_took_the_memory_it_was_the_trial(
+def test_if_ray_names_no_process_the_trial_is_out_of_memory(
     make_search: Make, tmp_path: Path
 ) -> None:
     study = opened(4)
@@ -190,7 +192,7 @@ def test_where_ray_does_not_say_who_took_the_memory_it_was_the_trial(
         assert study.records[number].end is End.OUT_OF_MEMORY
 
 
-def test_a_disk_that_is_full_for_a_worker_stops_without_an_end(make_search: Make) -> None:
+def test_a_full_disk_of_a_worker_stops_its_trial_without_an_end(make_search: Make) -> None:
     study = opened(1)
     asked(study, make_search, 1)
     result = {"full_disk": "No space left on device"}
@@ -199,7 +201,7 @@ def test_a_disk_that_is_full_for_a_worker_stops_without_an_end(make_search: Make
     assert study.records[0].end is None
 
 
-def test_a_disk_that_is_full_for_the_record_stops_without_an_end(
+def test_a_full_disk_of_the_record_stops_a_trial_without_an_end(
     make_search: Make, make_reports: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = opened(1)
@@ -215,7 +217,7 @@ def test_a_disk_that_is_full_for_the_record_stops_without_an_end(
     assert study.records[0].end is None and not study.records[0].reports
 
 
-def test_without_asha_nobody_is_stopped(make_search: Make, make_reports: Make) -> None:
+def test_without_asha_no_trial_is_stopped(make_search: Make, make_reports: Make) -> None:
     study = opened(2)
     asked(study, make_search, 2)
     scheduler = StudyScheduler(study, None, 9)
@@ -224,7 +226,7 @@ def test_without_asha_nobody_is_stopped(make_search: Make, make_reports: Make) -
             assert decide(scheduler, number, report) == "CONTINUE"
 
 
-def test_what_waits_runs_in_its_order() -> None:
+def test_waiting_trials_run_in_order() -> None:
     scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
     trials = [RayTrial(number) for number in range(3)]
     for trial in trials:
@@ -236,7 +238,7 @@ def test_what_waits_runs_in_its_order() -> None:
     assert scheduler.choose_trial_to_run(tune) is None
 
 
-def test_a_free_worker_is_for_a_trial_that_has_none_on_its_way(
+def test_a_free_worker_goes_to_a_trial_for_which_none_is_starting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
@@ -245,13 +247,13 @@ def test_a_free_worker_is_for_a_trial_that_has_none_on_its_way(
     assert scheduler.choose_trial_to_run(tune) is starting
     scheduler.on_trial_add(tune, new)
     assert scheduler.choose_trial_to_run(tune) is new
-    assert scheduler.choose_trial_to_run(tune) is starting  # nobody else wants what is free
-    monkeypatch.setattr("search.running.scheduler.START_SECONDS", 0.0)
+    assert scheduler.choose_trial_to_run(tune) is starting  # no other trial needs it
+    monkeypatch.setattr("search.running.tune.scheduler.START_SECONDS", 0.0)
     scheduler.on_trial_add(tune, RayTrial(2))
-    assert scheduler.choose_trial_to_run(tune) is starting  # its worker never came
+    assert scheduler.choose_trial_to_run(tune) is starting  # its worker never started
 
 
-def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
+def test_a_trial_that_tune_gave_up_silently_is_completed_once() -> None:
     scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
     silent, failed = RayTrial(0), RayTrial(1)
     for trial in (silent, failed):
@@ -260,7 +262,7 @@ def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
     silent.status = failed.status = "ERROR"
     for _ in range(2):
         assert scheduler.choose_trial_to_run(tune) is None
-    assert tune.told == ["id 0"]
+    assert tune.completed == ["id 0"]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ def test_a_trial_that_tune_gave_up_silently_is_told_of_once() -> None:
         ("RuntimeEnvSetupError: Failed to set up runtime environment.", False),
     ],
 )
-def test_a_node_that_went_is_told_from_a_worker_that_died(
+def test_a_lost_node_differs_from_a_dead_worker(
     make_search: Make, tmp_path: Path, last: str, lost: bool
 ) -> None:
     study = opened(1)

@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from search.running.stopping import Stopping
-from search.study.facts import SearchState
+from search.running.tune.stopping import SearchStopper
 from search.study.lock import request_stop, withdraw_request
-from search.study.record import End, TrialRecord
-from search.study.storage import open_study
-from search.study.study import Study
+from search.study.study import End, Study, TrialRecord, open_study
 
 Make = Callable[..., Any]
 TRACEBACK = """Traceback (most recent call last):
@@ -32,7 +29,7 @@ def fail(study: Study, error: str, line: int = 7, end: End = End.ERROR) -> None:
 
 
 def test_three_equal_errors_stop_the_search_with_that_error(study: Study, tmp_path: Path) -> None:
-    stopping = Stopping(study, tmp_path, None)
+    stopping = SearchStopper(study, tmp_path, None)
     for _ in range(2):
         fail(study, "KeyError: 'x'")
     fail(study, "KeyError: 'x'", line=8)
@@ -40,12 +37,12 @@ def test_three_equal_errors_stop_the_search_with_that_error(study: Study, tmp_pa
     assert not stopping.stop_all() and stopping.state is None
     fail(study, "KeyError: 'x'")
     assert stopping.stop_all()
-    assert stopping.state == SearchState.FAILED
+    assert stopping.state == "failed"
     assert stopping.reason.endswith("File \"b.py\", line 7, in load\nKeyError: 'x'")
 
 
-def test_errors_that_differ_in_their_trials_number_are_alike(study: Study, tmp_path: Path) -> None:
-    stopping = Stopping(study, tmp_path, None)
+def test_errors_that_differ_in_numbers_alone_are_the_same(study: Study, tmp_path: Path) -> None:
+    stopping = SearchStopper(study, tmp_path, None)
     for number in range(3):
         fail(study, f"PermissionError: 'trials/{number}'")
     assert stopping.stop_all() and stopping.reason.endswith("PermissionError: 'trials/2'")
@@ -54,12 +51,12 @@ def test_errors_that_differ_in_their_trials_number_are_alike(study: Study, tmp_p
 def test_errors_of_an_earlier_run_do_not_stop_the_next(study: Study, tmp_path: Path) -> None:
     for _ in range(3):
         fail(study, "KeyError: 'x'")
-    stopping = Stopping(study, tmp_path, None)
+    stopping = SearchStopper(study, tmp_path, None)
     assert not stopping.stop_all()
 
 
 def test_more_failures_than_allowed_stop_the_search(study: Study, tmp_path: Path) -> None:
-    stopping = Stopping(study, tmp_path, 1)
+    stopping = SearchStopper(study, tmp_path, 1)
     fail(study, "KeyError: 'x'")
     fail(study, "nan", end=End.DIVERGED)  # an outcome of its configuration, and no failure
     assert not stopping.stop_all()
@@ -70,12 +67,12 @@ def test_more_failures_than_allowed_stop_the_search(study: Study, tmp_path: Path
 
 def lose(study: Study, at: float) -> None:
     number = len(study.records)
-    text = "its workers died, again and again"
+    text = "its workers died again and again"
     study.records[number] = TrialRecord(number, "sampled", {}, end=End.LOST, text=text, ended=at)
 
 
 def test_lost_trials_are_no_bug(study: Study, tmp_path: Path, make_record: Make) -> None:
-    stopping = Stopping(study, tmp_path, None)
+    stopping = SearchStopper(study, tmp_path, None)
     for at in range(3):
         lose(study, at)
     assert not stopping.stop_all()
@@ -91,18 +88,18 @@ def test_trials_that_are_all_lost_without_an_epoch_end_the_search(
     study: Study, tmp_path: Path, make_record: Make
 ) -> None:
     study.records[0] = make_record(0, [0.1, 0.2, 0.3], forked=2)
-    stopping = Stopping(study, tmp_path, None)
+    stopping = SearchStopper(study, tmp_path, None)
     study.records[0].times = {1: 100.0, 2: 100.0, 3: 10.0}  # a fork is no epoch that was run
     for at in range(9, 16):
         lose(study, at)
         assert not stopping.stop_all()
     lose(study, 16)
-    assert stopping.stop_all() and stopping.state == SearchState.FAILED
+    assert stopping.stop_all() and stopping.state == "failed"
     assert stopping.reason.startswith("the workers of 6 trials died, 4 times each, and meanwhile")
 
 
 def test_as_many_as_run_at_once_may_be_lost_at_once(study: Study, tmp_path: Path) -> None:
-    stopping = Stopping(study, tmp_path, None, lambda: 8)
+    stopping = SearchStopper(study, tmp_path, None, lambda: 8)
     for _ in range(15):
         lose(study, 1)
     assert not stopping.stop_all()
@@ -112,34 +109,34 @@ def test_as_many_as_run_at_once_may_be_lost_at_once(study: Study, tmp_path: Path
 
 def test_a_request_stops_the_search_once(study: Study, tmp_path: Path) -> None:
     request_stop(tmp_path)
-    withdraw_request(tmp_path)  # it was meant for the driver before
-    stopping = Stopping(study, tmp_path, None)
+    withdraw_request(tmp_path)  # meant for an earlier driver
+    stopping = SearchStopper(study, tmp_path, None)
     assert not stopping.stop_all()
     request_stop(tmp_path)
-    assert stopping.stop_all() and stopping.state == SearchState.STOPPED
-    assert not Stopping(study, tmp_path, None).stop_all()
+    assert stopping.stop_all() and stopping.state == "stopped"
+    assert not SearchStopper(study, tmp_path, None).stop_all()
 
 
 def test_a_full_disk_stops_the_search(study: Study, tmp_path: Path) -> None:
-    stopping = Stopping(study, tmp_path, None)
+    stopping = SearchStopper(study, tmp_path, None)
     study.full_disk = "No space left on device"
     assert stopping.stop_all()
     assert (stopping.state, stopping.reason) == ("disk full", "No space left on device")
 
 
-def test_a_ray_that_died_ends_the_search_to_be_continued(study: Study, tmp_path: Path) -> None:
+def test_a_dead_ray_interrupts_the_search(study: Study, tmp_path: Path) -> None:
     slots = [2]
-    stopping = Stopping(study, tmp_path, None, lambda: slots[0], grows=False)
+    stopping = SearchStopper(study, tmp_path, None, lambda: slots[0], grows=False)
     assert not stopping.stop_all()
     slots[0] = 0
-    assert stopping.stop_all() and stopping.state == SearchState.INTERRUPTED
+    assert stopping.stop_all() and stopping.state == "interrupted"
 
 
-def test_a_cluster_without_nodes_is_waited_for_and_that_is_said_once(
+def test_a_search_waits_for_nodes_and_says_so_once(
     study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     slots = [0]
-    stopping = Stopping(study, tmp_path, None, lambda: slots[0])
+    stopping = SearchStopper(study, tmp_path, None, lambda: slots[0])
     assert not stopping.stop_all() and not stopping.stop_all()
     assert caplog.text.count("waiting for one") == 1
     slots[0] = 1

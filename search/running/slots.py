@@ -1,0 +1,62 @@
+"""How many trials run at once."""
+
+import time
+from collections.abc import Callable
+
+from clusters import nodes
+from clusters.definitions import nodes_after_growth
+from clusters.nodes import Node
+
+from ..space.config import Resources
+
+AT_ONCE = " at once, "
+"""In the line that `describe_slots` makes, the first of a search that has passed its checks."""
+
+
+def at_once(resources: Resources, machines: list[Node]) -> int:
+    """How many trials of this size these machines hold, whatever else they do."""
+    return nodes.slots(
+        machines, resources.cpus_per_trial, resources.gpus_per_trial, resources.others
+    )
+
+
+def slots(resources: Resources, later: list[Node]) -> int:
+    """How many trials of this size may be handed out now.
+
+    As many as the cluster holds, or as the nodes hold that it may grow to, listed in `later`: a
+    cluster grows only while trials wait.
+    """
+    return max(at_once(resources, nodes.nodes()), at_once(resources, later))
+
+
+def every_second(count: Callable[[], int]) -> Callable[[], int]:
+    """Call `count` at most once a second, and repeat its last result in between.
+
+    Ray takes milliseconds to list its nodes, and Tune's loop asks at every step.
+    """
+    last, until = 0, 0.0
+
+    def counted() -> int:
+        nonlocal last, until
+        if time.monotonic() >= until:
+            last, until = count(), time.monotonic() + 1
+        return last
+
+    return counted
+
+
+def describe_slots(resources: Resources, cluster: str = "local") -> str:
+    """Such as `8 trials at once, 1 GPU each (4 nodes)`."""
+    machines, later = nodes.nodes(), nodes_after_growth(cluster)
+    now, grown = at_once(resources, machines), at_once(resources, later)
+    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+    unit, amount = ("GPU", gpus) if gpus else ("CPU", cpus)
+    growth = f"; up to {grown} when the cluster has grown" if grown > now else ""
+    return (
+        f"{_count(now, 'trial')}{AT_ONCE}{amount:g} {unit}{'s' if amount > 1 else ''} each "
+        f"({_count(len(machines), 'node')}{growth})"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
