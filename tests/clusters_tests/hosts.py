@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -162,7 +163,7 @@ class Host:
     def said(self) -> str:
         return self.out.read_text(errors="replace")
 
-    def ray(self, head: "Host | None" = None, cpus: int = 1, **environment: str) -> None:
+    def ray(self, head: "Host | None" = None, cpus: int = 1, **environment: Any) -> None:
         """Start Ray there, as a head or as a node of one."""
         joining = (
             [f"--address={head.address}:6379"]
@@ -188,7 +189,7 @@ class Host:
         settings = [word for option in options for word in ("-o", option)]
         self.run("/usr/sbin/sshd", "-h", str(host_key), *settings)
 
-    def slurm(self) -> dict[str, str]:
+    def slurm(self) -> dict[str, Any]:
         """Make it a Slurm of one machine; returns the environment that its commands want."""
         place = self.place / "slurm"
         place.mkdir()
@@ -203,7 +204,7 @@ class Host:
         )
         conf = place / "slurm.conf"
         conf.write_text(SLURM.format(name=self.name, address=self.address, place=place))
-        environment = {"SLURM_CONF": str(conf)}
+        environment: dict[str, Any] = {"SLURM_CONF": str(conf)}
         for daemon in ("slurmctld", "slurmd"):
             self.run(f"/usr/sbin/{daemon}", **environment)
         return environment

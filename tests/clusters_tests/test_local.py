@@ -31,7 +31,7 @@ def test_it_listens_on_loopback_and_answers_those_who_show_its_token(
     before = dict(os.environ)
     with connected("local", [CLUSTERS]):
         assert ray.get(ray.remote(lambda: 6 * 7).remote()) == 42
-        (node,) = ray.nodes()
+        (node,) = ray.nodes()  # type: ignore[no-untyped-call]
         assert node["NodeManagerAddress"] == "127.0.0.1"
         files = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent
         assert mode(files) == 0o700 and is_safe(files.parent)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -25,7 +25,7 @@ def test_all_is_well(cluster: None) -> None:
 
 
 def test_each_failure_is_a_line_with_its_name_and_node(cluster: None) -> None:
-    (node,) = ray.nodes()
+    (node,) = ray.nodes()  # type: ignore[no-untyped-call]
     checks = [Check(name, partial(str, text)) for name, text in (("a", "x"), ("b", ""), ("c", "z"))]
     where = f"(on {node['NodeManagerAddress']})"
     assert failed_checks(checks) == [f"a: x {where}", f"c: z {where}"]
@@ -36,7 +36,7 @@ def test_a_busy_node_is_checked_too(cluster: None) -> None:
         def ready(self) -> None: ...
 
     holder: Any = ray.remote(Holder)
-    cpus = ray.cluster_resources()["CPU"]
+    cpus = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
     held = holder.options(num_cpus=cpus).remote()
     ray.get(held.ready.remote())
     assert failed_checks([Check("nothing", partial(str, ""))]) == []
@@ -44,5 +44,5 @@ def test_a_busy_node_is_checked_too(cluster: None) -> None:
 
 
 def test_a_check_that_raises_is_a_line_too(cluster: None) -> None:
-    (line,) = failed_checks([Check("broken", partial(int, "no number"))])
+    (line,) = failed_checks([Check("broken", cast("Any", partial(int, "no number")))])
     assert line.startswith("node: cannot run the checks: ") and "no number" in line

@@ -300,7 +300,7 @@ def test_a_slurm_job_is_requeued_and_goes_on(
     assert not list(tmp_path.glob(".ray-token-*"))
 
 
-def asked(host: Host, slurm: dict[str, str]) -> str:
+def asked(host: Host, slurm: dict[str, Any]) -> str:
     """What Slurm says of its one job."""
     host.run("scontrol", "show", "job", "1", **slurm)
     return host.said

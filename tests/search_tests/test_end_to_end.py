@@ -260,6 +260,7 @@ def test_mlflow_has_the_report_and_every_finished_trials_review(searched: Search
     files = {f.path for f in client.list_artifacts(searched.parent.info.run_id)}
     assert files == {"search.yaml", "table.md", "report.html", "data.png"}
     assert (searched.config.folder / "report.html").is_file()
+    assert searched.parent.inputs is not None
     splits = {d.tags[0].value for d in searched.parent.inputs.dataset_inputs}
     assert splits == {"train", "val"}
     assert "unfreeze.best_map" in searched.parent.data.tags

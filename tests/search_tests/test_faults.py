@@ -300,7 +300,7 @@ def test_a_node_goes(faulty: Make, tiny_data: Data, monkeypatch: pytest.MonkeyPa
         assert search.wait() == 0, search.out
         check(search, tiny_data, repeats=1)
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_rays_own_processes_die(faulty: Make, tiny_data: Data) -> None:

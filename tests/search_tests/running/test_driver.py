@@ -46,7 +46,7 @@ def test_a_search_that_another_driver_begins_meanwhile_is_not_taken_over(
     monkeypatch.setattr(driver, "_require_models", lambda *_: None)
     monkeypatch.setattr(driver, "describe_slots", lambda *_: "")
     monkeypatch.setattr(driver, "trial_resources", lambda _: Resources())
-    monkeypatch.setattr(driver.connect, "connected", connected)
+    monkeypatch.setattr("search.running.driver.connect.connected", connected)
     with pytest.raises(BadInput, match=f"{LR}: 0.005"):
         driver.run(second)
     assert (first.folder / "search.yaml").read_bytes() == before[0]

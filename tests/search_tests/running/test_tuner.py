@@ -54,7 +54,7 @@ def run_trials(
                 assert self._searcher.suggest("first")["number"] == 0
                 act(config)
 
-        monkeypatch.setattr(tuner.tune, "Tuner", Tuner)
+        monkeypatch.setattr("search.running.tuner.tune.Tuner", Tuner)
         monkeypatch.setattr(tuner, "slots", lambda *_: 1)
         try:
             tuner.run_trials(config, space, tiny, Resources(), study, Quiet(), deadline)

@@ -13,7 +13,10 @@ from ray.tune.execution import class_cache
 
 from search.running.tune import internals
 
-UNHANDLED = [OutOfMemoryError("low on memory"), NodeDiedError("gone")]
+UNHANDLED: list[RayError] = [
+    OutOfMemoryError("low on memory"),  # type: ignore[no-untyped-call]
+    NodeDiedError("gone"),  # type: ignore[no-untyped-call]
+]
 
 
 class Manager:

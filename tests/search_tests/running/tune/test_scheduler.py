@@ -62,8 +62,14 @@ def asked(study: Study, make_search: Make, trials: int) -> None:
         study.ask(read_space(space), make_search({"space": space}))
 
 
-def decide(scheduler: StudyScheduler, number: int, report: Any) -> str:
-    return scheduler.on_trial_result(None, RayTrial(number), {"report": to_json(report)})
+def scheduler_for(study: Study, asha: Asha | None, epochs: int) -> Any:
+    """Untyped: it is given the trials above instead of Tune's."""
+    return StudyScheduler(study, asha, epochs)
+
+
+def decide(scheduler: Any, number: int, report: Any) -> str:
+    result = {"report": to_json(report)}
+    return str(scheduler.on_trial_result(None, RayTrial(number), result))
 
 
 def test_a_trial_that_continues_elsewhere_is_a_warning(
@@ -71,7 +77,7 @@ def test_a_trial_that_continues_elsewhere_is_a_warning(
 ) -> None:
     study = opened(1)
     asked(study, make_search, 1)
-    scheduler = StudyScheduler(study, None, 9)
+    scheduler = scheduler_for(study, None, 9)
     for epoch, report in enumerate(make_reports([0.1, 0.2, 0.3, 0.4]), start=1):
         where = {"torch": "2.14.1" if epoch < 3 else "2.15.0"}
         decide(scheduler, 0, replace(report, environment=where))
@@ -88,7 +94,7 @@ def test_a_stop_is_recorded_with_its_report_and_ends_the_trial(
 ) -> None:
     study = opened(2)
     asked(study, make_search, 2)
-    scheduler = StudyScheduler(study, Asha(grace_period=1), 9)
+    scheduler = scheduler_for(study, Asha(grace_period=1), 9)
     assert [decide(scheduler, 0, r) for r in make_reports([0.1, 0.5])] == ["CONTINUE"] * 2
     assert [decide(scheduler, 1, r) for r in make_reports([0.1, 0.2])] == ["CONTINUE", "STOP"]
     assert study.records[1].end is End.PRUNED and study.records[1].stopped_at == 1
@@ -110,7 +116,7 @@ def test_a_stop_is_repeated_after_a_continuation_at_the_first_replayed_report(
     assert again.waiting == [0, 1]
     again.ask([], make_search())
     again.ask([], make_search())
-    scheduler = StudyScheduler(again, Asha(grace_period=1), 9)
+    scheduler = scheduler_for(again, Asha(grace_period=1), 9)
     assert decide(scheduler, 1, first) == "STOP"
     assert again.records[1].end is End.PRUNED
 
@@ -118,7 +124,7 @@ def test_a_stop_is_repeated_after_a_continuation_at_the_first_replayed_report(
 def test_a_replayed_report_is_not_judged_again(make_search: Make, make_reports: Make) -> None:
     study = opened(2)
     asked(study, make_search, 2)
-    scheduler = StudyScheduler(study, Asha(grace_period=1), 9)
+    scheduler = scheduler_for(study, Asha(grace_period=1), 9)
     early, late = make_reports([0.1, 0.2]), make_reports([0.1, 0.5])
     assert [decide(scheduler, 0, r) for r in early] == ["CONTINUE"] * 2
     assert [decide(scheduler, 1, r) for r in late] == ["CONTINUE"] * 2
@@ -134,7 +140,7 @@ def test_a_trial_that_confirms_another_runs_to_its_end(
     asked(study, make_search, 1)
     study.enqueue(study.records[0].parameters, "confirms #0", confirms=0, seed=1)
     asked(study, make_search, 1)
-    scheduler = StudyScheduler(study, Asha(grace_period=1), 9)
+    scheduler = scheduler_for(study, Asha(grace_period=1), 9)
     assert [decide(scheduler, 0, r) for r in make_reports([0.1, 0.5])] == ["CONTINUE"] * 2
     assert [decide(scheduler, 1, r) for r in make_reports([0.1, 0.2])] == ["CONTINUE"] * 2
 
@@ -142,7 +148,7 @@ def test_a_trial_that_confirms_another_runs_to_its_end(
 def test_the_end_that_a_worker_reports_is_recorded(make_search: Make) -> None:
     study = opened(2)
     asked(study, make_search, 2)
-    scheduler = StudyScheduler(study, None, 9)
+    scheduler = scheduler_for(study, None, 9)
     result = {"end": "out of memory", "text": "no memory"}
     assert scheduler.on_trial_result(None, RayTrial(0), result) == "STOP"
     assert study.records[0].end is End.OUT_OF_MEMORY
@@ -169,7 +175,7 @@ def test_of_workers_killed_for_memory_only_the_largest_is_out_of_memory(
     asked(study, make_search, 3)
     file = tmp_path / "error.txt"
     file.write_text(KILLED)
-    scheduler = StudyScheduler(study, None, 9)
+    scheduler = scheduler_for(study, None, 9)
     for number, known in ((0, {"pid": 42}), (1, {"pid": 43}), (2, {})):
         scheduler.on_trial_error(None, RayTrial(number, "ERROR", str(file), known))
     assert [study.records[n].end for n in range(3)] == [End.OUT_OF_MEMORY, None, None]
@@ -188,7 +194,7 @@ def test_if_ray_names_no_process_the_trial_is_out_of_memory(
         file = tmp_path / f"{number}.txt"
         file.write_text(f"Failure # 1\nTask was killed due to {text}.\n")
         trial = RayTrial(number, "ERROR", str(file), known)
-        StudyScheduler(study, None, 9).on_trial_error(None, trial)
+        scheduler_for(study, None, 9).on_trial_error(None, trial)
         assert study.records[number].end is End.OUT_OF_MEMORY
 
 
@@ -196,7 +202,7 @@ def test_a_full_disk_of_a_worker_stops_its_trial_without_an_end(make_search: Mak
     study = opened(1)
     asked(study, make_search, 1)
     result = {"full_disk": "No space left on device"}
-    assert StudyScheduler(study, None, 9).on_trial_result(None, RayTrial(0), result) == "STOP"
+    assert scheduler_for(study, None, 9).on_trial_result(None, RayTrial(0), result) == "STOP"
     assert study.full_disk == "No space left on device"
     assert study.records[0].end is None
 
@@ -212,7 +218,7 @@ def test_a_full_disk_of_the_record_stops_a_trial_without_an_end(
 
     monkeypatch.setattr(study.storage, "set_trial_user_attr", full)
     (report,) = make_reports([0.1])
-    assert decide(StudyScheduler(study, None, 9), 0, report) == "STOP"
+    assert decide(scheduler_for(study, None, 9), 0, report) == "STOP"
     assert "No space left" in study.full_disk
     assert study.records[0].end is None and not study.records[0].reports
 
@@ -220,14 +226,14 @@ def test_a_full_disk_of_the_record_stops_a_trial_without_an_end(
 def test_without_asha_no_trial_is_stopped(make_search: Make, make_reports: Make) -> None:
     study = opened(2)
     asked(study, make_search, 2)
-    scheduler = StudyScheduler(study, None, 9)
+    scheduler = scheduler_for(study, None, 9)
     for number, value in ((0, 0.9), (1, 0.0)):
         for report in make_reports([value] * 10):
             assert decide(scheduler, number, report) == "CONTINUE"
 
 
 def test_waiting_trials_run_in_order() -> None:
-    scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
+    scheduler, tune = scheduler_for(opened(0), None, 9), Controller()
     trials = [RayTrial(number) for number in range(3)]
     for trial in trials:
         scheduler.on_trial_add(tune, trial)
@@ -241,7 +247,7 @@ def test_waiting_trials_run_in_order() -> None:
 def test_a_free_worker_goes_to_a_trial_for_which_none_is_starting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
+    scheduler, tune = scheduler_for(opened(0), None, 9), Controller()
     starting, new = RayTrial(0), RayTrial(1)
     scheduler.on_trial_add(tune, starting)
     assert scheduler.choose_trial_to_run(tune) is starting
@@ -254,7 +260,7 @@ def test_a_free_worker_goes_to_a_trial_for_which_none_is_starting(
 
 
 def test_a_trial_that_tune_gave_up_silently_is_completed_once() -> None:
-    scheduler, tune = StudyScheduler(opened(0), None, 9), Controller()
+    scheduler, tune = scheduler_for(opened(0), None, 9), Controller()
     silent, failed = RayTrial(0), RayTrial(1)
     for trial in (silent, failed):
         scheduler.on_trial_add(tune, trial)
@@ -284,6 +290,6 @@ def test_a_lost_node_differs_from_a_dead_worker(
     asked(study, make_search, 1)
     file = tmp_path / "error.txt"
     file.write_text(f"Failure # 1\nits node has died.\nFailure # 2\n{last}\n")
-    StudyScheduler(study, None, 9).on_trial_error(None, RayTrial(0, error_file=str(file)))
+    scheduler_for(study, None, 9).on_trial_error(None, RayTrial(0, error_file=str(file)))
     assert (0 in study.node_lost) is lost
     assert study.records[0].end is None

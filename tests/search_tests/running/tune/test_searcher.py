@@ -26,7 +26,7 @@ def opened() -> Study:
     return study
 
 
-def searcher(study: Study, config: Any, *, trials: int = 6, slots: int = 9) -> StudySearcher:
+def searcher(study: Study, config: Any, *, trials: int = 6, slots: int = 9) -> Any:
     return StudySearcher(
         study,
         read_space(config.space),
