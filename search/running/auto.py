@@ -45,6 +45,7 @@ def resolve_on_worker(
     """
     if is_resolved(study):
         return
+    _announce(config, progress)
     # a worker with a fraction of a GPU would keep the memory that it took
     ask = ray.remote(max_calls=1 if resources.gpus_per_trial else 0)(settle).options(
         num_cpus=resources.cpus_per_trial,
@@ -61,7 +62,19 @@ def resolve_here(
 ) -> None:
     """Resolve `auto` once for a trial in this process, and record it."""
     if not is_resolved(study):
+        _announce(config, progress)
         record_resolved(study, settle(config, data, threads), progress)
+
+
+def _announce(config: TrainConfig, progress: Progress) -> None:
+    """Tell the user what is going to be measured: on a slow machine that takes minutes."""
+    if config.train.trunk_cache == "auto":
+        progress.say(
+            "measuring how much faster cached features of the frozen stages make training, with a "
+            "few steps at each depth; on a slow machine this takes minutes"
+        )
+    elif config.train.trunk_cache != "off":
+        progress.say("measuring how much disk space cached features of the frozen stages take")
 
 
 def is_resolved(study: Study) -> bool:

@@ -1,14 +1,24 @@
 """What `auto` resolves to: measured once, kept in the study."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from search.reporting.progress import Lines
+from search.reporting.progress import Lines, Quiet
 from search.running import auto
-from search.running.auto import Settled, is_resolved, record_resolved, resolved_config, settle
+from search.running.auto import (
+    Settled,
+    is_resolved,
+    record_resolved,
+    resolve_here,
+    resolve_on_worker,
+    resolved_config,
+    settle,
+)
+from search.space.config import Resources
 from search.study.opening import open_search
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
@@ -53,3 +63,62 @@ def test_it_is_recorded_explained_once_and_read_again(
     assert is_resolved(again)
     train = resolved_config(config, again).train
     assert (train.precision, train.trunk_cache) == ("bf16", value)
+
+
+class Steps(Quiet):
+    """What the user reads and what is measured, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.seen.append(line)
+
+    def settle(self, *_: Any) -> Settled:
+        self.seen.append("measured")
+        return Settled("fp32", "off", "why")
+
+
+class OneWorker:
+    """Ray with one worker: this process."""
+
+    def remote(self, max_calls: int) -> Callable[..., Any]:
+        def wrap(call: Callable[..., Any]) -> SimpleNamespace:
+            return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=call))
+
+        return wrap
+
+    def get(self, answer: Any) -> Any:
+        return answer
+
+
+@pytest.mark.parametrize("on_worker", [False, True])
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("auto", "measuring how much faster cached features"),
+        (2, "measuring how much disk space cached features"),
+        ("off", None),
+    ],
+)
+def test_the_user_hears_what_will_be_measured(
+    make_search: Make,
+    tiny: Splits,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: int | str,
+    line: str | None,
+    on_worker: bool,
+) -> None:
+    steps = Steps()
+    monkeypatch.setattr(auto, "settle", steps.settle)
+    monkeypatch.setattr(auto, "ray", OneWorker())
+    config = make_search({"train.trunk_cache": setting})
+    study = open_search(config, [], tiny)
+    for _ in range(2):  # the second time, the study has it
+        if on_worker:
+            resolve_on_worker(config, tiny, Resources(), study, steps)
+        else:
+            resolve_here(config, tiny, 1, study, steps)
+    *before, measured, why = steps.seen
+    assert (measured, why) == ("measured", "why")
+    assert [text.startswith(line or "") for text in before] == ([True] if line else [])
