@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from search.ranking.gain import describe_gain
-from search.ranking.results import rank
+from search.ranking.gain_sentence import describe_gain
+from search.ranking.ranking import rank
 from search.reporting.report import read_result
 from search.running import publishing
 from search.running.publishing import code_version, try_report
-from search.study.study import End, TrialRecord
+from search.study.record import End, TrialRecord
 from trainer.data.dataset import Splits
 
 from ..conftest import MadeUp

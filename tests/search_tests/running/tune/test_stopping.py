@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from search.running.tune.stopping import SearchStopper
+from search.study.facts import SearchState
 from search.study.lock import request_stop, withdraw_request
-from search.study.study import End, Study, TrialRecord, open_study
+from search.study.record import End, TrialRecord
+from search.study.storage import open_study
+from search.study.study import Study
 
 Make = Callable[..., Any]
 TRACEBACK = """Traceback (most recent call last):
@@ -37,7 +40,7 @@ def test_three_equal_errors_stop_the_search_with_that_error(study: Study, tmp_pa
     assert not stopping.stop_all() and stopping.state is None
     fail(study, "KeyError: 'x'")
     assert stopping.stop_all()
-    assert stopping.state == "failed"
+    assert stopping.state == SearchState.FAILED
     assert stopping.reason.endswith("File \"b.py\", line 7, in load\nKeyError: 'x'")
 
 
@@ -94,7 +97,7 @@ def test_trials_that_are_all_lost_without_an_epoch_end_the_search(
         lose(study, at)
         assert not stopping.stop_all()
     lose(study, 16)
-    assert stopping.stop_all() and stopping.state == "failed"
+    assert stopping.stop_all() and stopping.state == SearchState.FAILED
     assert stopping.reason.startswith("the workers of 6 trials died, 4 times each, and meanwhile")
 
 
@@ -113,7 +116,7 @@ def test_a_request_stops_the_search_once(study: Study, tmp_path: Path) -> None:
     stopping = SearchStopper(study, tmp_path, None)
     assert not stopping.stop_all()
     request_stop(tmp_path)
-    assert stopping.stop_all() and stopping.state == "stopped"
+    assert stopping.stop_all() and stopping.state == SearchState.STOPPED
     assert not SearchStopper(study, tmp_path, None).stop_all()
 
 
@@ -129,7 +132,7 @@ def test_a_dead_ray_interrupts_the_search(study: Study, tmp_path: Path) -> None:
     stopping = SearchStopper(study, tmp_path, None, lambda: slots[0], grows=False)
     assert not stopping.stop_all()
     slots[0] = 0
-    assert stopping.stop_all() and stopping.state == "interrupted"
+    assert stopping.stop_all() and stopping.state == SearchState.INTERRUPTED
 
 
 def test_a_search_waits_for_nodes_and_says_so_once(
