@@ -15,7 +15,7 @@ from ..reporting.console import program
 from ..space.config import SearchConfig
 from ..space.config_file import stored, write_yaml
 from .driver import PACKAGES
-from .slots import AT_ONCE
+from .slots import SLOTS_MARK
 
 NAME, STORAGE = "unfreeze.search", "unfreeze.storage"
 """In the metadata of a job: the name of its search, and the folder that holds it."""
@@ -47,7 +47,7 @@ def send(config: SearchConfig, say: Say) -> int:
         _command("search", "search.yaml", "--cluster", cluster),
         {NAME: config.name, STORAGE: str(config.storage)},
     )
-    code = jobs.follow(client, id, say, until=AT_ONCE)
+    code = jobs.follow(client, id, say, until=SLOTS_MARK)
     if code is not None:
         return code
     say(f"{config.name} continues as job {id}, without this terminal. Next:")

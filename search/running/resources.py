@@ -20,7 +20,7 @@ from .slots import at_once
 
 log = logging.getLogger(__name__)
 
-FILLED = 0.9
+USABLE_GPU_MEMORY = 0.9
 """Fraction of a GPU's memory that its trials may use together. CUDA's context of each comes on top
 of it."""
 MAX_TRIALS_PER_GPU = 4
@@ -153,7 +153,9 @@ def divided(
     if not taken or not gpus or len(kinds) > 1:  # the memory was measured on one kind
         return resources
     trials_per_gpu = config.search.trials // 4 // gpus
-    count = int(min(FILLED / taken, MAX_TRIALS_PER_GPU, resources.cpus_per_trial, trials_per_gpu))
+    count = int(
+        min(USABLE_GPU_MEMORY / taken, MAX_TRIALS_PER_GPU, resources.cpus_per_trial, trials_per_gpu)
+    )
     if count < 2:
         return resources
     return Resources(

@@ -9,8 +9,8 @@ from clusters.nodes import Node
 
 from ..space.config import Resources
 
-AT_ONCE = " at once, "
-"""In the line that `describe_slots` makes, the first of a search that has passed its checks."""
+SLOTS_MARK = " at once, "
+"""Part of the line that `describe_slots` makes. With it a search says that its checks passed."""
 
 
 def at_once(resources: Resources, machines: list[Node]) -> int:
@@ -53,7 +53,7 @@ def describe_slots(resources: Resources, cluster: str = "local") -> str:
     unit, amount = ("GPU", gpus) if gpus else ("CPU", cpus)
     growth = f"; up to {grown} when the cluster has grown" if grown > now else ""
     return (
-        f"{_count(now, 'trial')}{AT_ONCE}{amount:g} {unit}{'s' if amount > 1 else ''} each "
+        f"{_count(now, 'trial')}{SLOTS_MARK}{amount:g} {unit}{'s' if amount > 1 else ''} each "
         f"({_count(len(machines), 'node')}{growth})"
     )
 

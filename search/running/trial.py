@@ -25,7 +25,7 @@ from trainer.training.phase_cache import PhaseCache
 from ..space.locations import trial_folder
 from ..study.disk import is_full
 from ..study.record import End, to_json
-from .resources import FILLED
+from .resources import USABLE_GPU_MEMORY
 from .watchdog import Watchdog
 
 STACKS = "stacks.txt"
@@ -69,7 +69,7 @@ def run_trial(
     torch.set_num_threads(threads)
     if torch.cuda.is_available() and 0 < gpu_share < 1:
         # a trial that takes more runs out of memory alone, without the others on its GPU
-        torch.cuda.set_per_process_memory_fraction(FILLED * gpu_share)
+        torch.cuda.set_per_process_memory_fraction(USABLE_GPU_MEMORY * gpu_share)
     place = trial_folder(folder, config["number"])
 
     try:

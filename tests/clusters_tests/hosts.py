@@ -1,4 +1,4 @@
-"""Hosts on one machine: each with its own network, processes, /tmp/ray and home, at one bridge.
+"""Hosts on one machine: each has a network, processes, /tmp/ray and a home, all at one bridge.
 
 They share the rest of the file system, as machines share a mounted folder. A host goes down as
 machines do: its link is cut, or all its processes are gone at once. Needs root.
@@ -76,7 +76,7 @@ class Host:
         for folder in ("home/.ray", "ray", "private", "log"):
             (self.place / folder).mkdir(parents=True)
         (self.place / "private").chmod(0o700)
-        # where `~` is, for ssh too
+        # the home folder, for ssh too
         users = re.sub(
             r"^(root:.*:)[^:]*(:[^:]*)$",
             rf"\1{self.home}\2",
@@ -102,7 +102,7 @@ class Host:
         )  # fmt: skip
         until((self.home / "up").exists, 10)
         link = f"uf{self.number}"
-        # of a host of this number that is just going
+        # the link of an earlier host of this number
         subprocess.run(["ip", "link", "del", link], capture_output=True)
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", self.pid)
         run("ip", "link", "set", link, "master", BRIDGE, "up")

@@ -52,7 +52,7 @@ def test_what_is_no_address_is_refused_in_one_line() -> None:
 
 
 def test_a_worker_without_a_gpu_sees_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as of a machine that has one
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as on a machine with a GPU
 
     def seen() -> str | None:
         return os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -47,7 +47,7 @@ def test_it_listens_on_loopback_and_answers_those_who_show_its_token(
             answers = [answer(port) for _, port in ports]
         assert {address for address, _ in ports if not is_loopback(address)} == set()
     assert answers.count(401) >= 2  # the agents, which could start programs
-    assert {a for a in answers if a not in (401, None)} <= {405}  # figures alone: nothing to post
+    assert {a for a in answers if a not in (401, None)} <= {405}  # metrics, which take no POST
     assert not (tmp_path / ".ray").exists() and not files.exists()
     assert os.environ.get("RAY_AUTH_TOKEN_PATH") == before.get("RAY_AUTH_TOKEN_PATH")
 
@@ -83,5 +83,5 @@ def answer(port: int) -> int | None:
         return error.code
     except OSError:
         return None
-    except Exception:  # http.client's own, for the greeting of gRPC
+    except Exception:  # what http.client raises at the greeting of gRPC
         return None

@@ -32,7 +32,7 @@ def test_each_failure_is_a_line_with_its_name_and_node(cluster: None) -> None:
 
 
 def test_a_busy_node_is_checked_too(cluster: None) -> None:
-    class Holder:  # in here, so that it goes to the worker itself: it has no tests to import from
+    class Holder:  # defined here, so that it is pickled: workers cannot import the tests
         def ready(self) -> None: ...
 
     holder: Any = ray.remote(Holder)

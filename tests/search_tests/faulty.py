@@ -1,4 +1,4 @@
-"""Searches that something happens to, and what must hold of them afterwards.
+"""Searches with a planted fault, and what must hold afterwards.
 
 The code under test is a copy, so that a test can plant a fault in a worker.
 """
@@ -107,7 +107,7 @@ class Server:
 
 @dataclass
 class Faulty:
-    """A search that something happens to."""
+    """A search with a planted fault."""
 
     place: Path
     code: Path

@@ -119,7 +119,7 @@ def _raw(make_raw: Make, store: str) -> dict[str, Any]:
             "train.unfreeze.lr": 4e-3,
             "space": SPACE
             | {
-                # what is sampled learns more slowly than trials 0 and 1, so that one of them wins
+                # sampled trials learn more slowly than trials 0 and 1, so one of these wins
                 "train.unfreeze.lr": {"log": [1e-5, 4e-3]},
                 "train.unfreeze.weight_decay": {"log": [1e-6, 1e-2]},
             },

@@ -108,7 +108,7 @@ def test_all_hosts_are_killed_and_one_is_added(
 def test_a_host_is_added_and_used_at_once(on_hosts: Make, hosts: Hosts, tiny_data: Data) -> None:
     search, (head, *_) = on_hosts(1)
     search.start()
-    search.until_epoch(2, 120)  # the head phase is there: another trial may start
+    search.until_epoch(2, 120)  # the head phase is done: another trial may start
     added = hosts.add()
     added.ray(head)
     until(lambda: trials_on(added), 60)
@@ -231,7 +231,7 @@ def test_ray_up_over_ssh_a_detached_search_and_ray_down(
         until(lambda: worker.has("raylet"), 120)
         on(desk, search)
         search.start("--cluster", str(definition), "--detach")
-        assert search.wait(120) == 0, search.out  # it has gone: the search runs without it
+        assert search.wait(120) == 0, search.out  # the terminal is free: the search runs without it
         assert " at once, 1 CPU each" in search.out and "continues as job" in search.out
         cli = [sys.executable, "-P", "-m", "search.commands.cli"]
         name, code = search.config.name, str(search.code)

@@ -1,4 +1,4 @@
-"""Faults: what may happen to a search in a night, done to a real one on a tiny canvas.
+"""Faults that may happen to a search in a night, planted in a real one on a tiny canvas.
 
 Each test breaks something, lets the search reach its end, and calls `check`: study, MLflow,
 table, export.
@@ -116,7 +116,9 @@ def test_a_worker_dies_while_it_writes_a_checkpoint(
     )
     search.run()
     study = check(search, tiny_data, repeats=1)
-    check_as_unbroken(search, study, 0, tiny)  # alone at first, with the head phase: it was hit
+    check_as_unbroken(
+        search, study, 0, tiny
+    )  # the fault hit it: at first it ran alone, with the head phase
 
 
 def test_a_worker_hangs(faulty: Make, tiny_data: Data) -> None:
@@ -240,7 +242,7 @@ def test_the_latest_checkpoints_are_corrupt(faulty: Make, tiny: Splits, tiny_dat
         content[len(content) // 2] ^= 0xFF
         file.write_bytes(content)
     search.run()
-    study = check(search, tiny_data, repeats=4)  # the one under way, and the one that was spoilt
+    study = check(search, tiny_data, repeats=4)  # the running epoch, and the corrupt one
     check_as_unbroken(search, study, 0, tiny)
 
 

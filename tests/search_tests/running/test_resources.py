@@ -22,7 +22,7 @@ Make = Callable[..., Any]
 
 
 @pytest.mark.parametrize(
-    ("machines", "trials", "share"),
+    ("machines", "trials", "expected"),
     [
         ([(2, 0)], 32, (1, 0)),
         ([(2, 0)], 4, (2, 0)),
@@ -42,24 +42,24 @@ def test_auto_is_a_gpu_or_without_any_a_part_of_the_cores(
     make_search: Make,
     machines: list[tuple[float, float]],
     trials: int,
-    share: tuple[float, float],
+    expected: tuple[float, float],
 ) -> None:
     cluster(*machines)
     resources = trial_resources(make_search({"search.trials": trials}))
-    assert (resources.cpus_per_trial, resources.gpus_per_trial) == share
+    assert (resources.cpus_per_trial, resources.gpus_per_trial) == expected
     assert slots(resources, []) >= 1
 
 
 @pytest.mark.parametrize(
-    ("machine", "taken", "trials", "share"),
+    ("machine", "taken", "trials", "expected"),
     [
-        ((16, 1), 0.1, 32, (4, 0.25)),  # at most four, whatever the memory has room for
+        ((16, 1), 0.1, 32, (4, 0.25)),  # at most four, even if the memory holds more
         ((16, 1), 0.28, 32, (5, 0.3333)),
         ((16, 1), 0.42, 32, (8, 0.5)),
         ((16, 1), 0.46, 32, (16, 1)),  # two of them would fill it completely
         ((16, 1), 1.0, 32, (16, 1)),
         ((16, 1), 0.0, 32, (16, 1)),  # not measured
-        ((16, 1), 0.1, 12, (5, 0.3333)),  # a search of few trials learns nothing from many at once
+        ((16, 1), 0.1, 12, (5, 0.3333)),  # few trials teach too little if many run at once
         ((16, 4), 0.1, 32, (2, 0.5)),
         ((16, 4), 0.1, 12, (4, 1)),
         ((2, 1), 0.1, 32, (1, 0.5)),  # a core for each
@@ -71,13 +71,13 @@ def test_several_trials_get_a_gpu_if_its_memory_holds_them(
     machine: tuple[float, float],
     taken: float,
     trials: int,
-    share: tuple[float, float],
+    expected: tuple[float, float],
 ) -> None:
     cluster(machine)
     config = make_search({"search.trials": trials})
     resources = divided(config, trial_resources(config), taken, nodes(), [])
-    assert (resources.cpus_per_trial, resources.gpus_per_trial) == share
-    assert slots(resources, []) == machine[1] * int(1 / share[1])
+    assert (resources.cpus_per_trial, resources.gpus_per_trial) == expected
+    assert slots(resources, []) == machine[1] * int(1 / expected[1])
 
 
 def test_gpus_of_several_kinds_are_not_divided(make_search: Make) -> None:
@@ -128,9 +128,9 @@ def test_configured_resources_are_used_as_they_are(
 ) -> None:
     cluster((8, 2), (4, 0))
     wanted = {"cpus_per_trial": 2, "gpus_per_trial": 0.5}
-    share = trial_resources(make_search({"resources": wanted, "cluster": "auto"}))
-    assert share == Resources(cpus_per_trial=2, gpus_per_trial=0.5)
-    assert slots(share, []) == 4
+    resources = trial_resources(make_search({"resources": wanted, "cluster": "auto"}))
+    assert resources == Resources(cpus_per_trial=2, gpus_per_trial=0.5)
+    assert slots(resources, []) == 4
 
 
 def test_a_cluster_without_cpus_holds_no_trial(
@@ -173,9 +173,9 @@ def test_other_resources_go_by_rays_names(cluster: Callable[..., None], make_sea
         "accelerator_type": "L4",
         "custom_per_trial": {"licence": 1},
     }
-    share = trial_resources(make_search({"resources": wanted, "cluster": "auto"}))
-    assert share.others == {"accelerator_type:L4": 0.001, "licence": 1}
-    assert slots(share, []) == 6  # of 8 by their GPUs; the licences decide
+    resources = trial_resources(make_search({"resources": wanted, "cluster": "auto"}))
+    assert resources.others == {"accelerator_type:L4": 0.001, "licence": 1}
+    assert slots(resources, []) == 6  # of 8 by their GPUs; the licences decide
 
 
 @pytest.mark.parametrize(
@@ -206,10 +206,10 @@ def test_more_of_a_custom_resource_than_a_node_has_is_refused(
 def test_a_gpu_that_autoscaling_may_bring_counts(
     cluster: Callable[..., None], make_search: Make
 ) -> None:
-    cluster((0, 0))  # a head alone
-    share = trial_resources(make_search({"cluster": "aws"}))
-    assert share == Resources(cpus_per_trial=8, gpus_per_trial=1)
-    assert slots(share, nodes_after_growth("aws")) == 4 and slots(share, []) == 0
-    assert describe_slots(share, "aws") == (
+    cluster((0, 0))  # nothing but a head
+    resources = trial_resources(make_search({"cluster": "aws"}))
+    assert resources == Resources(cpus_per_trial=8, gpus_per_trial=1)
+    assert slots(resources, nodes_after_growth("aws")) == 4 and slots(resources, []) == 0
+    assert describe_slots(resources, "aws") == (
         "0 trials at once, 1 GPU each (1 node; up to 4 when the cluster has grown)"
     )

@@ -14,6 +14,7 @@ from rich.console import Console
 from search.ranking.results import SearchResult
 from search.reporting.progress import Lines
 from search.running.single import train
+from search.running.trial import ENDS
 from search.space.config import SearchConfig
 from search.space.config_file import write_yaml
 from search.space.validation import resolve
@@ -175,3 +176,17 @@ def test_an_interrupted_trial_continues_after_its_last_epoch(make_search: Make, 
     assert list(again.reports) == [1, 2]
     assert again.reports[1] == record.reports[1]
     assert again.times[1] == record.times[1]
+
+
+@pytest.mark.parametrize("error", ENDS)
+def test_an_exception_that_the_configuration_causes_ends_the_trial(
+    make_search: Make, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error("why")
+
+    monkeypatch.setattr("search.running.single.fit", fail)
+    result = train(make_search({"tracking": "off"}), lines()[0])
+    (row,) = result.rows
+    assert (row.record.end, row.record.text) == (ENDS[error], "why")
+    assert result.state == "done" and result.winner is None

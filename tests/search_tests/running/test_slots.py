@@ -12,7 +12,7 @@ Make = Callable[..., Any]
 
 
 @pytest.mark.parametrize(
-    ("machines", "share", "line"),
+    ("machines", "size", "line"),
     [
         ([(2, 0)], (2, 0), "1 trial at once, 2 CPUs each (1 node)"),
         ([(2, 0)], (1, 0), "2 trials at once, 1 CPU each (1 node)"),
@@ -23,11 +23,11 @@ Make = Callable[..., Any]
 def test_the_first_line_says_what_each_trial_gets(
     cluster: Callable[..., None],
     machines: list[tuple[float, float]],
-    share: tuple[float, float],
+    size: tuple[float, float],
     line: str,
 ) -> None:
     cluster(*machines)
-    assert describe_slots(Resources(cpus_per_trial=share[0], gpus_per_trial=share[1])) == line
+    assert describe_slots(Resources(cpus_per_trial=size[0], gpus_per_trial=size[1])) == line
 
 
 def test_nodes_are_counted_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

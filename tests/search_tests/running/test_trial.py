@@ -130,7 +130,7 @@ def test_a_gpu_that_fails_in_the_review_ends_the_worker(
         patch.setattr("search.running.trial.os._exit", dies)
         with pytest.raises(SystemExit):
             run(config, tiny)
-    # the next worker finds its epochs done and its review begun
+    # the next worker starts with all epochs done and the review begun
     assert run(config, tiny) == {"end": End.FINISHED}
 
 

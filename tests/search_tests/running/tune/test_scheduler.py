@@ -128,7 +128,7 @@ def test_a_replayed_report_is_not_judged_again(make_search: Make, make_reports: 
     early, late = make_reports([0.1, 0.2]), make_reports([0.1, 0.5])
     assert [decide(scheduler, 0, r) for r in early] == ["CONTINUE"] * 2
     assert [decide(scheduler, 1, r) for r in late] == ["CONTINUE"] * 2
-    # its worker died and reports again, now that a better one is there
+    # its worker died and reports again, when another trial is better
     assert [decide(scheduler, 0, r) for r in early] == ["CONTINUE"] * 2
     assert study.records[0].end is None
 
@@ -264,7 +264,7 @@ def test_a_trial_that_tune_gave_up_silently_is_completed_once() -> None:
     silent, failed = RayTrial(0), RayTrial(1)
     for trial in (silent, failed):
         scheduler.on_trial_add(tune, trial)
-    scheduler.on_trial_error(tune, failed)  # of this one Tune tells the searcher itself
+    scheduler.on_trial_error(tune, failed)  # Tune itself completes this one
     silent.status = failed.status = "ERROR"
     for _ in range(2):
         assert scheduler.choose_trial_to_run(tune) is None

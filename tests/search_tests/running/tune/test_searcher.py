@@ -110,7 +110,7 @@ def test_held_trials_start_in_order_and_before_new_ones(
     study = opened()
     out = searcher(study, make_search({"space": SPACE}), slots=4)
     assert [out.suggest("a")["number"], out.suggest("b")] == [0, None]
-    assert study.records.keys() == {0, 1, 2, 3}  # one a free slot
+    assert study.records.keys() == {0, 1, 2, 3}  # one per free slot
     study.record(0, make_reports([0.1])[0])
     assert [out.suggest(name)["number"] for name in "bcd"] == [1, 2, 3]
 
@@ -215,7 +215,7 @@ def test_it_is_finished_at_the_number_of_trials(make_search: Make) -> None:
     study = opened()
     out = searcher(study, make_search({"space": HEAD_SPACE}), trials=2)
     assert [out.suggest(name)["number"] for name in "ab"] == [0, 1]
-    assert out.suggest("c") is None  # how these end decides what is confirmed
+    assert out.suggest("c") is None  # their results decide what is confirmed
     for name in "ab":
         out.on_trial_complete(name)
     assert out.suggest("c") == Searcher.FINISHED
@@ -270,7 +270,7 @@ def test_a_known_end_stays_when_the_worker_dies(make_search: Make) -> None:
     study.end(0, End.DIVERGED)
     out.on_trial_complete("a", error=True)
     assert study.records[0].end is End.DIVERGED and not study.waiting
-    assert out.suggest("b")["number"] == 1  # it does not come again
+    assert out.suggest("b")["number"] == 1  # it is not handed out again
 
 
 def test_nodes_may_be_lost_three_times_without_an_epoch_in_between(

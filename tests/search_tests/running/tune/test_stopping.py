@@ -61,7 +61,7 @@ def test_errors_of_an_earlier_run_do_not_stop_the_next(study: Study, tmp_path: P
 def test_more_failures_than_allowed_stop_the_search(study: Study, tmp_path: Path) -> None:
     stopping = SearchStopper(study, tmp_path, 1)
     fail(study, "KeyError: 'x'")
-    fail(study, "nan", end=End.DIVERGED)  # an outcome of its configuration, and no failure
+    fail(study, "nan", end=End.DIVERGED)  # caused by its configuration: not a failure
     assert not stopping.stop_all()
     fail(study, "gone", end=End.LOST)
     assert stopping.stop_all()
@@ -79,7 +79,7 @@ def test_lost_trials_are_no_bug(study: Study, tmp_path: Path, make_record: Make)
     for at in range(3):
         lose(study, at)
     assert not stopping.stop_all()
-    study.records[3] = make_record(3, [0.1, 0.2])  # its epochs came at 1 and 2
+    study.records[3] = make_record(3, [0.1, 0.2])  # it reported at 1 s and 2 s
     for at in range(3, 100):
         if at % 5 == 0:
             study.records[3].times[2] = at
@@ -92,7 +92,7 @@ def test_trials_that_are_all_lost_without_an_epoch_end_the_search(
 ) -> None:
     study.records[0] = make_record(0, [0.1, 0.2, 0.3], forked=2)
     stopping = SearchStopper(study, tmp_path, None)
-    study.records[0].times = {1: 100.0, 2: 100.0, 3: 10.0}  # a fork is no epoch that was run
+    study.records[0].times = {1: 100.0, 2: 100.0, 3: 10.0}  # forked epochs do not count
     for at in range(9, 16):
         lose(study, at)
         assert not stopping.stop_all()
