@@ -29,7 +29,8 @@ from trainer.data.formats.layouts import find
 from trainer.data.loading import load as load_data
 from trainer.evaluation.coco_metrics import measure
 from trainer.model.checkpoint import BEST, load, load_trained_state, write_whole
-from trainer.model.detectors import build, count_stages
+from trainer.model.detectors import build
+from trainer.model.outline import count_stages
 from trainer.precision import device
 from trainer.training.environment import environment
 from trainer.training.fit import fit

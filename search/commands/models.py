@@ -8,7 +8,8 @@ from rich.table import Table
 from trainer.config import BadInput, CocoDetector, Model, NewDetector
 from trainer.config_errors import did_you_mean
 from trainer.model.backbones import TESTED, is_known
-from trainer.model.detectors import Outline, errors, is_coco, outline
+from trainer.model.detectors import errors, is_coco
+from trainer.model.outline import Outline, outline
 
 from ..reporting.console import text_console
 

@@ -15,7 +15,7 @@ from clusters.definitions import nodes_after_growth
 from trainer.data.dataset import Splits
 from trainer.epoch_report import read_report
 from trainer.model.checkpoint import load_reports
-from trainer.model.detectors import count_stages
+from trainer.model.outline import count_stages
 
 from ..exports.retention import Tidying
 from ..ranking import confirm

@@ -9,7 +9,7 @@ import optuna
 from trainer.config import LR_RANGES, TrainConfig
 from trainer.config_fields import get
 from trainer.config_rules import inert
-from trainer.model.detectors import count_stages, unused
+from trainer.model.outline import count_stages, unused
 from trainer.phases import resolve_depth
 
 from .space import Dimension, Space, Values, apply, precedence

@@ -8,8 +8,9 @@ from trainer.config import BadInput, Model, TrainConfig
 from trainer.config_errors import nearest
 from trainer.config_fields import leaves
 from trainer.config_rules import inert
-from trainer.model.detectors import count_stages, is_coco, unused
 from trainer.model.detectors import errors as model_errors
+from trainer.model.detectors import is_coco
+from trainer.model.outline import count_stages, unused
 from trainer.phases import resolve_depth
 
 from .sampling import walk

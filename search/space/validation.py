@@ -11,8 +11,8 @@ from trainer.config import BadInput, Data
 from trainer.config_errors import parse_what_can_be
 from trainer.config_fields import is_written
 from trainer.config_rules import fixed_errors, opens_slowly
-from trainer.model.detectors import count_stages, unused
 from trainer.model.detectors import errors as model_errors
+from trainer.model.outline import count_stages, unused
 from trainer.phases import resolve_depth
 from trainer.text.redaction import HIDDEN, redacted
 

@@ -10,7 +10,8 @@ from trainer.config_errors import parse
 from trainer.data.dataset import Splits
 from trainer.data.loading import MADE, made_split
 from trainer.model.checkpoint import write_whole
-from trainer.model.detectors import build, count_stages
+from trainer.model.detectors import build
+from trainer.model.outline import count_stages
 from trainer.text.redaction import redacted
 
 from ..space.config import SearchConfig

@@ -1,4 +1,4 @@
-"""An export's README: what it is, how good, what it cannot, and how to run it."""
+"""The model card, an export's README: what the model is, how good, its limits, how to run it."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ COMMANDS = """\
 unfreeze predict THIS_FOLDER PICTURES --out predicted
 unfreeze evaluate THIS_FOLDER DATA --split val
 ```"""
-CANVAS = """\
+LETTERBOX = """\
 import json, numpy, {runtime}
 from PIL import Image, ImageOps
 spec = json.load(open("spec.json"))
@@ -28,7 +28,7 @@ shape = [max(1, round(side * min(size / s for s in picture.size))) for side in p
 canvas = numpy.full((1, size, size, 3), 114, numpy.uint8)
 canvas[0, : shape[1], : shape[0]] = picture.resize(shape, Image.Resampling.BILINEAR)
 """
-RUN = {
+DETECT = {
     "onnx": """\
 session = onnxruntime.InferenceSession("model.onnx")
 boxes, labels, scores = (out[0] for out in session.run(None, {"pictures": canvas}))
@@ -39,11 +39,11 @@ boxes, labels, scores = (out[0].numpy() for out in model(torch.from_numpy(canvas
 """,
 }
 RUNTIMES = {"onnx": "onnxruntime", "pt2": "torch, torchvision"}
-NEEDS = {
+REQUIREMENTS = {
     "onnx": f"It needs onnxruntime {LEAST_ONNXRUNTIME} or newer.",
-    "pt2": "It needs torch and torchvision, as new as those that wrote it.",
+    "pt2": "It needs torch and torchvision, of the versions that wrote it or newer.",
 }
-PRINT = """\
+PRINT_BOXES = """\
 corners = boxes / (2 * [shape[0] / picture.width, shape[1] / picture.height])
 for box, label, score in zip(corners.tolist(), labels, scores):
     name = spec["categories"][label - 1]["name"]
@@ -52,8 +52,12 @@ for box, label, score in zip(corners.tolist(), labels, scores):
 
 
 def write_card(folder: Path, name: str) -> None:
-    """Write the README of an export, from what its folder holds; its figures may have a sentence
-    about the gain of a search beside them."""
+    """Write the README of an export from the files in its folder.
+
+    Args:
+        folder: The export. Its metrics.json may hold `gain`, a sentence on what the search gained.
+        name: The title.
+    """
     spec = read_spec(folder)
     metrics = read_metrics(folder)
     model = spec.config.model
@@ -75,14 +79,14 @@ def write_card(folder: Path, name: str) -> None:
         "## Limits",
         f"It knows the classes above and no others. A picture is scaled to fit the "
         f"{model.image_size} px, so what is small in a large picture may be lost; at most "
-        f"{model.detections} boxes a picture are found. The figures are for pictures like those it "
-        "was trained on.",
+        f"{model.detections} boxes a picture are returned. The figures are for pictures like those "
+        "it was trained on.",
     ]
     (folder / CARD).write_text("\n\n".join(parts) + "\n")
 
 
 def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
-    """The table of AP and the operating point."""
+    """The table of AP with the operating point, and a sentence on both; empty without figures."""
     names = [category.name for category in spec.categories]
     heads = ["", "AP", "AP50", "AP75", *(f"AP {markdown(name)}" for name in names)]
     lines = ["| " + " | ".join(heads) + " |"]
@@ -90,51 +94,53 @@ def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
     for split in ("val", "test"):
         if "figures" in metrics.get(split, {}):
             figures, classes = metrics[split]["figures"], metrics[split]["per_class"]
-            values = [figures["map"], figures["map_50"], figures["map_75"], *classes.values()]
-            cells = ["-" if value is None else f"{value:.3f}" for value in values]
-            lines.append(f"| {split} | " + " | ".join(cells) + " |")
+            lines.append(_row(split, figures, *classes.values()))
         if more := metrics.get(split, {}).get("at_detections"):
-            values = [more["map"], more["map_50"], more["map_75"]]
-            cells = ["-" if value is None else f"{value:.3f}" for value in values]
-            most = metrics[split]["detections"]
-            lines.append(f"| {split}, {most} boxes a picture | " + " | ".join(cells) + " |")
+            lines.append(_row(f"{split}, {metrics[split]['detections']} boxes a picture", more))
     if len(lines) == 2:
         return []
     points = [f"{spec.thresholds[name]:.3f}" for name in names]
     lines.append("| score from which a box counts | | | | " + " | ".join(points) + " |")
     text = (
         "The scores are those with the best F1 of each class on val (at an IoU of 0.5), or "
-        f"{DEFAULT} where nothing of a class was found there."
+        f"{DEFAULT} for a class without a right detection there."
     )
     if looks := metrics.get("test", {}).get("looks"):
         text += f" Test was looked at {'once' if looks == 1 else f'{looks} times'}."
     return ["\n".join(lines), text]
 
 
+def _row(title: str, figures: dict[str, Any], *more: float | None) -> str:
+    values = [figures["map"], figures["map_50"], figures["map_75"], *more]
+    cells = ["-" if value is None else f"{value:.3f}" for value in values]
+    return f"| {title} | " + " | ".join(cells) + " |"
+
+
 def _running(folder: Path) -> str:
+    """How to run the export: with its ONNX or pt2 file alone, else with Unfreeze."""
     for format, name in FILES.items():
         if (folder / name).is_file():
-            own = f"/{name}" if format == "pt2" else ""  # it is not opened unless it is named
-            code = CANVAS.format(runtime=RUNTIMES[format]) + RUN[format] + PRINT
+            file = f"/{name}" if format == "pt2" else ""  # a pt2 is opened only by its path
+            code = LETTERBOX.format(runtime=RUNTIMES[format]) + DETECT[format] + PRINT_BOXES
             return (
                 f"`{name}` takes any number of canvases at once, uint8 RGB, and returns the boxes "
                 "of each as x1, y1, x2, y2 on the canvas, their labels from 1 and their scores, "
-                "best first, filled up with zeros. The picture is one of 8 bits a channel without "
-                f"transparency. {NEEDS[format]}\n\n```python\n{code}```\n\n"
-                f"With Unfreeze: `unfreeze predict THIS_FOLDER{own} PICTURES --out predicted`."
+                "best first, padded with zeros. The picture must have 8 bits a channel and no "
+                f"transparency. {REQUIREMENTS[format]}\n\n```python\n{code}```\n\n"
+                f"With Unfreeze: `unfreeze predict THIS_FOLDER{file} PICTURES --out predicted`."
             )
     return COMMANDS
 
 
 def _architecture(model: Model) -> str:
     if is_coco(model):
-        return f"{model.detector} of torchvision's"
+        return f"{model.detector} from torchvision"
     return f"{model.detector} detector on a {model.backbone} backbone"
 
 
 def _weights(model: Model) -> str:
     if model.weights == "none":
-        return "It was trained from scratch: no pretrained weights are in it."
+        return "It was trained from scratch, without pretrained weights."
     if model.weights == "coco":
         return (
             f"Pretrained weights: torchvision's `{model.detector}`, trained on COCO. torchvision's "
@@ -150,5 +156,5 @@ def _weights(model: Model) -> str:
 
 
 def _code(text: str) -> str:
-    """In a span of code, where a text without a backtick stands as it is."""
+    """A text as a Markdown code span, or escaped where a backtick would end the span."""
     return markdown(text) if "`" in text else f"`{printable(text)}`"

@@ -1,7 +1,7 @@
 """One file that runs without this project: ONNX for onnxruntime, pt2 for torch alone.
 
-Both hold the whole way from canvases to boxes, see `graph.py`. A file is kept only when it finds
-what the original finds.
+Both take canvases and return boxes, see `traceable.py`. A file is kept only when its detections are
+those of the original detector.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ from .traceable import Graph, as_graph
 
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
 IR_VERSION, LEAST_ONNXRUNTIME = 9, "1.17"
-"""Of an ONNX file: torch writes 10, of which nothing is used. With opset 20, which it takes, 9 is
-known to onnxruntime from that version on."""
-COMPARED = 32
+"""IR version of an ONNX file, and the first onnxruntime that reads it with torch's opset 20. torch
+writes IR 10, but uses nothing that is new in it."""
+COMPARED_PICTURES = 32
 """Pictures of val on which a file is compared with its original."""
-LEAST_IOU, MOST_APART = 0.99, 1e-3
-"""How far boxes and scores of a file may be from the original's."""
+LEAST_IOU, LARGEST_SHIFT, LARGEST_SCORE_GAP = 0.99, 0.01, 1e-3
+"""How far a file's boxes may be from the original's, by IoU or in pixels, and its scores."""
 
 
 def write_portable(
@@ -41,22 +41,31 @@ def write_portable(
 ) -> None:
     """Write `model.onnx` or `model.pt2` into a folder, if it agrees with the detector on pictures.
 
-    Raises BadInput with the reason when it cannot be exported or does not agree.
+    Args:
+        detector: A detector in eval mode on the CPU.
+        size: Its canvas in pixels.
+        format: `onnx` or `pt2`.
+        folder: Where the file goes.
+        pictures: Pictures to compare file and detector on.
+
+    Raises:
+        BadInput: The detector cannot be exported in this format, or the file does not agree.
     """
     file = folder / FILES[format]
     try:
         with _quiet(), torch.no_grad():
-            graph = as_graph(detector, size).requires_grad_(False)  # a pt2 file would keep it
+            # a pt2 file would keep requires_grad
+            graph = as_graph(detector, size).requires_grad_(False)
             WRITERS[format](graph, size, file)
         differences = compare(detector, OPENERS[format](file), size, pictures, graph.most)
     except BadInput:
         raise
-    except Exception as error:  # exporters have an own type for each of their many limits
+    except Exception as error:  # exporters raise many types for what they cannot do
         file.unlink(missing_ok=True)
         if is_out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise BadInput([f"--format {format}: {type(error).__name__}: {reason}"]) from error
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise BadInput([f"--format {format}: {reason}"]) from error
     if differences:
         file.unlink()
         raise BadInput(
@@ -64,22 +73,29 @@ def write_portable(
         )
 
 
-def open_portable(place: Path) -> Detect | None:
-    """The detector in a file of ours, or in a folder's ONNX file; None where there is none.
+def open_portable(path: Path) -> Detect | None:
+    """Open an ONNX or pt2 file to detect with it; None where there is none.
 
-    A pt2 can run code as it is opened, so it is by its own path alone. Raises BadInput when the
-    file cannot be read.
+    Args:
+        path: The file, or a folder, whose ONNX file is taken. A pt2 file is opened
+            only by its path, since opening it may run code.
+
+    Raises:
+        BadInput: The file cannot be read.
     """
-    file = place / FILES["onnx"] if place.is_dir() else place
+    file = path / FILES["onnx"] if path.is_dir() else path
     if not file.is_file():
         return None
     try:
         return OPENERS[file.suffix[1:]](file)
-    except Exception as error:  # onnxruntime and torch have many types for damage
+    except Exception as error:  # damage raises many types of errors
         if is_out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise BadInput([f"{file} cannot be read: {reason}"]) from error
+        raise BadInput([f"{file} cannot be read: {_first_line(error)}"]) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 # -- writing and opening --------------------------------------------------------------------------
@@ -97,15 +113,16 @@ def _write_onnx(graph: Graph, size: int, file: Path) -> None:
     )
     assert program is not None
     program.model.ir_version = IR_VERSION
-    written = program.model.graph
-    values = [*written.inputs, *written.initializers.values()]
-    for node in written.all_nodes():
+    # metadata names paths of the code on this machine, and IR 9 has no field for it
+    onnx_graph = program.model.graph
+    values = [*onnx_graph.inputs, *onnx_graph.initializers.values()]
+    for node in onnx_graph.all_nodes():
         values += node.outputs
-        node.metadata_props.clear()  # in whose folders the code lay; IR 9 has no place for it
+        node.metadata_props.clear()
     for value in values:
         value.metadata_props.clear()
-    written.metadata_props.clear()
-    program.save(file, external_data=False)  # one file; it may have 2 GB
+    onnx_graph.metadata_props.clear()
+    program.save(file, external_data=False)  # one file, of 2 GB at most
 
 
 def _write_pt2(graph: Graph, size: int, file: Path) -> None:
@@ -114,12 +131,12 @@ def _write_pt2(graph: Graph, size: int, file: Path) -> None:
 
 
 def _example(size: int) -> Tensor:
-    """Two pictures: the tracer would take one for a constant."""
+    """Two canvases: the tracer would take a batch size of 1 for a constant."""
     return torch.zeros(2, size, size, 3, dtype=torch.uint8)
 
 
 def _open_onnx(file: Path) -> Detect:
-    import onnxruntime  # a third of a second that only this needs
+    import onnxruntime  # here, since the import takes a third of a second
 
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
@@ -134,7 +151,7 @@ def _open_onnx(file: Path) -> Detect:
 
 
 def _open_pt2(file: Path) -> Detect:
-    if not zipfile.is_zipfile(file):  # torch would log a traceback first
+    if not zipfile.is_zipfile(file):  # torch would log a traceback
         raise ValueError("it is no zip file")
     with _quiet():
         program: Any = torch.export.load(file).module()
@@ -151,16 +168,16 @@ OPENERS: dict[str, Callable[[Path], Detect]] = {"onnx": _open_onnx, "pt2": _open
 
 
 def _unpadded(boxes: Tensor, labels: Tensor, scores: Tensor) -> Detections:
-    there = scores > 0
+    """Each picture's detections, without the padding that a graph adds."""
     return [
         {"boxes": boxes[i][mask], "labels": labels[i][mask], "scores": scores[i][mask]}
-        for i, mask in enumerate(there)
+        for i, mask in enumerate(scores > 0)
     ]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters tell much of themselves, in three ways."""
+    """Silence the exporters, which log, warn and print."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -185,42 +202,58 @@ def compare(
     pictures: tuple[Picture, ...],
     detections: int = DETECTIONS,
 ) -> list[str]:
-    """What another form of a detector, which finds so many boxes of a picture at most, finds
-    differently, a line a picture, in fp32."""
+    """How the detections of another form of a detector differ from the detector's, in fp32.
+
+    Args:
+        detector: The original.
+        other: The other form.
+        size: The canvas in pixels.
+        pictures: Up to COMPARED_PICTURES of them are compared.
+        detections: Most detections of a picture that both return.
+
+    Returns:
+        A line for each picture and side with boxes that the other side lacks.
+    """
     differences = []
-    every = max(1, len(pictures) // COMPARED)
-    for picture in pictures[::every][:COMPARED]:
+    every = max(1, len(pictures) // COMPARED_PICTURES)
+    for picture in pictures[::every][:COMPARED_PICTURES]:
         canvas = torch.from_numpy(letterbox(picture, size))[None].permute(0, 3, 1, 2)
         (ours,), (theirs,) = detector(canvas), other(canvas)
-        for found, against, of in ((ours, theirs, "the original"), (theirs, ours, "the file")):
-            missed = unmatched(found, against, detections)
-            if len(missed):
-                score = found["scores"][missed[0]].item()
+        for boxes, others, side in ((ours, theirs, "the original"), (theirs, ours, "the file")):
+            missing = unmatched(boxes, others, detections)
+            if len(missing):
+                score = boxes["scores"][missing[0]].item()
                 differences.append(
-                    f"{picture.file.name}: {len(missed)} of {len(found['scores'])} boxes of {of} "
-                    f"have no equal in the other, first with score {score:.4f}"
+                    f"{picture.file.name}: {len(missing)} of {len(boxes['scores'])} boxes of "
+                    f"{side} have no equal in the other, first with score {score:.4f}"
                 )
     return differences
 
 
 def unmatched(
-    found: dict[str, Tensor], against: dict[str, Tensor], detections: int = DETECTIONS
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], detections: int = DETECTIONS
 ) -> Tensor:
-    """Which boxes have none of their class in the other list at the same place, equally certain.
+    """Positions (m,) of the boxes that have no equal in another list of detections.
 
-    A box at the edge of what is kept may be lost by rounding alone, so it is not missed.
+    Boxes are equal when their places, classes and scores are. A box whose score is hardly above the
+    least one kept is left out, since rounding alone can drop it.
+
+    Args:
+        ours: `boxes` (n, 4), `labels` (n,) and `scores` (n,) of a picture.
+        theirs: The other list.
+        detections: Most detections of a picture: a list of that length may have dropped some.
     """
-    if len(found["scores"]) == 0:
+    if len(ours["scores"]) == 0:
         return torch.zeros(0, dtype=torch.int64)
-    full = len(against["scores"]) == detections
-    edge = against["scores"].min().item() if full else SCORE_THRESHOLD
-    apart = (found["boxes"][:, None] - against["boxes"]).abs().amax(dim=-1)
-    equal = (
-        # a box that was clipped to a line has no IoU
-        ((box_iou(found["boxes"], against["boxes"]) > LEAST_IOU) | (apart < 0.01))
-        & (found["labels"][:, None] == against["labels"])
-        & ((found["scores"][:, None] - against["scores"]).abs() <= MOST_APART)
+    is_full = len(theirs["scores"]) == detections
+    least_kept = theirs["scores"].min().item() if is_full else SCORE_THRESHOLD
+    shift = (ours["boxes"][:, None] - theirs["boxes"]).abs().amax(dim=-1)  # (n, m)
+    is_equal = (
+        # by shift too, since a box that was clipped to a line has no IoU
+        ((box_iou(ours["boxes"], theirs["boxes"]) > LEAST_IOU) | (shift < LARGEST_SHIFT))
+        & (ours["labels"][:, None] == theirs["labels"])
+        & ((ours["scores"][:, None] - theirs["scores"]).abs() <= LARGEST_SCORE_GAP)
     )
-    certain = found["scores"] > edge + MOST_APART
-    missed: Tensor = (certain & ~equal.any(dim=1)).nonzero()[:, 0]
-    return missed
+    must_match = ours["scores"] > least_kept + LARGEST_SCORE_GAP
+    unequal: Tensor = (must_match & ~is_equal.any(dim=1)).nonzero()[:, 0]
+    return unequal

@@ -1,8 +1,8 @@
-"""Checkpoints: files of plain tensors, written whole or not at all.
+"""Checkpoints: files of plain tensors, written atomically.
 
 A checkpoint holds only what may differ from the pretrained weights: neck, head and the stages that
 were ever opened. The rest is rebuilt from the config, and must be what it was. A file ends with the
-SHA-256 of what comes before: `torch.load` itself reads a file with flipped bits without a word.
+SHA-256 of its content, since `torch.load` does not notice flipped bits.
 """
 
 import contextlib
@@ -35,18 +35,21 @@ def trained_state(detector: Detector, depth: int) -> dict[str, Tensor]:
     }
 
 
-def load_trained_state(detector: Detector, kept: Checkpoint) -> None:
-    """Put the trained tensors of a checkpoint into a detector that holds its pretrained weights.
+def load_trained_state(detector: Detector, checkpoint: Checkpoint) -> None:
+    """Load the trained tensors of a checkpoint into a detector with its pretrained weights.
 
-    Raises RuntimeError when they are of another architecture, and BadInput when the trial began
-    with another backbone: with this one they would be a detector that was never trained.
+    Raises:
+        RuntimeError: The tensors are of another architecture.
+        BadInput: The trial began with another backbone. Its trained tensors on this one would be a
+            detector that was never trained.
     """
     pretrained = pretrained_digest(detector)
-    missing, unexpected = detector.load_state_dict(kept["model"], strict=False)
-    strangers = [*unexpected, *(name for name in missing if not name.startswith("backbone."))]
-    if strangers:
-        raise RuntimeError(f"the checkpoint is of another architecture: {strangers[0]}")
-    if kept.get("pretrained", pretrained) != pretrained:  # earlier versions say nothing of it
+    missing, unexpected = detector.load_state_dict(checkpoint["model"], strict=False)
+    mismatched = [*unexpected, *(name for name in missing if not name.startswith("backbone."))]
+    if mismatched:
+        raise RuntimeError(f"the checkpoint is of another architecture: {mismatched[0]}")
+    # checkpoints of earlier versions lack the digest
+    if checkpoint.get("pretrained", pretrained) != pretrained:
         raise BadInput(
             [
                 "model.weights: what is there now is not what this trial began with; bring the "
@@ -56,7 +59,7 @@ def load_trained_state(detector: Detector, kept: Checkpoint) -> None:
 
 
 def pretrained_digest(detector: Detector) -> str:
-    """Identity of what a checkpoint may leave out: the backbone before training, and its pixels."""
+    """SHA-256 of what a checkpoint leaves out: the backbone before training, its normalization."""
     pixels = f"{detector.mean.tolist()} {detector.std.tolist()}"
     return hashlib.sha256(f"{pixels} {tensors_digest(detector.backbone)}".encode()).hexdigest()
 
@@ -71,24 +74,26 @@ def tensors_digest(module: nn.Module) -> str:
 
 
 def save(checkpoint: Checkpoint, file: Path) -> None:
-    """Write a checkpoint."""
-    with writing_whole(file) as stream:
-        hashing = _Hashing(stream)
+    """Write a checkpoint to a file, atomically."""
+    with atomic_writer(file) as stream:
+        hashing = _HashingWriter(stream)
         before = torch.serialization.get_crc32_options()
-        torch.serialization.set_crc32_options(False)  # the digest says more
+        torch.serialization.set_crc32_options(False)  # the SHA-256 finds more damage
         try:
-            torch.save(checkpoint, hashing)  # type: ignore[arg-type]  # it needs no more of a file
+            torch.save(checkpoint, hashing)  # type: ignore[arg-type]  # write and flush suffice
         except RuntimeError as error:
-            raise hashing.failed or error from error  # torch tells of a full disk in its own words
+            raise hashing.failed or error from error  # torch wraps the OSError of a full disk
         finally:
             torch.serialization.set_crc32_options(before)
         stream.write(hashing.total.digest())
-    _written[file] = _mark(file)
+    _intact[file] = _stamp(file)
 
 
-class _Hashing:
-    """A file whose digest is known when it is written: to hold all of it in memory first takes as
-    long again."""
+class _HashingWriter:
+    """A file that computes the SHA-256 of what is written to it.
+
+    To collect the content in memory first would take twice as long.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
@@ -96,6 +101,7 @@ class _Hashing:
         self.failed: OSError | None = None
 
     def write(self, content: bytes) -> int:
+        """Write bytes, and keep the OSError when that fails."""
         self.total.update(content)
         try:
             return self.stream.write(content)
@@ -104,18 +110,19 @@ class _Hashing:
             raise
 
     def flush(self) -> None:
+        """Flush the file."""
         self.stream.flush()
 
 
 def write_whole(content: bytes, file: Path) -> None:
-    """Put bytes into a file so that a reader sees all of them or the file as it was."""
-    with writing_whole(file) as stream:
+    """Replace a file's content atomically: a reader sees all of the old or of the new bytes."""
+    with atomic_writer(file) as stream:
         stream.write(content)
 
 
 @contextlib.contextmanager
-def writing_whole(file: Path) -> Iterator[BinaryIO]:
-    """What is written takes the place of a file at the end; where that fails, nothing does."""
+def atomic_writer(file: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces `file` at the end, unless an exception ends the block."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -130,36 +137,37 @@ def writing_whole(file: Path) -> Iterator[BinaryIO]:
 
 
 def save_last(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write `last.pt`, keeping the one before as `previous.pt`."""
-    if _is_whole(folder / LAST):  # a damaged one must not take the place of the good one before it
+    """Write `last.pt`, and keep the one before as `previous.pt`."""
+    if _is_intact(folder / LAST):  # a damaged one must not replace the intact one before it
         (folder / LAST).replace(folder / PREVIOUS)
     save(checkpoint, folder / LAST)
 
 
-_written: dict[Path, tuple[int, ...]] = {}
-"""How the files look that this process wrote: what still looks so is taken to be whole, for to read
-it takes as long as to write it."""
+_intact: dict[Path, tuple[int, ...]] = {}
+"""Stamps of the files that this process wrote. A file with the same stamp is not read to check it:
+that would take as long as to write it."""
 
 
-def _mark(file: Path) -> tuple[int, ...]:
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Inode, size and time of change of a file."""
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _is_whole(file: Path) -> bool:
+def _is_intact(file: Path) -> bool:
     with contextlib.suppress(OSError, Damaged):
-        if _written.get(file) != _mark(file):
+        if _intact.get(file) != _stamp(file):
             load(file)
         return True
     return False
 
 
 class Damaged(Exception):
-    """A checkpoint file is not what was written."""
+    """A checkpoint's content does not match its SHA-256."""
 
 
 def load(file: Path) -> Checkpoint:
-    """Read a checkpoint of plain tensors. Raises OSError where it is missing, or Damaged."""
+    """Read a checkpoint. Raises OSError when the file is missing, Damaged when it is damaged."""
     content = memoryview(file.read_bytes())
     payload, digest = content[:-32], content[-32:]
     if hashlib.sha256(payload).digest() != digest:
@@ -169,7 +177,7 @@ def load(file: Path) -> Checkpoint:
 
 
 def load_last(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a trial, or None where it has none."""
+    """The newest intact checkpoint of a trial; None where there is none."""
     for name in (LAST, PREVIOUS):
         with contextlib.suppress(OSError, Damaged):
             return load(folder / name)
@@ -177,9 +185,9 @@ def load_last(folder: Path) -> Checkpoint | None:
 
 
 def load_reports(folder: Path) -> list[dict[str, Any]]:
-    """What a trial's checkpoints say of its epochs, in order, as plain values.
+    """The epoch reports in a trial's checkpoints, in order, as plain values.
 
-    `best.pt` is written first: where a trial ended between two files, it is an epoch ahead.
+    `best.pt` is written before `last.pt`. Where a trial ended between them, it is an epoch ahead.
     """
     last = load_last(folder)
     reports: list[dict[str, Any]] = last["reports"] if last else []

@@ -20,14 +20,17 @@ class Stage:
 
 
 def split_stages(backbone: nn.Module, levels: Sequence[str]) -> list[Stage]:
-    """Cut a backbone into stages, bottom first.
+    """Split a backbone into stages, bottom first.
 
-    `levels` are the names of the modules that end the feature levels, in order. Everything belongs
-    to the first level whose module comes at or after it; what follows the last level belongs to
-    the last, and a level without parameters joins the one below.
+    A module belongs to the first level whose last module comes at or after it. What follows the
+    last level belongs to the last. A level without parameters joins the one below.
+
+    Args:
+        backbone: The backbone.
+        levels: Names of the modules that end the feature levels, in order.
     """
     modules = [name for name, _ in backbone.named_modules()]
-    # a level ends with the last module inside the one that gives it its name
+    # a level ends with the last module inside of the one that it is named after
     ends = [
         max(i for i, name in enumerate(modules) if name == level or name.startswith(level + "."))
         for level in levels
@@ -45,6 +48,7 @@ def split_stages(backbone: nn.Module, levels: Sequence[str]) -> list[Stage]:
 
 
 def _join_empty(stages: list[Stage]) -> list[Stage]:
+    """Join each stage without parameters to the one below."""
     joined: list[Stage] = []
     for stage in stages:
         if stage.parameters or not joined:
@@ -56,11 +60,13 @@ def _join_empty(stages: list[Stage]) -> list[Stage]:
 
 
 def stop_drop_paths(backbone: nn.Module) -> None:
-    """Turn off the stochastic depth of a backbone that was built with all of it, a rate of 1; each
-    block remembers its share."""
+    """Turn off the stochastic depth of a backbone that was built with a rate of 1.
+
+    Each block keeps its rate as `relative_rate`: deeper blocks are skipped more often.
+    """
     for module in backbone.modules():
         if isinstance(module, DropPath):
-            module.share, module.drop_prob = module.drop_prob, 0.0  # type: ignore[assignment]
+            module.relative_rate, module.drop_prob = module.drop_prob, 0.0  # type: ignore[assignment]
 
 
 def set_depth(
@@ -71,12 +77,18 @@ def set_depth(
     adapt_statistics: bool = False,
     drop_path: float = 0.0,
 ) -> None:
-    """Put a detector into the freeze state of a depth. Idempotent: applied anew at each epoch.
+    """Put a detector into the freeze state of a depth; applied again at each epoch.
 
-    The top `depth` stages train; those below are frozen and in eval mode. Neck and head always
+    The top `depth` stages train, the others are frozen and in eval mode. Neck and head always
     train. BatchNorm statistics, those of a pretrained neck and head too, stay as they are unless
-    `adapt_statistics`. `drop_path` is the probability that the deepest block is skipped.
-    `stages` were cut from `detector.backbone`.
+    `adapt_statistics`.
+
+    Args:
+        detector: A detector.
+        stages: The stages of `detector.backbone`.
+        depth: How many stages are open, counted from the head end.
+        adapt_statistics: Whether BatchNorms in open stages update their statistics.
+        drop_path: Probability that the deepest block is skipped in training.
     """
     opened = stages[len(stages) - depth :]
     open_modules = {name for stage in opened for name in stage.modules}
@@ -87,7 +99,7 @@ def set_depth(
     for name, module in backbone.named_modules():
         module.training = name in open_modules  # train() would reach the children too
         if isinstance(module, DropPath):
-            module.drop_prob = module.share * drop_path  # type: ignore[assignment, operator]
+            module.drop_prob = module.relative_rate * drop_path  # type: ignore[assignment, operator]
     for module in detector.modules():
         # a norm without an eps was trained frozen: one constant channel in a batch divides by 0
         if isinstance(module, BATCH_NORMS) and not (adapt_statistics and module.eps):

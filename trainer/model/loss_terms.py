@@ -1,4 +1,4 @@
-"""The terms of which losses are sums: of classes the focal loss, of boxes GIoU's."""
+"""The terms that the losses add up: focal loss of the classes, GIoU loss of the boxes."""
 
 from typing import Any
 
@@ -6,55 +6,72 @@ import torch
 from torch import Tensor
 
 ALPHA = 0.25
-"""Weight of a class that is there, in the focal loss; one that is absent has the rest."""
+"""Weight of an anchor's true class in the focal loss; all other classes have 1 - ALPHA."""
 EPS = 1e-7
-"""Keeps GIoU's denominators from 0, as torchvision has it."""
+"""Keeps GIoU's denominators above 0; the same number as torchvision's."""
 
 
 class FocalLoss(torch.autograd.Function):
-    """torchvision's `sigmoid_focal_loss` of logits (N, A, K), summed over classes, of which at most
-    one is there: with its derivative in a third of the time, and of the memory."""
+    """The sum over classes of torchvision's `sigmoid_focal_loss`, gamma 2, with its derivative.
+
+    Each anchor has one true class or none. This takes a third of the time and of the memory of
+    torchvision's loss.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-        """`labels` (N, A) is the class that is there, or -1; `counts` (N, A) whether an anchor
-        does."""
-        is_there, place = (labels >= 0)[..., None], labels.clamp(min=0)[..., None]
-        loss, slope = _of_absent(logits, 1 - ALPHA)
-        of_there, slope_of_there = _of_absent(-logits.gather(2, place), ALPHA)
-        loss.scatter_(2, place, torch.where(is_there, of_there, loss.gather(2, place)))
-        slope.scatter_(2, place, torch.where(is_there, -slope_of_there, slope.gather(2, place)))
-        ctx.save_for_backward(slope, counts)
-        return loss.sum(dim=2) * counts
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, is_used: Tensor) -> Tensor:
+        """Compute the loss (N, A) of each anchor, and its derivative for `backward`.
+
+        Args:
+            ctx: Keeps tensors for `backward`.
+            logits: (N, A, K).
+            labels: (N, A), the true class, or -1 for background.
+            is_used: (N, A), False for anchors whose loss is 0.
+        """
+        has_class, true_class = (labels >= 0)[..., None], labels.clamp(min=0)[..., None]
+        # as if every class were false, then put the true one right
+        loss, slope = _false_class_loss(logits, 1 - ALPHA)  # (N, A, K) each
+        # a true class's loss is a false one's with the logit's sign changed
+        true_loss, true_slope = _false_class_loss(-logits.gather(2, true_class), ALPHA)
+        true_loss = torch.where(has_class, true_loss, loss.gather(2, true_class))
+        true_slope = torch.where(has_class, -true_slope, slope.gather(2, true_class))
+        loss.scatter_(2, true_class, true_loss)
+        slope.scatter_(2, true_class, true_slope)
+        ctx.save_for_backward(slope, is_used)
+        return loss.sum(dim=2) * is_used
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        slope, counts = ctx.saved_tensors
-        return slope * (gradients[0] * counts)[..., None], None, None
+        """Gradient of the logits (N, A, K), given that of the losses (N, A)."""
+        slope, is_used = ctx.saved_tensors
+        return slope * (gradients[0] * is_used)[..., None], None, None
 
 
-def _of_absent(logits: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """Focal loss of absent classes, and its derivative; of one that is there both follow from the
-    logit with the other sign."""
-    # softplus and sigmoid; log1p, which torch's have inside, takes a CPU 6 times as long as log
+def _false_class_loss(logits: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """Focal loss of classes that an anchor does not have, and its derivative by the logits."""
+    # softplus and sigmoid; torch's versions use log1p, which takes a CPU 6 times as long as log
     entropy = logits.abs().neg_().exp_().add_(1).log_().add_(logits.relu())
-    share = (logits - entropy).exp_()
-    square = share.square().mul_(weight)
+    probability = (logits - entropy).exp_()
+    square = probability.square().mul_(weight)
     loss = square * entropy
-    slope = entropy.mul_(1 - share).mul_(2).add_(share).mul_(square)
+    slope = entropy.mul_(1 - probability).mul_(2).add_(probability).mul_(square)
     return loss, slope
 
 
 def giou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
-    """torchvision's `generalized_box_iou_loss`, which picks out those that overlap."""
+    """GIoU loss (...) of predicted and wanted boxes (..., 4).
+
+    The formula of torchvision's `generalized_box_iou_loss`, which first picks out the pairs that
+    overlap.
+    """
     start, end = boxes[..., :2], boxes[..., 2:]
     first, last = wanted[..., :2], wanted[..., 2:]
-    both = area((torch.minimum(end, last) - torch.maximum(start, first)).clamp(min=0))
+    intersection = area((torch.minimum(end, last) - torch.maximum(start, first)).clamp(min=0))
     hull = area(torch.maximum(end, last) - torch.minimum(start, first))
-    union = area(end - start) + area(last - first) - both
-    return 1 - both / (union + EPS) + (hull - union) / (hull + EPS)
+    union = area(end - start) + area(last - first) - intersection
+    return 1 - intersection / (union + EPS) + (hull - union) / (hull + EPS)
 
 
 def area(sides: Tensor) -> Tensor:
-    """Of sides (..., 2)."""
+    """Areas (...) of rectangles, given their widths and heights (..., 2)."""
     return sides[..., 0] * sides[..., 1]

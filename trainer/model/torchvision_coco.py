@@ -1,10 +1,12 @@
 """torchvision's COCO-pretrained detectors, taken apart into backbone, neck and head.
 
-Everything but the class layers is kept; those are new. Each is built by torchvision's own builder
-and loaded under torchvision's own names, so that its files fit as they are, and then cut where the
-feature pyramid begins. Two things that the builders make depend on their arguments are fixed here:
-norms are always BatchNorm2d with the eps that the pretrained ones have (the frozen kind holds no
-parameters that could be opened), and SSDlite has always the reduced tail of its COCO weights.
+All layers are kept but the class layers, which are new. Each detector is built by torchvision's
+builder and loaded under torchvision's names, so that its files fit. Then it is cut where the
+feature pyramid begins. Two things that the builders let their arguments decide are fixed here:
+
+- Norms are always BatchNorm2d with the eps of the pretrained ones. torchvision's frozen norms hold
+  no parameters that could train.
+- SSDlite always has the reduced tail of its COCO weights.
 """
 
 from collections import OrderedDict
@@ -23,8 +25,9 @@ from torchvision.models.detection.fcos import FCOSClassificationHead
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 from torchvision.models.detection.ssd import SSD
 
-from . import weights as files
-from .backbones import COUNTER, Backbone, Pixels
+from . import weights as weight_files
+from .backbone_weights import COUNTER
+from .backbones import Backbone, Normalization
 from .freezing import split_stages
 from .heads import (
     FasterRCNNFromPyramid,
@@ -34,24 +37,26 @@ from .heads import (
     SSDFromPyramid,
 )
 
-LEGAL = "coco, none, a file, or an export"
-"""Weights of these detectors."""
-SMALLEST = {"ssd300_vgg16": 288}
-"""Smallest canvas, where it is not the general one: SSD300's last convolutions are not padded."""
+LEGAL_WEIGHTS = "coco, none, a file, or an export"
+"""What `model.weights` may be for these detectors, as errors say it."""
+SMALLEST_CANVAS = {"ssd300_vgg16": 288}
+"""Smallest canvas in pixels, where it is not the general one. The last convolutions of SSD300 have
+no padding."""
 
 
 @dataclass(frozen=True)
 class _Body:
-    """A torchvision classifier's layers as they stand in a detector."""
+    """The layers of a torchvision classifier inside of a detector."""
 
     ends: tuple[str, ...]
-    """The last module at strides 2, 4, 8, 16 and 32, VGG's at 1, 2, 4, 8 and 16: as timm has it."""
+    """The last module of each stage, at the strides of timm's stages: 2, 4, 8, 16 and 32, for VGG
+    1, 2, 4, 8 and 16."""
     taps: tuple[str, ...]
     """Modules whose outputs go to the neck."""
     strides: tuple[int, ...]
-    """Of those outputs."""
+    """Strides of those outputs."""
     eps: float | None = 1e-5
-    """Of the norms as they were trained; None leaves the builder's."""
+    """The eps that the norms were trained with; None keeps the builder's."""
 
 
 RESNET = ("relu", "layer1", "layer2", "layer3", "layer4")
@@ -66,29 +71,35 @@ BODIES = {
     "retinanet_resnet50_fpn_v2": _Body(RESNET, RESNET[2:], (8, 16, 32)),
     "fcos_resnet50_fpn": _Body(RESNET, RESNET[2:], (8, 16, 32)),
     "ssd300_vgg16": _Body(("3", "8", "15", "22", "29"), ("22", "29"), (8, 16)),
-    # 13 is the expansion alone of what is 13 above, so that one more follows
+    # torchvision cuts block 13 in two here, so the last stage ends one number later
     "ssdlite320_mobilenet_v3_large": _Body(
         ("1", "3", "6", "13", "17"), ("13", "17"), (16, 32), eps=None
     ),
 }
+"""By the name of torchvision's builder."""
 
 
 def build(name: str, weights: str, classes: int) -> tuple[Backbone, nn.Module, Head]:
-    """Backbone, neck and head of a detector of torchvision's, for that many classes.
+    """Backbone, neck and head of one of torchvision's detectors.
 
-    `weights` is `coco`, `none`, a file in torchvision's naming, or an export, from which nothing
-    is loaded yet. The new class layers come from torch's global generator. Raises BadInput when
-    the file cannot be fetched, is unreadable, or is of another detector.
+    Args:
+        name: torchvision's builder.
+        weights: `coco`, `none`, a file in torchvision's naming, or an export. An export's weights
+            are not loaded here: the caller does that.
+        classes: Number of classes. Their new layers come from torch's global generator.
+
+    Raises:
+        BadInput: The file cannot be fetched, is unreadable, or is of another detector.
     """
-    model = _built(name)
+    model = _build_model(name)
     from_export = Path(weights).is_dir()
     digest = "" if weights == "none" or from_export else _load(model, name, weights)
     neck, head = _cut(model, classes)
     return _backbone(model, BODIES[name], digest), neck, head
 
 
-def _built(name: str) -> Any:
-    """torchvision's model as its builder makes it for COCO, its norms as they were trained."""
+def _build_model(name: str) -> Any:
+    """Build torchvision's model for COCO, with the eps that its norms were trained with."""
     builder: Callable[..., Any] = getattr(torchvision.models.detection, name)
     model = builder(weights=None, weights_backbone=None, num_classes=91)
     eps = BODIES[name].eps
@@ -101,22 +112,21 @@ def _built(name: str) -> Any:
 
 
 def _load(model: nn.Module, name: str, weights: str) -> str:
-    """Load torchvision's tensors, except those of the class layers; returns the file's SHA-256."""
-    file = files.fetch(_url(name)) if weights == "coco" else Path(weights)
-    found = files.read(file, LEGAL)
-    own = model.state_dict()
-    layers = _class_layers(model)
-    state = {n: t for n, t in found.state.items() if not n.startswith(layers)}
-    _modernize(model, state)
-    needed = {n for n in own if not n.startswith(layers) and not n.endswith(COUNTER)}
-    missing = [n for n in needed if n not in state or state[n].shape != own[n].shape]
-    strangers = [n for n in state if n not in own]
-    if missing or strangers:
-        raise files.misfit(
-            str(file), name, missing, strangers, f"a checkpoint of torchvision's {name}"
-        )
+    """Load torchvision's tensors except the class layers'; returns the file's SHA-256."""
+    path = weight_files.fetch(_url(name)) if weights == "coco" else Path(weights)
+    file = weight_files.read(path, LEGAL_WEIGHTS)
+    expected = model.state_dict()
+    class_layers = _class_layers(model)
+    state = {n: t for n, t in file.state.items() if not n.startswith(class_layers)}
+    _rename_old_keys(model, state)
+    needed = {n for n in expected if not n.startswith(class_layers) and not n.endswith(COUNTER)}
+    missing = [n for n in needed if n not in state or state[n].shape != expected[n].shape]
+    unexpected = [n for n in state if n not in expected]
+    if missing or unexpected:
+        remedy = f"a checkpoint of torchvision's {name}"
+        raise weight_files.mismatch_error(str(path), name, missing, unexpected, remedy)
     model.load_state_dict(state, strict=False)
-    return found.digest
+    return file.digest
 
 
 def _url(name: str) -> str:
@@ -124,13 +134,13 @@ def _url(name: str) -> str:
     return str(weights.COCO_V1.url)
 
 
-def _modernize(model: Any, state: dict[str, Tensor]) -> None:
-    """Rename, in place, the convolutions of files that were written before torchvision 0.13."""
+def _rename_old_keys(model: Any, state: dict[str, Tensor]) -> None:
+    """Rename, in place, the convolutions in files from before torchvision 0.13."""
     for name in [n for n in state if n not in model.state_dict()]:
         parent, _, kind = name.rpartition(".")
-        path, _, place = parent.rpartition(".")
-        if path.endswith("_head.conv") and place.isdigit():  # each second was an activation
-            state[f"{path}.{int(place) // 2}.0.{kind}"] = state.pop(name)
+        path, _, number = parent.rpartition(".")
+        if path.endswith("_head.conv") and number.isdigit():  # every second one was an activation
+            state[f"{path}.{int(number) // 2}.0.{kind}"] = state.pop(name)
         elif parent == "rpn.head.conv":
             state[f"{parent}.0.0.{kind}"] = state.pop(name)
         elif path.endswith((".inner_blocks", ".layer_blocks")):
@@ -138,19 +148,21 @@ def _modernize(model: Any, state: dict[str, Tensor]) -> None:
 
 
 def _class_layers(model: Any) -> tuple[str, ...]:
-    """Beginnings of the names of the tensors whose shapes depend on the number of classes."""
+    """Prefixes of the tensors whose shapes depend on the number of classes."""
     if isinstance(model, FasterRCNN):
         return ("roi_heads.box_predictor.",)
     head = "head.classification_head."
     if not isinstance(model, SSD):
         return (head + "cls_logits.",)
     lists = model.head.classification_head.module_list
-    lite = isinstance(lists[0], nn.Sequential)  # only the last convolution of each is the classes'
+    lite = isinstance(
+        lists[0], nn.Sequential
+    )  # of each, only the last convolution has class outputs
     return tuple(f"{head}module_list.{i}." + "1." * lite for i in range(len(lists)))
 
 
 def _cut(model: Any, classes: int) -> tuple[nn.Module, Head]:
-    """Neck and head, with new class layers."""
+    """The neck and head of a model, with new class layers."""
     if isinstance(model, FasterRCNN):
         width = model.roi_heads.box_predictor.cls_score.in_features
         model.roi_heads.box_predictor = FastRCNNPredictor(width, classes + 1)
@@ -158,9 +170,9 @@ def _cut(model: Any, classes: int) -> tuple[nn.Module, Head]:
     if isinstance(model, SSD):
         return _ssd_neck(model.backbone), _ssd_head(model, classes)
     branch, anchors = model.head.classification_head, model.anchor_generator
-    new: type[FCOSClassificationHead | RetinaNetClassificationHead] = type(branch)
+    branch_type: type[FCOSClassificationHead | RetinaNetClassificationHead] = type(branch)
     width = branch.cls_logits.in_channels
-    branch.cls_logits = new(width, branch.num_anchors, classes + 1).cls_logits
+    branch.cls_logits = branch_type(width, branch.num_anchors, classes + 1).cls_logits
     branch.num_classes = classes + 1
     if isinstance(model, RetinaNet):
         return model.backbone.fpn, RetinaNetFromPyramid(model.head, anchors, classes)
@@ -170,21 +182,22 @@ def _cut(model: Any, classes: int) -> tuple[nn.Module, Head]:
 
 def _ssd_head(model: SSD, classes: int) -> SSDFromPyramid:
     branch: Any = model.head.classification_head
-    places = model.anchor_generator.num_anchors_per_location()
+    anchors_per_place = model.anchor_generator.num_anchors_per_location()
     for i, layer in enumerate(branch.module_list):
-        outputs = places[i] * (classes + 1)
+        outputs = anchors_per_place[i] * (classes + 1)
         if isinstance(layer, nn.Sequential):
             layer[1] = _new_layer(layer[1], outputs)
         else:
             branch.module_list[i] = _new_layer(layer, outputs)
     branch.num_columns = classes + 1
-    made = model.anchor_generator
-    # by the maps' own sizes: torchvision's steps are those of 300 pixels
-    boxes = DefaultBoxGenerator(made.aspect_ratios, scales=made.scales)
+    built = model.anchor_generator
+    # without torchvision's steps, which are those of 300 pixels: then the maps' sizes decide
+    boxes = DefaultBoxGenerator(built.aspect_ratios, scales=built.scales)
     return SSDFromPyramid(model.head, boxes, model.nms_thresh)
 
 
 def _new_layer(old: Any, outputs: int) -> nn.Conv2d:
+    """A convolution like the old one with that many outputs, initialized like torchvision's SSD."""
     new = nn.Conv2d(old.in_channels, outputs, old.kernel_size, padding=old.padding)
     nn.init.xavier_uniform_(new.weight)
     nn.init.constant_(new.bias, 0.0)  # type: ignore[arg-type]
@@ -198,13 +211,14 @@ def _ssd_neck(backbone: Any) -> nn.Module:
 
 
 class FurtherLevels(nn.Module):
-    """SSDlite's neck: the maps, and ever coarser ones made from the last."""
+    """SSDlite's neck: the backbone's maps, and coarser ones that blocks compute from the last."""
 
     def __init__(self, blocks: list[nn.Module]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, maps: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+        """The levels by name, finest first: the maps, then one more for each block."""
         levels = list(maps.values())
         for block in self.blocks:
             levels.append(block(levels[-1]))
@@ -212,13 +226,14 @@ class FurtherLevels(nn.Module):
 
 
 class ScaledLevels(FurtherLevels):
-    """SSD's neck: the first map scaled, the second, of conv5, only to make further ones from."""
+    """SSD's neck: the first map, scaled, and coarser ones that blocks compute from the second."""
 
     def __init__(self, scale: nn.Parameter, blocks: list[nn.Module]) -> None:
         super().__init__(blocks)
         self.scale_weight = scale
 
     def forward(self, maps: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+        """The levels by name, finest first; the second map itself, conv5's, is none of them."""
         first, last = maps.values()
         scaled = self.scale_weight.view(1, -1, 1, 1) * F.normalize(first)
         levels = super().forward(OrderedDict({"0": last}))
@@ -227,24 +242,26 @@ class ScaledLevels(FurtherLevels):
 
 def _backbone(model: Any, body: _Body, digest: str) -> Backbone:
     trunk = Trunk(_layers(model.backbone), body.taps)
+    transform = model.transform
     return Backbone(
         module=trunk,
         channels=(),
         stages=split_stages(trunk, body.ends),
-        pixels=Pixels(tuple(model.transform.image_mean), tuple(model.transform.image_std)),
+        normalization=Normalization(tuple(transform.image_mean), tuple(transform.image_std)),
         strides=body.strides,
         digest=digest,
     )
 
 
 class Trunk(nn.Sequential):
-    """A classifier's layers in a row; what those named `taps` give are the maps."""
+    """A classifier's layers in a row; the outputs of those named `taps` are the maps."""
 
     def __init__(self, layers: dict[str, nn.Module], taps: tuple[str, ...]) -> None:
         super().__init__(OrderedDict(layers))
         self.taps = taps
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
+        """The maps (N, C, H, W) of normalized pictures (N, 3, S, S), finest first."""
         maps = []
         for name, layer in self.named_children():
             pixels = layer(pixels)
@@ -254,10 +271,10 @@ class Trunk(nn.Sequential):
 
 
 def _layers(backbone: Any) -> dict[str, nn.Module]:
-    """The classifier's layers by name: torchvision's, or their number where these are cut up."""
+    """The classifier's layers by torchvision's names, or numbered where it regroups them."""
     if hasattr(backbone, "body"):
         return dict(backbone.body.named_children())
-    if hasattr(backbone, "scale_weight"):  # conv5 stands before what replaces VGG's own last layers
+    if hasattr(backbone, "scale_weight"):  # VGG: conv5 is at the beginning of `extra`
         layers = [*backbone.features, *backbone.extra[0][:-1]]
     else:
         layers = [layer for half in backbone.features for layer in half]

@@ -20,15 +20,15 @@ from ..machine_errors import is_out_of_memory
 WEIGHTS, SPEC = "model.safetensors", "spec.json"
 """Files of an export."""
 HUB_FILES = (WEIGHTS, "pytorch_model.bin")
-"""What a repository of the hub holds, the first that there is."""
-DIGEST = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
-"""Where the names of PyTorch's files hold the beginning of their SHA-256."""
-BLOB = re.compile("[0-9a-f]{64}")
-"""The name of a file in the hub's cache."""
-SECONDS = 10.0
-"""To wait for the hub to say that it has a file."""
-SHOWN = 3
-"""Names of tensors that an error shows."""
+"""Weights in a repository of the Hugging Face hub; the first that exists is taken."""
+DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+"""Where PyTorch's file names hold the beginning of their SHA-256, as in resnet18-f37072fd.pth."""
+BLOB_NAME = re.compile("[0-9a-f]{64}")
+"""Name of a file in the hub's cache: its SHA-256."""
+HUB_TIMEOUT = 10.0
+"""Seconds to wait for the hub to say that it has a file."""
+MAX_NAMES = 3
+"""Tensors that an error names."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,25 @@ class Weights:
     """SHA-256 of the file."""
 
 
-def read(place: Path, legal: str) -> Weights:
-    """Read a .pth or .safetensors file, or an export's folder, under the names it has there.
+def read(path: Path, legal: str) -> Weights:
+    """Read a .pth or .safetensors file, or an export's folder, under the names in the file.
 
-    `legal` is what an error says that `model.weights` may be. Raises BadInput when the file is
-    missing, torn, of anything but tensors, of numbers that are not finite, or other than the digest
-    in its name says.
+    Args:
+        path: The file, or the folder.
+        legal: What `model.weights` may be, for the error about a missing file.
+
+    Raises:
+        BadInput: The file is missing, damaged, not what the digest in its name says, holds anything
+            but tensors, or numbers that are not finite.
     """
-    file = place / WEIGHTS if place.is_dir() else place
+    file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise BadInput([f"model.weights: no file {file} (legal: {legal})"])
-    if file != place:
-        require_whole(file)
-    digest = _digest(file)
-    state = _tensors(file)
-    _require_finite(state, file)
+    if file != path:
+        check_export_digest(file)
+    digest = _checked_digest(file)
+    state = _read_tensors(file)
+    _check_finite(state, file)
     return Weights(state, digest)
 
 
@@ -64,28 +68,29 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def require_whole(file: Path) -> None:
-    """Raise BadInput when an export's file is not the one that its spec.json has the SHA-256 of."""
+def check_export_digest(file: Path) -> None:
+    """Raise BadInput when a file of an export does not have the SHA-256 in its spec.json."""
     try:
-        wanted = json.loads((file.parent / SPEC).read_text())["sha256"][file.name]
+        expected = json.loads((file.parent / SPEC).read_text())["sha256"][file.name]
     except (OSError, ValueError, TypeError, KeyError):
-        return  # exports of the first version say nothing of it
-    if sha256(file) != wanted:
+        return  # exports of the first version have no digest in their spec
+    if sha256(file) != expected:
         raise BadInput([f"{file} is damaged: its SHA-256 is not the one in its {SPEC}"])
 
 
-def _digest(file: Path) -> str:
+def _checked_digest(file: Path) -> str:
+    """The SHA-256 of a file. Raises BadInput when the file's name holds another one."""
     digest = sha256(file)
     blob = file.resolve()  # the hub's cache names it by its SHA-256, and links to it
-    if blob != file and BLOB.fullmatch(blob.name) and blob.name != digest:
+    if blob != file and BLOB_NAME.fullmatch(blob.name) and blob.name != digest:
         raise BadInput(
             [
                 f"model.weights: {file} is damaged: its SHA-256 is not the one it was fetched "
                 f"with; delete {blob} and fetch it again"
             ]
         )
-    named = DIGEST.search(file.name)
-    # without a letter in it, it may be a date
+    named = DIGEST_IN_NAME.search(file.name)
+    # digits alone may be a date
     if named and not named[1].isdigit() and not digest.startswith(named[1]):
         raise BadInput(
             [
@@ -97,12 +102,13 @@ def _digest(file: Path) -> str:
     return digest
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    """The state_dict in a file or training checkpoint. Raises BadInput where there is none."""
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torn zip, foreign pickle, wrong header: torch has a type for each
+    except Exception as error:  # damage raises many types of errors
         if is_out_of_memory(error):
             raise
         raise BadInput(
@@ -116,27 +122,25 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise BadInput(
-            [f"model.weights: {file} holds no state_dict of tensors; save only the model's own"]
+            [f"model.weights: {file} holds no state_dict of tensors; save the model's state_dict"]
         )
     return state
 
 
-def _require_finite(state: dict[str, Tensor], file: Path) -> None:
-    spoiled = [
-        name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()
-    ]
-    if spoiled:
-        more = f" and {len(spoiled) - 1} more of its tensors" if len(spoiled) > 1 else ""
+def _check_finite(state: dict[str, Tensor], file: Path) -> None:
+    bad = [name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+    if bad:
+        more = f" and {len(bad) - 1} more of its tensors" if len(bad) > 1 else ""
         raise BadInput(
             [
-                f"model.weights: {file} holds NaN or infinite numbers in {spoiled[0]}{more}, as of "
+                f"model.weights: {file} holds NaN or infinite numbers in {bad[0]}{more}, as after "
                 "a training that diverged; give an earlier checkpoint"
             ]
         )
 
 
 def fetch(url: str) -> Path:
-    """A file of PyTorch's servers, from torch's cache or into it, whole or not at all.
+    """A file of PyTorch's servers in torch's cache, downloaded at first use, completely or not.
 
     Raises BadInput saying where to put the file when it cannot be fetched.
     """
@@ -144,15 +148,15 @@ def fetch(url: str) -> Path:
     if file.is_file():
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
-    named = DIGEST.search(file.name)
+    named = DIGEST_IN_NAME.search(file.name)
     try:
         torch.hub.download_url_to_file(url, str(file), named[1] if named else None, progress=False)
-    except Exception as error:  # urllib, sockets and disks raise many kinds for the one thing
+    except Exception as error:  # urllib, sockets and disks raise many types of errors
         if is_out_of_memory(error):
             raise
         raise BadInput(
             [
-                f"model.weights: {url} cannot be fetched ({_first_line(error)}). Bring the file to "
+                f"model.weights: {url} cannot be fetched ({_root_cause(error)}). Bring the file to "
                 f"{file}, or give its path as model.weights"
             ]
         ) from error
@@ -165,71 +169,84 @@ def fetch_timm(name: str) -> Weights:
     Raises BadInput saying how to bring the file when it cannot be fetched.
     """
     config: Any = timm.get_pretrained_cfg(name)
-    file = _cached(name)
-    digest = _digest(file) if file else ""
+    file = _cached_file(name)
+    digest = _checked_digest(file) if file else ""
     try:
         if config is not None and config.hf_hub_id and not file:
-            # a question that fails at once, where a download would be tried for a minute
+            # fails at once without a network; a download would be retried for a minute
             repository, _, revision = config.hf_hub_id.partition("@")
-            HfApi().model_info(repository, revision=revision or None, timeout=SECONDS)
+            HfApi().model_info(repository, revision=revision or None, timeout=HUB_TIMEOUT)
         state = timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # timm and its hub raise many kinds for the one thing: no file
+    except Exception as error:  # timm and its hub raise many types when they get no file
         if is_out_of_memory(error):
             raise
         raise BadInput(
             [
-                f"model.weights: the weights of {name} cannot be fetched ({_first_line(error)}). "
-                f"Bring the file{_home(name)} and give its path as model.weights, or use "
+                f"model.weights: the weights of {name} cannot be fetched ({_root_cause(error)}). "
+                f"Bring the file{_source(name)} and give its path as model.weights, or use "
                 "weights: none"
             ]
         ) from error
-    if not file and (file := _cached(name)):
-        digest = _digest(file)
+    if not file and (file := _cached_file(name)):
+        digest = _checked_digest(file)
     return Weights(state, digest)
 
 
-def _home(name: str) -> str:
-    """Where timm's file of a model can be had."""
+def _source(name: str) -> str:
+    """Where a user gets timm's file of a model, in brackets; empty when timm does not say."""
     config: Any = timm.get_pretrained_cfg(name)
     if config is not None and config.hf_hub_id:
         return f" (https://huggingface.co/{config.hf_hub_id}, {WEIGHTS})"
     return f" ({config.url})" if config is not None and config.url else ""
 
 
-def _cached(name: str) -> Path | None:
+def _cached_file(name: str) -> Path | None:
     """The file in the hub's or torch's cache that timm reads."""
     config: Any = timm.get_pretrained_cfg(name)
     if config is None:
         return None
     repository, _, revision = (config.hf_hub_id or "").partition("@")
-    for own in (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES:
-        found = repository and try_to_load_from_cache(repository, own, revision=revision or None)
-        if isinstance(found, str) and found:
-            return Path(found)
+    for file_name in (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES:
+        cached = repository and try_to_load_from_cache(
+            repository, file_name, revision=revision or None
+        )
+        if isinstance(cached, str) and cached:
+            return Path(cached)
     if repository:
-        return None  # then timm looks nowhere else
+        return None  # timm does not look in torch's cache then
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name
     return file if file.is_file() else None
 
 
-def _first_line(error: BaseException) -> str:
-    """Of what was wrong at first, for libraries wrap it in words of their own."""
+def _root_cause(error: BaseException) -> str:
+    """Type and first line of the error that other errors wrap."""
     while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = cause
     text = str(error).splitlines()[0][:120] if str(error) else ""
     return f"{type(error).__name__}: {text}"
 
 
-def misfit(
-    place: str, model: str, missing: Iterable[str], strangers: Iterable[str], give: str
+def mismatch_error(
+    path: str, model: str, missing_keys: Iterable[str], unexpected_keys: Iterable[str], remedy: str
 ) -> BadInput:
-    """What is wrong where a file's tensors are not a model's: which, and what to give instead."""
+    """The error for a file whose tensors are not a model's.
+
+    Args:
+        path: The file or folder.
+        model: Name of the model that it does not fit.
+        missing_keys: Tensors that it lacks, or has in another shape.
+        unexpected_keys: Tensors that the model lacks.
+        remedy: What to give instead.
+    """
     parts = []
-    for names, what in ((missing, "it lacks or misshapes"), (strangers, "it has besides")):
-        listed = sorted(names)
-        if listed:
-            more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-            parts.append(f"{what} {', '.join(listed[:SHOWN])}{more}")
+    for keys, text in (
+        (missing_keys, "it lacks, or has in another shape,"),
+        (unexpected_keys, "the model has no"),
+    ):
+        names = sorted(keys)
+        if names:
+            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            parts.append(f"{text} {', '.join(names[:MAX_NAMES])}{more}")
     return BadInput(
-        [f"model.weights: {place} does not fit {model}: {'; '.join(parts)}; give {give}"]
+        [f"model.weights: {path} does not fit {model}: {'; '.join(parts)}; give {remedy}"]
     )

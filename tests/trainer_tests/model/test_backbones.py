@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.config import BadInput
-from trainer.model.backbones import TESTED, Backbone, build, count_stages, load_weights, size_errors
+from trainer.model.backbone_weights import load_weights
+from trainer.model.backbones import TESTED, Backbone, build, count_stages, size_errors
 
 LITE0, SMALL = "tf_efficientnet_lite0", "test_resnet"
 STAGES = {LITE0: 5, "resnet50": 5, "vgg16": 5, "inception_v3": 5, "convnext_tiny": 4}

@@ -15,9 +15,10 @@ from trainer.config import BadInput, Model, NewDetector, TrainConfig
 from trainer.data.dataset import Category
 from trainer.evaluation.predict import predict
 from trainer.model.backbones import Pixels
-from trainer.model.detectors import HEADS, Detector, Shape, build, outline, rebuild, unused
+from trainer.model.detectors import HEADS, Detector, Shape, build, rebuild
 from trainer.model.freezing import set_depth
 from trainer.model.heads import DETECTIONS, SCORE_THRESHOLD, FasterRCNNFromPyramid, SSDFromPyramid
+from trainer.model.outline import outline, unused
 
 SIZE = 64
 DETECTORS = get_args(NewDetector)

@@ -13,7 +13,8 @@ from torchvision.ops import box_iou
 from trainer.config import Model
 from trainer.model.detectors import Detector, build
 from trainer.model.heads import Outputs
-from trainer.model.losses import LARGEST, PAIRS, Targets, _iou, gather
+from trainer.model.losses import LARGEST, PAIRS, _iou, gather
+from trainer.model.matching import Targets
 
 SIZE, CLASSES = 96, 5
 

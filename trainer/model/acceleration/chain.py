@@ -1,4 +1,4 @@
-"""A backbone as a chain of units, which can be run from where its frozen stages end."""
+"""A backbone as a chain of modules, which can be run from where its frozen stages end."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from ..freezing import Stage
 
 @dataclass(frozen=True)
 class Chain:
-    """Modules that, each called with what the one before gave, do all that a backbone does."""
+    """Modules that compute a backbone's maps when each gets the output of the one before."""
 
     units: tuple[nn.Module, ...]
     """The largest modules that lie in one stage, in order."""
@@ -23,14 +23,14 @@ class Chain:
     """Positions of the units whose outputs are the backbone's maps."""
 
     def cut(self, depth: int) -> "Cut | None":
-        """The cut below the top `depth` stages; None where nothing is left below."""
+        """Cut the chain below the top `depth` stages; None where nothing is left below."""
         first = bisect_left(self.stages, self.stages[-1] + 1 - depth)
         return Cut(self, first) if first else None
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the frozen units of a chain end."""
+    """A chain in two parts: frozen units, whose outputs can be cached, and open ones."""
 
     chain: Chain
     first: int
@@ -38,13 +38,17 @@ class Cut:
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Positions of the frozen units whose outputs the open ones and the neck need."""
+        """Positions of the frozen units whose outputs the open units or the neck need."""
         last = max(self.chain.taps)
         boundary = {self.first - 1} if self.first <= last else set()
         return tuple(sorted(boundary | {tap for tap in self.chain.taps if tap < self.first}))
 
     def frozen_outputs(self, pixels: Tensor) -> list[Tensor]:
-        """Run the frozen units; returns the outputs of those at `kept`, each (N, C, H, W)."""
+        """Run the frozen units on normalized pictures (N, 3, S, S).
+
+        Returns:
+            The outputs (N, C, H, W) of the units at `kept`.
+        """
         outputs = []
         for position, unit in enumerate(self.chain.units[: self.kept[-1] + 1]):
             pixels = unit(pixels)
@@ -53,73 +57,76 @@ class Cut:
         return outputs
 
     def maps(self, outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Run the open units on what the frozen ones gave; returns the backbone's maps."""
-        known = dict(zip(self.kept, outputs, strict=True))
+        """Run the open units on the outputs of `frozen_outputs`; returns the backbone's maps."""
+        computed = dict(zip(self.kept, outputs, strict=True))
         features = outputs[-1]
         for position in range(self.first, max(self.chain.taps) + 1):
-            features = known[position] = self.chain.units[position](features)
-        return [known[tap] for tap in self.chain.taps]
+            features = computed[position] = self.chain.units[position](features)
+        return [computed[tap] for tap in self.chain.taps]
 
 
 @dataclass(frozen=True)
 class FrozenOutputs:
-    """What the frozen units gave for the pictures of a batch."""
+    """The features of the frozen stages for the pictures of a batch."""
 
     cut: Cut
     tensors: list[Tensor]
+    """One (N, C, H, W) for each of `cut.kept`."""
 
     def pinned(self) -> "FrozenOutputs":
-        """The same in memory from which a GPU copies while its host goes on."""
+        """A copy in pinned memory, from which a GPU copies without making its host wait."""
         return FrozenOutputs(self.cut, [t.pin_memory() for t in self.tensors])
 
-    def to(self, where: torch.device) -> "FrozenOutputs":
-        """The same on a device."""
-        return FrozenOutputs(self.cut, [t.to(where, non_blocking=True) for t in self.tensors])
+    def to(self, device: torch.device) -> "FrozenOutputs":
+        """A copy on a device."""
+        return FrozenOutputs(self.cut, [t.to(device, non_blocking=True) for t in self.tensors])
 
     def maps(self) -> list[Tensor]:
-        """The backbone's maps."""
+        """Run the open stages; returns the backbone's maps."""
         return self.cut.maps(self.tensors)
 
 
 @torch.no_grad()
 def find_chain(backbone: nn.Module, stages: list[Stage], pixels: Tensor) -> Chain | None:
-    """The chain that a backbone is, or None where its units called in a row give other maps.
+    """Find out whether a backbone is a chain, by running it with `pixels` (1, 3, S, S).
 
-    It is tried out with `pixels` (1, 3, S, S). Leaves the backbone in eval mode.
+    Returns None where its units, called one after the other, give other maps than the backbone.
+    Leaves the backbone in eval mode.
     """
     backbone.eval()
-    found = list(_units(backbone, stages))
+    pairs = list(_units(backbone, stages))
     maps = backbone(pixels)
     outputs = []
     try:
-        for unit, _ in found:
+        for unit, _ in pairs:
             pixels = unit(pixels)
             outputs.append(pixels)
-    except Exception as error:  # a net of another shape may fail in any way
+    except Exception as error:  # units that do not form a chain fail in all ways
         if is_of_machine(error):
             raise
         return None
-    # the last one that is the same: an activation may work in place
-    same = [[i for i, out in enumerate(outputs) if _is_same(out, one)] for one in maps]
-    if not all(same):
+    # the last equal output is the tap: an activation after it may work in place
+    equal = [[i for i, out in enumerate(outputs) if _is_equal(out, level)] for level in maps]
+    if not all(equal):
         return None
-    units, owners = zip(*found, strict=True)
-    return Chain(units, owners, tuple(positions[-1] for positions in same))
+    units, unit_stages = zip(*pairs, strict=True)
+    return Chain(units, unit_stages, tuple(positions[-1] for positions in equal))
 
 
 def _units(backbone: nn.Module, stages: list[Stage]) -> Iterator[tuple[nn.Module, int]]:
+    """The largest modules that lie in one stage, and that stage's number."""
     owner = {name: i for i, stage in enumerate(stages) for name in stage.modules}
 
     def walk(parent: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, int]]:
         for name, child in parent.named_children():
-            own = {owner[inner] for inner, _ in child.named_modules(prefix=prefix + name)}
-            if len(own) == 1:
-                yield child, own.pop()
+            numbers = {owner[inner] for inner, _ in child.named_modules(prefix=prefix + name)}
+            if len(numbers) == 1:
+                yield child, numbers.pop()
             else:
                 yield from walk(child, f"{prefix}{name}.")
 
     return walk(backbone, "")
 
 
-def _is_same(output: Tensor, features: Tensor) -> bool:
+def _is_equal(output: Tensor, features: Tensor) -> bool:
     return output.dim() == 4 and output.shape == features.shape and torch.equal(output, features)

@@ -1,9 +1,10 @@
 """CUDA graphs of a training step's forward and backward pass.
 
-A step of a small batch is some 2,000 kernels, which the host takes longer to start than a large GPU
-to run: recorded once, all of them start together. Recorded is all that is of the same shapes for
-every batch: the whole way from pictures to losses or, with a head that looks at proposals, to the
-pyramid. Elsewhere than on a GPU nothing is recorded.
+A step of a small batch is some 2,000 kernels, and to launch them takes the host longer than a large
+GPU needs to run them. Recorded once as a graph, all of them are launched together.
+
+A graph holds everything whose shapes are the same for every batch: the way from pictures to losses
+or, for a head with proposals, to the pyramid. On a CPU nothing is recorded.
 """
 
 import gc
@@ -17,185 +18,206 @@ from torch import Tensor, nn
 
 from ...machine_errors import has_lost_accelerator
 from ..freezing import BATCH_NORMS
-from ..losses import Truth
+from ..matching import BatchTargets
 from .chain import Cut, FrozenOutputs
 
-Alike = Callable[[Tensor, Truth, FrozenOutputs | None], dict[str, Tensor]]
-"""What is computed alike for every batch: `Detector.alike`."""
+StaticLosses = Callable[[Tensor, BatchTargets, FrozenOutputs | None], dict[str, Tensor]]
+"""The type of `Detector.static_losses`."""
 
 FEWEST_BOXES = 16
-"""Of a picture, for which a graph has room; it doubles where a batch has more."""
+"""Boxes a picture that a graph has room for at least; the room doubles where a batch has more."""
 
 log = logging.getLogger(__name__)
 
 
 class CudaGraphs:
-    """The graph of one detector in its present state of freezing."""
+    """The current graph of one detector; a new one is recorded when its freeze state changes."""
 
     def __init__(self) -> None:
         self.off = False
-        """Nothing is recorded: as asked for, or since no graph can hold this model."""
-        self.recorded: Recorded | None = None
-        """The present one."""
+        """Nothing is recorded: a caller turned it off, or the model does operations that no graph
+        can hold."""
+        self.recorded: RecordedGraph | None = None
+        """The current graph."""
         self.parts: _Parts | None = None
-        self.ignores = False
-        """Whether there was ever a box to ignore, for which a graph has more to do."""
+        self.has_ignored = False
+        """Whether any batch so far had an ignored box; a graph then has more to do."""
 
     def run(
         self,
         detector: nn.Module,
-        alike: Alike,
+        static_losses: StaticLosses,
         pictures: Tensor,
-        truth: Truth,
+        targets: BatchTargets,
         frozen: FrozenOutputs | None,
     ) -> dict[str, Tensor]:
-        """What `alike`, of the detector, gives in training: from a graph where there is a GPU.
+        """Run a detector's `static_losses` in training, on a GPU from a graph.
 
-        What is of each picture may have a row more. All is overwritten by the next call, gradients
-        too.
+        The next call overwrites the results and the gradients. Results with a row for each picture
+        may have one row more than the batch.
         """
-        if self.off or not _is_of_graphs(pictures):
-            return alike(pictures, truth, frozen)
+        if self.off or not _can_record(pictures):
+            return static_losses(pictures, targets, frozen)
         self.parts = self.parts or _Parts(detector)
-        if self.parts.count_statistics():
+        if self.parts.adapt_statistics():
             self.drop()
-            return alike(pictures, truth, frozen)
-        cut, kept = (frozen.cut, frozen.tensors) if frozen else (None, [])
-        shapes = [tensor.shape[1:] for tensor in (pictures, *kept)]
-        self.ignores |= truth.ignores
-        state = (self.parts.state(), cut and cut.first, shapes, self.ignores)
-        count, boxes = truth.labels.shape
-        if not self.recorded or not self.recorded.fits(state, count, boxes):
-            detector.zero_grad()  # gradients lie in the memory of the graph before
-            self.drop()
-            room = truth.filled_up(count, _room(boxes))
-            try:
-                self.recorded = _record(
-                    _Alike(detector, alike, cut, self.ignores),
-                    [pictures, room.boxes, room.labels, *kept],
-                    state,
-                )
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:  # whatever a backbone does that no graph can hold
-                if has_lost_accelerator():
-                    raise
-                log.warning("no CUDA graph of this model: %s", error)
-                self.off = True
+            return static_losses(pictures, targets, frozen)
+        self.has_ignored |= targets.has_ignored
+        cut, features = (frozen.cut, frozen.tensors) if frozen else (None, [])
+        shapes = [tensor.shape[1:] for tensor in (pictures, *features)]
+        state = (self.parts.state(), cut and cut.first, shapes, self.has_ignored)
+        if not self.recorded or not self.recorded.fits(state, *targets.labels.shape):
+            module = _StaticLossesModule(detector, static_losses, cut, self.has_ignored)
+            self._record_anew(module, pictures, targets, features, state)
         if not self.recorded:
-            return alike(pictures, truth, frozen)
-        return self.recorded.filled_up(pictures, truth, kept)
+            return static_losses(pictures, targets, frozen)
+        return self.recorded.run_padded(pictures, targets, features)
+
+    def _record_anew(
+        self,
+        module: "_StaticLossesModule",
+        pictures: Tensor,
+        targets: BatchTargets,
+        features: Sequence[Tensor],
+        state: object,
+    ) -> None:
+        """Replace the current graph; turns recording off where no graph can hold the model."""
+        module.detector.zero_grad()  # gradients lie in the memory of the old graph
+        self.drop()
+        count, boxes = targets.labels.shape
+        room = targets.padded_to(count, _room(boxes))
+        try:
+            self.recorded = _record(module, [pictures, room.boxes, room.labels, *features], state)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # backbones of all kinds do operations that no graph can hold
+            if has_lost_accelerator():
+                raise
+            log.warning("no CUDA graph of this model: %s", error)
+            self.off = True
 
     def drop(self) -> None:
-        """Free the memory of the present graph, which holds itself."""
+        """Free the memory of the current graph, which is part of a reference cycle."""
         if self.recorded:
             self.recorded = None
             gc.collect()
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A graph, and what it is of."""
+class RecordedGraph:
+    """A graph, and what it was recorded for."""
 
     run: Callable[..., dict[str, Tensor]]
     state: object
     count: int
     """Pictures of its batch."""
     boxes: int
-    """Most that a picture may have."""
+    """Most boxes that a picture may have."""
 
     def fits(self, state: object, count: int, boxes: int) -> bool:
-        """Whether it is of that state and, but for a picture, of a batch as large: some batches of
-        an epoch have one less, and a graph of their own would keep as much memory once more."""
+        """Whether the graph can run a batch.
+
+        A batch may have one picture less than the graph: some batches of an epoch do, and a second
+        graph for these would take as much memory again.
+        """
         return state == self.state and count in (self.count - 1, self.count) and boxes <= self.boxes
 
-    def filled_up(
-        self, pictures: Tensor, truth: Truth, kept: Sequence[Tensor]
+    def run_padded(
+        self, pictures: Tensor, targets: BatchTargets, features: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Run it, with nothing in the place of a picture and of boxes that a batch lacks."""
+        """Run the graph, with padding for the picture and the boxes that a batch lacks."""
         if len(pictures) < self.count:
-            pictures, *kept = (torch.cat([tensor, tensor[-1:]]) for tensor in (pictures, *kept))
-        room = truth.filled_up(self.count, self.boxes)
-        return self.run(pictures, room.boxes, room.labels, *kept)
+            pictures, *features = (
+                torch.cat([tensor, tensor[-1:]]) for tensor in (pictures, *features)
+            )
+        room = targets.padded_to(self.count, self.boxes)
+        return self.run(pictures, room.boxes, room.labels, *features)
 
 
-class _Alike(nn.Module):
-    """What is recorded, as the module that `make_graphed_callables` wants: of tensors alone."""
+class _StaticLossesModule(nn.Module):
+    """`static_losses` as `make_graphed_callables` needs it: a module that takes tensors alone."""
 
-    def __init__(self, detector: nn.Module, alike: Alike, cut: Cut | None, ignores: bool) -> None:
+    def __init__(
+        self, detector: nn.Module, static_losses: StaticLosses, cut: Cut | None, has_ignored: bool
+    ) -> None:
         super().__init__()
         self.detector = detector  # for its parameters
-        self.alike = alike
+        self.static_losses = static_losses
         self.cut = cut
-        self.ignores = ignores
-        self.found: dict[str, Tensor] = {}
+        self.has_ignored = has_ignored
+        self.results: dict[str, Tensor] = {}
 
     def forward(
-        self, pictures: Tensor, boxes: Tensor, labels: Tensor, *kept: Tensor
+        self, pictures: Tensor, boxes: Tensor, labels: Tensor, *features: Tensor
     ) -> dict[str, Tensor]:
-        frozen = FrozenOutputs(self.cut, list(kept)) if self.cut else None
-        self.found = self.alike(pictures, Truth(boxes, labels, self.ignores), frozen)
-        return self.found
+        frozen = FrozenOutputs(self.cut, list(features)) if self.cut else None
+        targets = BatchTargets(boxes, labels, self.has_ignored)
+        self.results = self.static_losses(pictures, targets, frozen)
+        return self.results
 
 
 def _room(boxes: int) -> int:
-    """Boxes of a picture for which a graph is recorded."""
+    """Boxes a picture that a new graph has room for: the next power of two."""
     return max(FEWEST_BOXES, 1 << (boxes - 1).bit_length())
 
 
-def _is_of_graphs(pictures: Tensor) -> bool:
+def _can_record(pictures: Tensor) -> bool:
     return pictures.is_cuda and torch.is_grad_enabled()
 
 
 class _Parts:
-    """What a detector consists of, found once: that takes longer than to start a graph."""
+    """A detector's modules and parameters, listed once: that takes longer than a graph's launch."""
 
     def __init__(self, detector: nn.Module) -> None:
         self.parameters = list(detector.parameters())
         self.modules = list(detector.modules())
-        self.norms = [own for own in self.modules if isinstance(own, BATCH_NORMS)]
-        self.drop_paths = [own for own in self.modules if isinstance(own, DropPath)]
+        self.norms = [module for module in self.modules if isinstance(module, BATCH_NORMS)]
+        self.drop_paths = [module for module in self.modules if isinstance(module, DropPath)]
 
-    def count_statistics(self) -> bool:
-        """Whether a norm follows the batch, which then may not be filled up."""
-        return any(own.training for own in self.norms)
+    def adapt_statistics(self) -> bool:
+        """Whether a norm uses the statistics of its batch, which then may not be padded."""
+        return any(norm.training for norm in self.norms)
 
     def state(self) -> object:
-        """What a graph depends on besides its inputs and the values of parameters."""
+        """What a graph depends on, besides its inputs and the values of parameters."""
         return (
-            [(own.requires_grad, own.data_ptr()) for own in self.parameters],
-            [own.training for own in self.modules],
-            [own.drop_prob for own in self.drop_paths],
+            [(parameter.requires_grad, parameter.data_ptr()) for parameter in self.parameters],
+            [module.training for module in self.modules],
+            [drop_path.drop_prob for drop_path in self.drop_paths],
             torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
             torch.backends.cudnn.allow_tf32,
         )
 
 
-def _record(module: _Alike, inputs: list[Tensor], state: object) -> Recorded:
-    """Record it, and draw no random numbers: a step has the same in a trial that goes on."""
-    where = inputs[0].device
-    own = tuple(tensor.clone(memory_format=torch.preserve_format) for tensor in inputs)
+def _record(module: _StaticLossesModule, inputs: list[Tensor], state: object) -> RecordedGraph:
+    """Record a graph, and leave the random numbers as they were.
+
+    A trial that goes on after a break records at another step, and must draw the same numbers.
+    """
+    device = inputs[0].device
+    samples = tuple(tensor.clone(memory_format=torch.preserve_format) for tensor in inputs)
     dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-    random = torch.cuda.get_rng_state(where)
+    random_state = torch.cuda.get_rng_state(device)
     try:
         with (
-            torch.cuda.stream(torch.cuda.current_stream(where)),  # what fails leaves its own
+            # restores the current stream where a recording fails
+            torch.cuda.stream(torch.cuda.current_stream(device)),
             torch.autocast("cuda", dtype, enabled, cache_enabled=False),
         ):
             torch.cuda.make_graphed_callables(
                 module,
-                own,
+                samples,
                 allow_unused_input=True,
-                capture_error_mode="thread_local",  # others make batches meanwhile
+                capture_error_mode="thread_local",  # other threads load batches meanwhile
             )
     except RuntimeError:
-        # a generator that is left in the middle of a recording gives no more numbers
-        fresh = torch.Generator(where).graphsafe_get_state()
-        torch.cuda.default_generators[where.index or 0].graphsafe_set_state(fresh)
+        # a generator gives no more numbers after a recording that failed
+        fresh = torch.Generator(device).graphsafe_get_state()
+        torch.cuda.default_generators[device.index or 0].graphsafe_set_state(fresh)
         raise
     finally:
-        torch.cuda.set_rng_state(random, where)
-    for tensor in module.found.values():
-        tensor.detach_()  # else parameters' gradients would go on by way of the recording's stream
-    # out of the module, which it holds
-    return Recorded(module.__dict__.pop("forward"), state, *inputs[2].shape)
+        torch.cuda.set_rng_state(random_state, device)
+    for tensor in module.results.values():
+        tensor.detach_()  # else gradients of parameters would go through the recording's stream
+    # out of the module, which it holds a reference to
+    return RecordedGraph(module.__dict__.pop("forward"), state, *inputs[2].shape)

@@ -13,7 +13,7 @@ from search.study.record import End
 from search.study.storage import open_study
 from search.study.study import Study
 from trainer.config import TrainConfig
-from trainer.model.detectors import count_stages
+from trainer.model.outline import count_stages
 
 Make = Callable[..., Any]
 SPACE = {"train.unfreeze.lr": {"log": [1e-4, 1e-2]}}
