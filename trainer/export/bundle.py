@@ -18,7 +18,7 @@ from ..evaluation.operating_point import DEFAULT
 from ..evaluation.predict import predict
 from ..machine_errors import is_out_of_memory
 from ..model.backbones import Normalization
-from ..model.checkpoint import Damaged, load, load_trained_state, write_whole
+from ..model.checkpoint import Checkpoint, Damaged, load, load_trained_state, write_whole
 from ..model.detectors import Detector, build, rebuild
 from ..model.heads import Detect
 from ..model.weights import SPEC, WEIGHTS, check_export_digest, sha256
@@ -61,12 +61,7 @@ def export(
     """
     if out.exists():
         raise BadInput([f"{out} is there already; choose another folder"])
-    try:
-        state = load(checkpoint)
-    except OSError as error:
-        raise BadInput([f"no checkpoint {checkpoint}: this trial kept none"]) from error
-    except Damaged as error:
-        raise BadInput([str(error)]) from error
+    state = _load_checkpoint(checkpoint)
     torch.manual_seed(config.train.seed)  # a backbone without pretrained weights depends on it
     detector = build(config.model, len(categories))
     load_trained_state(detector, state)
@@ -89,6 +84,15 @@ def export(
     }
     (part / SPEC).write_text(json.dumps(spec, indent=2))
     part.rename(out)
+
+
+def _load_checkpoint(file: Path) -> Checkpoint:
+    try:
+        return load(file)
+    except OSError as error:
+        raise BadInput([f"no checkpoint {file}: this trial kept none"]) from error
+    except Damaged as error:
+        raise BadInput([str(error)]) from error
 
 
 def read_spec(folder: Path) -> Spec:

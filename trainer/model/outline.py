@@ -26,7 +26,7 @@ class Outline:
     """Names of each stage's outermost modules, such as `layer1` or `blocks.0`."""
     rest: int
     """Parameters of neck and head."""
-    adapts: bool
+    has_adaptable_norms: bool
     """Whether any BatchNorm could adapt its statistics to the batches."""
 
     def trainable(self, depth: int) -> int:
@@ -45,8 +45,8 @@ def outline(model: Model, classes: int = 1) -> Outline:
     sizes = {name: p.numel() for name, p in detector.named_parameters()}
     stages = tuple(sum(sizes[f"backbone.{n}"] for n in s.parameters) for s in detector.stages)
     layers = tuple(_layers(stage.parameters) for stage in detector.stages)
-    adapts = any(isinstance(m, BATCH_NORMS) and m.eps for m in detector.modules())
-    return Outline(stages, layers, sum(sizes.values()) - sum(stages), adapts)
+    has_adaptable_norms = any(isinstance(m, BATCH_NORMS) and m.eps for m in detector.modules())
+    return Outline(stages, layers, sum(sizes.values()) - sum(stages), has_adaptable_norms)
 
 
 def _layers(parameters: list[str]) -> tuple[str, ...]:
@@ -78,6 +78,6 @@ def unused(config: TrainConfig) -> dict[str, str]:
         name = f"timm's {model.backbone}"
         if not backbones.has_drop_path(model.backbone):
             reasons[DROP_PATH] = f"{name} has no stochastic depth"
-    if not outline(model.model_copy(update={"weights": "none"})).adapts:
+    if not outline(model.model_copy(update={"weights": "none"})).has_adaptable_norms:
         reasons.setdefault(BATCH_NORM, f"{name} has no BatchNorm")
     return reasons

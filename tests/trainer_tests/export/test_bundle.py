@@ -1,4 +1,4 @@
-"""What an export says of itself."""
+"""Exports: what spec.json says, when one is refused, and pictures."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ MakeConfig = Callable[..., TrainConfig]
 
 
 def exported(config: TrainConfig, place: Path) -> dict[str, Any]:
-    """The spec of an export of a detector of which only neck and head were trained."""
+    """Export a detector whose neck and head alone were trained; returns its spec."""
     torch.manual_seed(config.train.seed)
     detector = build(config.model, len(CATEGORIES))
     kept = {"pretrained": pretrained_digest(detector), "report": {"epoch": 1}}
@@ -40,7 +40,7 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_it_names_the_packaged_weights_and_their_pixels(
+def test_a_spec_holds_digest_and_normalization_of_the_packaged_weights(
     tiny_config: MakeConfig, tmp_path: Path
 ) -> None:
     spec = exported(tiny_config({"model.weights": "imagenet"}), tmp_path)
@@ -56,14 +56,16 @@ def test_it_names_the_packaged_weights_and_their_pixels(
         ({"detector": "ssdlite320_mobilenet_v3_large"}, HALF),
     ],
 )
-def test_of_no_weights_there_is_no_digest(
+def test_a_spec_without_pretrained_weights_holds_no_digest(
     tiny_config: MakeConfig, tmp_path: Path, model: dict[str, str], pixels: Any
 ) -> None:
     spec = exported(tiny_config({f"model.{k}": v for k, v in model.items()}), tmp_path)
     assert (spec["weights_sha256"], spec["pixels"]) == (None, pixels)
 
 
-def test_it_names_a_file_and_an_export_of_ours(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_spec_holds_the_digest_of_a_weights_file_or_earlier_export(
+    tiny_config: MakeConfig, tmp_path: Path
+) -> None:
     file = tmp_path / "weights.pth"
     torch.save(timm.create_model("resnet18").state_dict(), file)
     backbone = {"model.backbone": "resnet18"}
@@ -75,7 +77,7 @@ def test_it_names_a_file_and_an_export_of_ours(tiny_config: MakeConfig, tmp_path
     assert again["pixels"] == IMAGENET
 
 
-def test_over_a_file_that_was_replaced_nothing_is_exported(
+def test_an_export_is_refused_when_the_weights_file_was_replaced(
     tiny_config: MakeConfig, tmp_path: Path
 ) -> None:
     file = tmp_path / "weights.pth"
@@ -84,12 +86,12 @@ def test_over_a_file_that_was_replaced_nothing_is_exported(
     torch.save(state, file)
     exported(config, tmp_path)
     torch.save(state | {"bn1.bias": state["bn1.bias"] + 1}, file)
-    with pytest.raises(BadInput, match="model.weights: what is there now is not what this trial"):
+    with pytest.raises(BadInput, match=r"model\.weights: what is there now is not what this trial"):
         export(tmp_path / BEST, config, CATEGORIES, "data", tmp_path / "another")
     assert not (tmp_path / "another").exists()
 
 
-def test_pictures_of_one_name_are_all_drawn(
+def test_pictures_with_the_same_name_are_all_drawn(
     tiny_config: MakeConfig, tmp_path: Path, make_picture: Callable[..., Any]
 ) -> None:
     exported(tiny_config(), tmp_path)

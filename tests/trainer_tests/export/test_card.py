@@ -1,4 +1,4 @@
-"""An export's README says what its folder holds."""
+"""A model card states what the export's folder holds."""
 
 import json
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def card(folder: Path, metrics: dict[str, Any] | None = None) -> str:
     return (folder / CARD).read_text()
 
 
-def test_it_tells_classes_data_recipe_limits_and_licence(folder: Path) -> None:
+def test_it_states_classes_data_recipe_limits_and_licence(folder: Path) -> None:
     text = card(folder)
     assert text.startswith("# cells\n")
     for part in ("red (3), blue (7)", "`feed`", "after epoch 4", '"lr": 0.0005', "## Limits"):
@@ -47,20 +47,20 @@ def test_it_tells_classes_data_recipe_limits_and_licence(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "told"),
+    ("weights", "text_part"),
     [("none", "trained from scratch"), ("/home/me/base.pth", "`base.pth`, whose licence is yours")],
 )
-def test_weights_that_are_not_timms_have_not_timms_licence(
-    folder: Path, weights: str, told: str
+def test_the_licence_is_timms_only_for_timms_weights(
+    folder: Path, weights: str, text_part: str
 ) -> None:
     spec = json.loads((folder / "spec.json").read_text())
     spec["model"]["weights"] = weights
     (folder / "spec.json").write_text(json.dumps(spec))
     text = card(folder)
-    assert told in text and "apache" not in text and "/home" not in text
+    assert text_part in text and "apache" not in text and "/home" not in text
 
 
-def test_it_shows_what_was_measured_and_the_operating_point(folder: Path) -> None:
+def test_it_shows_the_figures_and_the_operating_point(folder: Path) -> None:
     val = {"figures": FIGURES, "per_class": {"red": 0.4, "blue": None}}
     text = card(folder, {"val": val, "test": {**val, "looks": 2}})
     assert "| val | 0.500 | 0.800 | 0.600 | 0.400 | - |" in text
@@ -68,7 +68,7 @@ def test_it_shows_what_was_measured_and_the_operating_point(folder: Path) -> Non
     assert "| score from which a box counts | | | | 0.250 | 0.625 |" in text
 
 
-def test_it_says_how_many_boxes_are_found_and_the_figures_with_all_of_them(folder: Path) -> None:
+def test_it_states_the_most_boxes_and_the_figures_with_all_of_them(folder: Path) -> None:
     assert "at most 100 boxes a picture" in card(folder)  # of an export without the field
     spec = json.loads((folder / "spec.json").read_text())
     spec["model"]["detections"] = 300
@@ -81,13 +81,13 @@ def test_it_says_how_many_boxes_are_found_and_the_figures_with_all_of_them(folde
     assert "| val, 300 boxes a picture | 0.700 | 0.900 | - |" in text
 
 
-def test_it_says_what_runs_an_onnx_file(folder: Path) -> None:
+def test_it_names_the_onnxruntime_that_an_onnx_file_needs(folder: Path) -> None:
     assert "onnxruntime" not in card(folder)
     (folder / "model.onnx").touch()
     assert "It needs onnxruntime 1.17 or newer." in card(folder)
 
 
-def test_it_says_what_a_search_gained(folder: Path) -> None:
+def test_it_quotes_the_gain_of_a_search(folder: Path) -> None:
     val = {"figures": FIGURES, "per_class": {"red": 0.4, "blue": None}}
     assert "\n\nThat is more than luck.\n\n" in card(
         folder, {"val": val, "gain": "That is more than luck."}
@@ -105,7 +105,7 @@ def test_it_says_what_a_search_gained(folder: Path) -> None:
         ("model.onnx", "unfreeze predict THIS_FOLDER PICTURES"),
     ],
 )
-def test_it_shows_how_to_run_what_is_there(folder: Path, file: str, shown: str) -> None:
+def test_it_shows_how_to_run_the_files_in_its_folder(folder: Path, file: str, shown: str) -> None:
     (folder / file).touch()
     text = card(folder)
     assert shown in text
@@ -113,7 +113,7 @@ def test_it_shows_how_to_run_what_is_there(folder: Path, file: str, shown: str) 
         compile(code.split("```")[0], CARD, "exec")
 
 
-def test_names_are_no_markup(folder: Path) -> None:
+def test_names_are_escaped(folder: Path) -> None:
     spec = json.loads((folder / "spec.json").read_text())
     names = ["a|b\n# <script>", "red_cell"]
     for category, name in zip(spec["categories"], names, strict=True):

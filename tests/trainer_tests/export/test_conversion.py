@@ -1,4 +1,4 @@
-"""One-file exports agree with their original, or there is no file."""
+"""A one-file export agrees with its original, or no file is left."""
 
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ SIZE = 96
 def new(name: Any = "retinanet") -> Detector:
     torch.manual_seed(0)
     detector = build(Model(detector=name, weights="none", image_size=SIZE), 2)
-    if name in {"retinanet", "fcos"}:  # every class is found somewhere, as the others do anew
+    if name in {
+        "retinanet",
+        "fcos",
+    }:  # so that every class is detected, as new heads of the other kinds do
         with torch.no_grad():
             detector.get_parameter("head.head.classification_head.cls_logits.bias").zero_()
     return detector.eval()
 
 
-def found(*scores: float, shift: float = 0.0, label: int = 1) -> dict[str, Tensor]:
+def picture_detections(*scores: float, shift: float = 0.0, label: int = 1) -> dict[str, Tensor]:
     boxes = torch.tensor([[40.0 * i, 0.0, 40.0 * i + 30, 30.0] for i in range(len(scores))])
     return {
         "boxes": boxes.reshape(-1, 4) + shift,
@@ -40,24 +43,32 @@ def found(*scores: float, shift: float = 0.0, label: int = 1) -> dict[str, Tenso
 
 
 def test_equal_boxes_in_any_order_agree() -> None:
-    ours, theirs = found(0.9, 0.5), found(0.9, 0.5)
+    ours, theirs = picture_detections(0.9, 0.5), picture_detections(0.9, 0.5)
     theirs = {name: value.flip(0) for name, value in theirs.items()}
     assert len(unmatched(ours, theirs)) == 0
 
 
 @pytest.mark.parametrize(
     "other",
-    [found(0.9), found(0.9, 0.502), found(0.9, 0.5, shift=0.2), found(0.9, 0.5, label=2), found()],
+    [
+        picture_detections(0.9),
+        picture_detections(0.9, 0.502),
+        picture_detections(0.9, 0.5, shift=0.2),
+        picture_detections(0.9, 0.5, label=2),
+        picture_detections(),
+    ],
     ids=["fewer", "score", "place", "class", "none"],
 )
-def test_what_has_no_equal_is_told(other: dict[str, Tensor]) -> None:
-    assert 1 in unmatched(found(0.9, 0.5), other)
+def test_a_box_without_an_equal_is_returned(other: dict[str, Tensor]) -> None:
+    assert 1 in unmatched(picture_detections(0.9, 0.5), other)
 
 
-def test_what_rounding_may_lose_is_not_missed() -> None:
-    assert len(unmatched(found(0.9, 0.0205), found(0.9))) == 0  # at the threshold
+def test_a_box_that_rounding_may_drop_is_not_returned() -> None:
+    assert (
+        len(unmatched(picture_detections(0.9, 0.0205), picture_detections(0.9))) == 0
+    )  # at the threshold
     many = [0.9 - 0.001 * i for i in range(DETECTIONS)]
-    full, other = found(*many), found(*many)
+    full, other = picture_detections(*many), picture_detections(*many)
     other["boxes"][-1] += 100  # the last of a full list
     assert len(unmatched(full, other)) == 0
     other["boxes"][3] += 100
@@ -65,13 +76,13 @@ def test_what_rounding_may_lose_is_not_missed() -> None:
     assert unmatched(full, other, 300).tolist() == [3, 99]  # the list could have more
 
 
-def test_a_file_that_finds_something_else_is_not_kept(
+def test_a_file_with_other_detections_is_deleted(
     tmp_path: Path, tiny: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(conversion.WRITERS, "onnx", lambda graph, size, file: file.touch())
 
     def blind(pictures: Tensor) -> Detections:
-        return [found()]
+        return [picture_detections()]
 
     monkeypatch.setitem(conversion.OPENERS, "onnx", lambda file: blind)
     with pytest.raises(BadInput) as error:
@@ -82,7 +93,7 @@ def test_a_file_that_finds_something_else_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_exporter_that_fails_leaves_its_reason_and_no_file(
+def test_a_failed_export_leaves_no_file_and_names_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(graph: Any, size: int, file: Path) -> None:
@@ -90,12 +101,12 @@ def test_an_exporter_that_fails_leaves_its_reason_and_no_file(
         raise NotImplementedError("no such operator\nand pages more")
 
     monkeypatch.setitem(conversion.WRITERS, "pt2", fail)
-    with pytest.raises(BadInput, match="--format pt2: NotImplementedError: no such operator$"):
+    with pytest.raises(BadInput, match=r"--format pt2: NotImplementedError: no such operator$"):
         write_portable(new(), SIZE, "pt2", tmp_path, ())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_a_file_is_none_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_opening_an_empty_folder_gives_none_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     assert open_portable(tmp_path) is None
     (tmp_path / "model.onnx").write_bytes(b"torn")
     with pytest.raises(BadInput, match=r"model\.onnx cannot be read: "):
@@ -103,14 +114,14 @@ def test_a_folder_without_a_file_is_none_and_a_damaged_file_is_named(tmp_path: P
 
 
 class Top(torch.nn.Module):
-    """The least that is written as a graph is."""
+    """A minimal module with a graph's inputs and outputs."""
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scores, labels = pictures.float().mean(dim=(1, 2)).topk(2)
         return torch.stack([scores] * 4, dim=-1), labels, scores
 
 
-def test_an_onnx_file_is_of_the_version_that_its_card_says_and_tells_no_paths(
+def test_an_onnx_file_has_the_version_in_its_card_and_no_paths(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "model.onnx"
@@ -120,15 +131,15 @@ def test_an_onnx_file_is_of_the_version_that_its_card_says_and_tells_no_paths(
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version == conversion.IR_VERSION == 9
     # both were new in onnxruntime 1.17: another of either changes what the card may say
-    assert [(own.domain, own.version) for own in model.opset_import] == [("", 20)]
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
     assert conversion.LEAST_ONNXRUNTIME == "1.17"
     graph = model.graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
-    assert not any(own.metadata_props for own in (model, graph, *graph.node, *values))
+    assert not any(part.metadata_props for part in (model, graph, *graph.node, *values))
     assert __file__.encode() not in file.read_bytes()
-    found = open_portable(tmp_path)
-    assert found is not None
-    (one,) = found(torch.arange(3, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 32, 32))
+    detect = open_portable(tmp_path)
+    assert detect is not None
+    (one,) = detect(torch.arange(3, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 32, 32))
     assert one["scores"].tolist() == [2.0, 1.0] and one["labels"].tolist() == [2, 1]
 
 

@@ -1,4 +1,4 @@
-"""A detector as one graph finds what the detector finds, for any batch."""
+"""A detector as one graph gives the detector's boxes, for any batch."""
 
 from functools import cache
 from typing import Any, get_args
@@ -11,7 +11,7 @@ from trainer.config import BadInput, CocoDetector, Model
 from trainer.export.conversion import unmatched
 from trainer.export.traceable import ABSENT, Graph, as_graph, keep_best
 from trainer.model.detectors import HEADS, Detector, build
-from trainer.model.heads import DETECTIONS, find_at_most
+from trainer.model.heads import DETECTIONS, limit_detections
 
 SIZE = 64
 
@@ -21,9 +21,9 @@ def new(name: Any) -> Detector:
     torch.manual_seed(0)
     detector = build(Model(detector=name, weights="none", image_size=SIZE), 3)
     if name.startswith(("retinanet", "fcos")):
-        with torch.no_grad():  # every class is found somewhere, as the others do anew
+        with torch.no_grad():  # so that every class is detected, as new heads of the other kinds do
             detector.get_parameter("head.head.classification_head.cls_logits.bias").zero_()
-    if name in SHORT:  # about half of the proposals are too uncertain
+    if name in SHORT:  # so that about half of the proposals are below the threshold
         with torch.no_grad():
             bias = detector.get_parameter("head.rpn.head.cls_logits.bias")
             bias.copy_(torch.linspace(-6, 0, len(bias)))
@@ -51,36 +51,36 @@ OTHERS = [name for name in get_args(CocoDetector) if name not in SHORT and name 
     "name", [*HEADS, *SHORT, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 )
 @pytest.mark.parametrize("count", [1, 3])
-def test_it_finds_the_same(name: str, count: int) -> None:
+def test_a_graph_gives_the_detectors_boxes(name: str, count: int) -> None:
     batch = pictures(count)
     boxes, labels, scores = graph(name)(batch)
     assert boxes.shape == (count, DETECTIONS, 4)
     assert boxes.min() >= 0 and boxes.max() <= SIZE
     for i, expected in enumerate(new(name)(batch.permute(0, 3, 1, 2))):
-        there = scores[i] > 0
-        found = {"boxes": boxes[i][there], "labels": labels[i][there], "scores": scores[i][there]}
-        assert len(expected["scores"]) == len(found["scores"]) > 0
-        assert len(unmatched(expected, found)) == len(unmatched(found, expected)) == 0
+        is_box = scores[i] > 0
+        kept = {"boxes": boxes[i][is_box], "labels": labels[i][is_box], "scores": scores[i][is_box]}
+        assert len(expected["scores"]) == len(kept["scores"]) > 0
+        assert len(unmatched(expected, kept)) == len(unmatched(kept, expected)) == 0
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", HEADS)
-def test_it_finds_as_many_as_the_detector(name: Any) -> None:
+def test_a_graph_gives_as_many_boxes_as_the_detector(name: Any) -> None:
     detector = new(name)
     before = detector.head.detections_per_img
     for most in (7, 130):
-        find_at_most(detector.head, most)
+        limit_detections(detector.head, most)
         batch = pictures(1)
         (expected,) = detector(batch.permute(0, 3, 1, 2))
         scores = as_graph(detector, SIZE)(batch)[2]
         assert scores.shape == (1, most)
         assert int((scores > 0).sum()) == len(expected["scores"]) == most
-    find_at_most(detector.head, before)
+    limit_detections(detector.head, before)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", HEADS)
-def test_what_it_finds_does_not_depend_on_batch_mates(name: str) -> None:
+def test_boxes_do_not_depend_on_the_other_pictures_of_a_batch(name: str) -> None:
     batch = pictures(2)
     together, alone = graph(name)(batch)[2][1], graph(name)(batch[1:])[2][0]
     assert torch.allclose(together, alone, atol=1e-5)
@@ -108,6 +108,6 @@ def test_a_picture_without_boxes_is_all_zeros() -> None:
 
 def test_a_head_without_a_graph_is_refused_by_name() -> None:
     detector = build(Model(weights="none", image_size=SIZE), 3)
-    detector.head = nn.Linear(1, 1)
+    detector.head = nn.Linear(1, 1)  # type: ignore[assignment]
     with pytest.raises(BadInput, match=r"Linear cannot be exported .* \(can: RetinaNet, FCOS"):
         as_graph(detector, SIZE)

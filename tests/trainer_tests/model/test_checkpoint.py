@@ -1,4 +1,4 @@
-"""Checkpoints: whole or refused, and only of what trained."""
+"""Checkpoints: intact or refused, and only with what trained."""
 
 import copy
 import errno
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from trainer.config import BadInput, Model
 from trainer.model import checkpoint
@@ -86,7 +87,7 @@ def test_only_plain_values_are_read(tmp_path: Path) -> None:
         load(tmp_path / "a.pt")
 
 
-def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
+def test_the_newest_intact_checkpoint_is_loaded(tmp_path: Path) -> None:
     for epoch in range(3):
         save_last(small(epoch), tmp_path)
     newest = load_last(tmp_path)
@@ -94,7 +95,7 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {LAST, PREVIOUS}
 
 
-def test_what_was_just_written_is_not_read_for_the_next(
+def test_the_next_save_does_not_read_what_this_process_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_last(small(1), tmp_path)
@@ -106,7 +107,7 @@ def test_what_was_just_written_is_not_read_for_the_next(
 
 
 @pytest.mark.parametrize("damage", [*DAMAGE, "gone"])
-def test_where_the_last_is_damaged_the_one_before_is_taken(tmp_path: Path, damage: str) -> None:
+def test_if_the_last_is_damaged_the_previous_is_loaded(tmp_path: Path, damage: str) -> None:
     save_last(small(1), tmp_path)
     save_last(small(2), tmp_path)
     DAMAGE.get(damage, Path.unlink)(tmp_path / LAST)
@@ -114,7 +115,7 @@ def test_where_the_last_is_damaged_the_one_before_is_taken(tmp_path: Path, damag
     assert before and before["reports"] == [{"epoch": 1}]
 
 
-def test_where_both_are_damaged_or_nothing_is_there_it_is_none(tmp_path: Path) -> None:
+def test_if_both_are_damaged_or_missing_the_result_is_none(tmp_path: Path) -> None:
     assert load_last(tmp_path / "nowhere") is None
     assert load_last(tmp_path) is None
     for _ in range(2):
@@ -125,18 +126,18 @@ def test_where_both_are_damaged_or_nothing_is_there_it_is_none(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("last", "best", "told"),
+    ("last", "best", "epochs"),
     [(2, 1, 2), (2, 2, 2), (2, 3, 3), (2, 4, 2), (0, 1, 1), (0, 2, 0), (2, 0, 2), (0, 0, 0)],
 )
-def test_where_a_trial_ended_between_two_files_its_best_tells_the_last_epoch(
-    tmp_path: Path, last: int, best: int, told: int
+def test_a_trial_that_ended_between_two_files_has_its_last_report_in_best(
+    tmp_path: Path, last: int, best: int, epochs: int
 ) -> None:
     reports = [{"epoch": epoch} for epoch in range(1, 5)]
     if last:
         save({"reports": reports[:last]}, tmp_path / LAST)
     if best:
         save({"report": reports[best - 1]}, tmp_path / BEST)
-    assert load_reports(tmp_path) == reports[:told]
+    assert load_reports(tmp_path) == reports[:epochs]
 
 
 @pytest.fixture
@@ -153,24 +154,24 @@ def test_a_write_makes_its_folder_and_leaves_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / "c").read_bytes() == b"abc"
 
 
-def test_a_disk_that_fills_up_in_the_middle_is_told_as_such(
+def test_a_disk_that_fills_up_during_a_save_raises_its_oserror(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = checkpoint._Hashing.write
+    write = checkpoint._HashingWriter.write
 
-    def fill_up(own: checkpoint._Hashing, content: bytes) -> int:
+    def fill_up(writer: checkpoint._HashingWriter, content: bytes) -> int:
         if len(content) > 1000:
-            own.stream = FullDisk()  # type: ignore[assignment]
-        return write(own, content)
+            writer.stream = FullDisk()  # type: ignore[assignment]
+        return write(writer, content)
 
     class FullDisk:
         def write(self, content: bytes) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint._Hashing, "write", fill_up)
-    with pytest.raises(OSError, match="No space left") as told:
+    monkeypatch.setattr(checkpoint._HashingWriter, "write", fill_up)
+    with pytest.raises(OSError, match="No space left") as raised:
         save({"model": torch.zeros(10_000)}, tmp_path / "a.pt")
-    assert told.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+    assert raised.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -220,7 +221,7 @@ def test_a_save_after_a_damaged_last_that_fails_loses_no_checkpoint(
 
 
 @pytest.mark.parametrize("depth", range(6))
-def test_only_what_trained_is_in_it(detector: Detector, depth: int) -> None:
+def test_a_trained_state_holds_only_what_trained(detector: Detector, depth: int) -> None:
     opened = {
         f"backbone.{name}"
         for stage in detector.stages[5 - depth :]
@@ -263,7 +264,7 @@ def test_a_state_of_another_architecture_is_refused(
         load_trained_state(other(), kept(detector, 0))
 
 
-def test_a_checkpoint_that_names_no_backbone_is_taken_as_it_is(detector: Detector) -> None:
+def test_a_checkpoint_without_a_backbones_digest_is_loaded(detector: Detector) -> None:
     earlier = {"model": trained_state(detector, 0)}
     load_trained_state(copy.deepcopy(detector), earlier)
 
@@ -271,13 +272,14 @@ def test_a_checkpoint_that_names_no_backbone_is_taken_as_it_is(detector: Detecto
 def test_a_state_on_another_backbone_is_refused(detector: Detector) -> None:
     of_this = kept(detector, 1)
     load_trained_state(copy.deepcopy(detector), of_this)
-    for change in (
+    changes: tuple[Callable[[Detector], Tensor], ...] = (
         lambda other: other.backbone.get_parameter(detector.stages[0].parameters[0]),
         lambda other: other.backbone.get_buffer(detector.stages[0].buffers[0]),
         lambda other: other.mean,
-    ):
+    )
+    for change in changes:
         other = copy.deepcopy(detector)
         with torch.no_grad():
             change(other).add_(1)
-        with pytest.raises(BadInput, match="model.weights: what is there now is not what this"):
+        with pytest.raises(BadInput, match=r"model\.weights: what is there now is not what this"):
             load_trained_state(other, of_this)

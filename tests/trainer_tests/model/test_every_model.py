@@ -1,6 +1,6 @@
 """Every backbone and every detector: trained, exported, rebuilt; and their architectures pinned.
 
-`python -m tests.trainer_tests.model.test_every_model` writes golden.json anew.
+`python -m tests.trainer_tests.model.test_every_model` writes golden.json again.
 """
 
 import hashlib
@@ -37,11 +37,11 @@ REST = [
     *((detector, "") for detector in get_args(CocoDetector) if (detector, "") not in EVERYDAY),
 ]
 DEEPER = [pair for pair in EVERYDAY if pair[1] in {"vgg16_bn", "resnet101", "inception_v4"}]
-"""Of families with a smaller member: to train them takes as long as half of the others."""
+"""The large ones of families with a smaller member; they train as long as half of the others."""
 
 
 def pairs(slow: list[tuple[str, str]]) -> list[Any]:
-    """All of them, of which some are slow tests."""
+    """All pairs; those of `slow` are marked as slow tests."""
     mark = pytest.mark.slow
     return [pytest.param(*p, marks=mark) if p in slow else p for p in [*EVERYDAY, *REST]]
 
@@ -53,7 +53,7 @@ def settings(detector: str, backbone: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("detector", "backbone"), pairs(slow=[*REST, *DEEPER]))
-def test_it_trains_and_what_is_exported_is_what_was_trained(
+def test_it_trains_and_its_export_is_what_was_trained(
     tiny: Splits,
     tiny_config: Callable[..., TrainConfig],
     tmp_path: Path,
@@ -84,7 +84,7 @@ def test_it_trains_and_what_is_exported_is_what_was_trained(
     load_trained_state(trained, load(tmp_path / "trial" / BEST))
     torch.manual_seed(99)
     rebuilt, spec = load_export(tmp_path / "out")
-    assert (spec.config, spec.pixels) == (config, trained.pixels)
+    assert (spec.config, spec.normalization) == (config, trained.normalization)
     size = config.model.image_size
     assert measure(rebuilt, data.val, size) == measure(trained.eval(), data.val, size)
     pairs = zip(outputs(rebuilt, size), outputs(trained, size), strict=True)
@@ -100,13 +100,13 @@ def picture(size: int) -> Tensor:
 
 
 def pattern(shape: torch.Size) -> Tensor:
-    """Numbers between -1 and 1 without order, the same on every machine."""
+    """Pseudo-random numbers between -1 and 1, the same on every machine."""
     place = torch.arange(shape.numel(), dtype=torch.float64)
     return ((place * 0.6180339887498949) % 1 * 2 - 1).reshape(shape).float()
 
 
 def fill(detector: Detector) -> None:
-    """Give every tensor values by its shape alone, of a size that neither dies out nor explodes."""
+    """Fill every tensor by its shape alone, so that activations neither vanish nor explode."""
     for name, tensor in detector.state_dict().items():
         if tensor.ndim > 1:
             fan_in = tensor[0].numel()
@@ -118,16 +118,16 @@ def fill(detector: Detector) -> None:
 
 
 @torch.no_grad()
-def outputs(own: Detector, size: int) -> Iterator[Tensor]:
-    """What a detector makes of a picture: its pyramid, what its head says of that, its anchors."""
-    levels = [*own.features(picture(size)).values()]
+def outputs(model: Detector, size: int) -> Iterator[Tensor]:
+    """A detector's pyramid of a picture, its head's outputs and its anchors."""
+    levels = [*model.features(picture(size)).values()]
     yield from levels
-    yield from _head_outputs(own, levels)
-    yield _anchors(own, levels, size)
+    yield from _head_outputs(model, levels)
+    yield _anchors(model, levels, size)
 
 
-def _head_outputs(own: Detector, levels: list[Tensor]) -> list[Tensor]:
-    head: Any = own.head
+def _head_outputs(model: Detector, levels: list[Tensor]) -> list[Tensor]:
+    head: Any = model.head
     if not hasattr(head, "rpn"):
         return list(head.head(levels).values())
     proposed = [torch.cat([t.flatten() for t in part]) for part in head.rpn.head(levels)]
@@ -135,30 +135,29 @@ def _head_outputs(own: Detector, levels: list[Tensor]) -> list[Tensor]:
     return [*proposed, *head.roi_heads.box_predictor(head.roi_heads.box_head(pooled))]
 
 
-def _anchors(own: Detector, levels: list[Tensor], size: int) -> Tensor:
-    head: Any = own.head
+def _anchors(model: Detector, levels: list[Tensor], size: int) -> Tensor:
+    head: Any = model.head
     generator = head.rpn.anchor_generator if hasattr(head, "rpn") else head.anchor_generator
     (anchors,) = generator(ImageList(picture(size), [(size, size)]), levels)
-    found: Tensor = anchors
-    return found
+    result: Tensor = anchors
+    return result
 
 
 @torch.no_grad()
 def numbers(detector: str, backbone: str) -> dict[str, Any]:
-    """What a model is: its tensors, its stages, what it makes of a picture, and where it looks for
-    boxes."""
+    """Figures that pin an architecture: its tensors, stages, outputs for a picture, and anchors."""
     config = settings(detector, backbone)
-    own = build(Model.model_validate(config), 2).eval()
-    shapes = "\n".join(f"{name} {tuple(t.shape)}" for name, t in own.state_dict().items())
-    fill(own)
+    model = build(Model.model_validate(config), 2).eval()
+    shapes = "\n".join(f"{name} {tuple(t.shape)}" for name, t in model.state_dict().items())
+    fill(model)
     size = config["image_size"]
-    levels = [*own.features(picture(size)).values()]
-    anchors = _anchors(own, levels, size)
+    levels = [*model.features(picture(size)).values()]
+    anchors = _anchors(model, levels, size)
     return {
         "tensors": hashlib.sha256(shapes.encode()).hexdigest()[:16],
-        "stages": [f"{s.parameters[0]} to {s.parameters[-1]}" for s in own.stages],
+        "stages": [f"{s.parameters[0]} to {s.parameters[-1]}" for s in model.stages],
         "pyramid": [_short(level.abs().mean()) for level in levels],
-        "outputs": [_short(output.abs().mean()) for output in _head_outputs(own, levels)],
+        "outputs": [_short(output.abs().mean()) for output in _head_outputs(model, levels)],
         "anchors": [len(anchors), *(_short(spread) for spread in anchors.double().std(dim=0))],
     }
 
@@ -170,15 +169,15 @@ def _short(number: Tensor) -> float:
 @pytest.mark.parametrize(("detector", "backbone"), pairs(slow=REST))
 def test_the_architecture_is_what_it_was(detector: str, backbone: str) -> None:
     expected = json.loads(GOLDEN.read_text())[f"{detector} {backbone}".strip()]
-    found = numbers(detector, backbone)
+    actual = numbers(detector, backbone)
     for name in ("tensors", "stages"):
-        assert found.pop(name) == expected.pop(name)
+        assert actual.pop(name) == expected.pop(name)
     for name, values in expected.items():
-        assert found[name] == pytest.approx(values, rel=1e-3), name
+        assert actual[name] == pytest.approx(values, rel=1e-3), name
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made = {f"{d} {b}".strip(): numbers(d, b) for d, b in [*EVERYDAY, *REST]}
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in made.items())
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in made.items())
     GOLDEN.write_text(f"{{\n{lines}\n}}\n")

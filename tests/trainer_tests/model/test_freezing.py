@@ -49,7 +49,7 @@ def train(
     optimizer: object = None,
     size: int = 64,
 ) -> None:
-    """Two real epochs of one step each."""
+    """Train two epochs of one step each."""
     chosen = optimizer or optim.build(detector, config.train)
     assert isinstance(chosen, torch.optim.Optimizer)
     for epoch in range(2):
@@ -93,7 +93,7 @@ def test_in_the_head_phase_not_one_bit_of_the_backbone_changes(
 def test_exactly_the_top_stages_change(
     detector: Detector, config: TrainConfig, depth: int, adapt: bool
 ) -> None:
-    """Their parameters, and their BatchNorm statistics where these are to adapt."""
+    """Their parameters change, and with `adapt` their BatchNorm statistics."""
     before = bits(detector)
     unfreeze = replace(plan(config.train, 5)[-1], depth=depth, adapt_statistics=adapt)
     train(detector, config, unfreeze)
@@ -116,7 +116,7 @@ def test_sgd_with_momentum_and_decay_leaves_frozen_stages_alone_too(
     assert moved and moved <= {f"backbone.{n}" for n in opened_names(detector.stages, 2)}
 
 
-def test_stages_closed_again_keep_still_though_the_optimizer_remembers(
+def test_stages_frozen_again_do_not_change_despite_optimizer_state(
     detector: Detector, config: TrainConfig
 ) -> None:
     optimizer = optim.build(detector, config.train)
@@ -128,7 +128,7 @@ def test_stages_closed_again_keep_still_though_the_optimizer_remembers(
     assert not {name for name in moved if name.startswith("backbone.")}
 
 
-def test_kept_statistics_of_open_stages_are_those_that_normalize(detector: Detector) -> None:
+def test_norms_use_batch_statistics_only_in_open_stages_that_adapt(detector: Detector) -> None:
     for adapt in (False, True):
         set_depth(detector, detector.stages, 2, adapt_statistics=adapt)
         norms = {
@@ -146,7 +146,9 @@ def state(detector: Detector) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("depth", [0, 2, 5])
-def test_a_depth_set_twice_or_after_any_other_is_the_same(detector: Detector, depth: int) -> None:
+def test_a_depths_freeze_state_does_not_depend_on_earlier_ones(
+    detector: Detector, depth: int
+) -> None:
     set_depth(detector, detector.stages, depth)
     first = state(detector)
     set_depth(detector, detector.stages, depth)
@@ -206,7 +208,7 @@ def test_every_stage_has_parameters_and_they_are_in_order(backbone: Backbone) ->
     assert held == [name for name, _ in backbone.module.named_parameters()]
 
 
-def test_what_is_opened_grows_from_the_top(backbone: Backbone) -> None:
+def test_stages_open_from_the_top(backbone: Backbone) -> None:
     stages = backbone.stages
     assert opened_names(stages, 0) == set()
     for depth in range(1, len(stages) + 1):
@@ -216,7 +218,7 @@ def test_what_is_opened_grows_from_the_top(backbone: Backbone) -> None:
     assert opened_names(stages, len(stages)) == set(backbone.module.state_dict())
 
 
-def test_the_well_known_cuts_are_where_everyone_expects_them(
+def test_resnet_and_convnext_have_their_usual_stages(
     without_tensors: Callable[[str], Backbone],
 ) -> None:
     resnet, convnext = (without_tensors(name).stages for name in ("resnet50", "convnext_tiny"))
@@ -248,7 +250,7 @@ def test_the_well_known_cuts_are_where_everyone_expects_them(
     ],
 )
 def test_every_detector_opens_exactly_its_stages(config: TrainConfig, name: str) -> None:
-    """Not one bit of a frozen parameter or buffer changes; something of every open stage does."""
+    """No bit of a frozen parameter or buffer changes; some of every open stage do."""
     torch.manual_seed(0)
     size = 288 if name == "ssd300_vgg16" else 64
     model = Model.model_validate({"detector": name, "weights": "none", "image_size": size})
@@ -270,7 +272,7 @@ def test_every_detector_opens_exactly_its_stages(config: TrainConfig, name: str)
 
 
 def test_blocks_are_skipped_in_open_stages_alone(config: TrainConfig, detector: Detector) -> None:
-    """The deepest with the whole probability, the first hardly; in evaluation none."""
+    """The deepest is skipped with the full probability, the first hardly; in evaluation none."""
     set_depth(detector, detector.stages, 2, drop_path=0.5)
     paths = [m for m in detector.backbone.modules() if isinstance(m, DropPath)]
     shares = [path.drop_prob for path in paths]
@@ -300,7 +302,7 @@ def test_norms_of_a_pretrained_head_keep_their_statistics_too() -> None:
         assert norms and {norm.training for norm in norms} == {adapt}
 
 
-def test_norms_without_an_eps_never_follow_the_batch() -> None:
+def test_norms_without_an_eps_never_adapt() -> None:
     detector = build(
         Model(detector="retinanet_resnet50_fpn", weights="none", image_size=64), classes=2
     )

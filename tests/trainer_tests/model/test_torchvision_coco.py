@@ -1,4 +1,4 @@
-"""torchvision's COCO detectors: its own outputs, its own tensors, new class layers."""
+"""torchvision's COCO detectors: its outputs and tensors are kept, class layers are new."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -37,10 +37,11 @@ NAMES = [
 
 
 def file_content(name: str) -> dict[str, Tensor]:
-    """Tensors as torchvision's file of a detector has them, with norms on which their eps shows."""
+    """Tensors as in torchvision's file, with variances so small that the eps of norms matters."""
     torch.manual_seed(1)
     builder: Any = getattr(torchvision.models.detection, name)
-    state = builder(weights=None, weights_backbone=None, num_classes=91).state_dict()
+    model = builder(weights=None, weights_backbone=None, num_classes=91)
+    state: dict[str, Tensor] = model.state_dict()
     for key in list(state):
         if key.endswith("running_var"):
             state[key] = 1e-4 * (1 + torch.rand_like(state[key]))
@@ -54,7 +55,7 @@ def file_content(name: str) -> dict[str, Tensor]:
 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Puts a file under the name of torchvision's into torch's cache, which is the test's own."""
+    """A function that puts a file with torchvision's name into a temporary torch cache."""
 
     def make(name: str) -> Path:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -86,7 +87,7 @@ def pixels(name: str) -> Tensor:
 
 @torch.no_grad()
 def raw(model: Any, levels: list[Tensor]) -> Iterator[Tensor]:
-    """What a detector's kept layers make of a pyramid."""
+    """Outputs of a head's kept layers for a pyramid."""
     if hasattr(model, "roi_heads"):
         for outputs in model.rpn.head(levels):
             yield from outputs
@@ -94,19 +95,17 @@ def raw(model: Any, levels: list[Tensor]) -> Iterator[Tensor]:
         square = pooled.reshape(1, 256, 3, 3).repeat(1, 1, 3, 3)[:, :, :7, :7]
         yield model.roi_heads.box_head(square)
     else:
-        found = model.head.regression_head(levels)
-        yield from found if isinstance(found, tuple) else (found,)
+        outputs = model.head.regression_head(levels)
+        yield from outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_kept_gives_what_torchvision_gives(
-    name: str, cached: Callable[[str], Path]
-) -> None:
-    """Frozen norms, their eps, SSDlite's tail, where VGG is cut, mean and std: all of it shows."""
+def test_kept_layers_give_torchvisions_outputs(name: str, cached: Callable[[str], Path]) -> None:
+    """Depends on frozen norms, their eps, SSDlite's tail, where VGG is cut, mean and std."""
     cached(name)
     builder: Any = getattr(torchvision.models.detection, name)
     theirs = builder(weights="COCO_V1", progress=False).eval()
-    own = ours(name, "coco", classes=90)
+    detector = ours(name, "coco", classes=90)
     with torch.no_grad():
         image = pixels(name) / 255
         mean, std = (
@@ -114,9 +113,9 @@ def test_what_is_kept_gives_what_torchvision_gives(
             for v in (theirs.transform.image_mean, theirs.transform.image_std)
         )
         expected = list(theirs.backbone((image - mean) / std).values())
-        found = list(own.features(pixels(name)).values())
-    pairs = [*zip(found, expected, strict=True)]
-    pairs += zip(raw(own.head, expected), raw(theirs, expected), strict=True)
+        levels = list(detector.features(pixels(name)).values())
+    pairs = [*zip(levels, expected, strict=True)]
+    pairs += zip(raw(detector.head, expected), raw(theirs, expected), strict=True)
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3 * float(other.abs().max()))
 
@@ -135,24 +134,22 @@ CLASS_LAYERS = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_class_layers_are_new_and_all_else_is_kept(
-    name: str, cached: Callable[[str], Path]
-) -> None:
+def test_only_the_class_layers_are_new(name: str, cached: Callable[[str], Path]) -> None:
     file = cached(name)
     kept = set(hashes(torch.load(file)).values())
     layers = CLASS_LAYERS[name.split("_")[0]]
     expected = {f"head.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
-    own = ours(name, "coco", classes=2)
-    found = {
+    detector = ours(name, "coco", classes=2)
+    changed = {
         key
-        for key, content in hashes(own.state_dict()).items()
+        for key, content in hashes(detector.state_dict()).items()
         if content not in kept and not key.endswith("num_batches_tracked")
     }
-    assert found == expected
-    assert own.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert changed == expected
+    assert detector.digest == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_new_class_layers_follow_from_the_seed_and_not_from_the_file(
+def test_new_class_layers_follow_from_the_seed(
     cached: Callable[[str], Path],
 ) -> None:
     cached(LIGHT)
@@ -161,7 +158,7 @@ def test_new_class_layers_follow_from_the_seed_and_not_from_the_file(
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_a_file_is_as_good_as_the_cache(tmp_path: Path, suffix: str) -> None:
+def test_a_file_gives_the_same_tensors_as_the_cache(tmp_path: Path, suffix: str) -> None:
     state = file_content(LIGHT)
     file = tmp_path / f"mine.{suffix}"
     if suffix == "pth":
@@ -169,11 +166,11 @@ def test_a_file_is_as_good_as_the_cache(tmp_path: Path, suffix: str) -> None:
     else:
         save_file(state, file)
     kept = set(hashes(state).values())
-    own = hashes(ours(LIGHT, str(file)).state_dict())
-    assert sum(content not in kept for content in own.values()) == 12
+    loaded = hashes(ours(LIGHT, str(file)).state_dict())
+    assert sum(content not in kept for content in loaded.values()) == 12
 
 
-def test_a_file_for_other_classes_is_as_good(tmp_path: Path) -> None:
+def test_a_file_for_other_classes_is_loaded(tmp_path: Path) -> None:
     builder = torchvision.models.detection.ssdlite320_mobilenet_v3_large
     torch.save(
         builder(weights=None, weights_backbone=None, num_classes=4).state_dict(), tmp_path / "a.pth"
@@ -181,19 +178,19 @@ def test_a_file_for_other_classes_is_as_good(tmp_path: Path) -> None:
     ours(LIGHT, str(tmp_path / "a.pth"))
 
 
-def test_a_file_of_another_detector_is_told_with_the_tensors_that_differ(tmp_path: Path) -> None:
+def test_a_file_of_another_detector_is_refused_with_the_tensors_that_differ(tmp_path: Path) -> None:
     torch.save(file_content("retinanet_resnet50_fpn"), tmp_path / "a.pth")
     with pytest.raises(BadInput) as raised:
         ours("fcos_resnet50_fpn", str(tmp_path / "a.pth"))
     (error,) = raised.value.errors
     assert error.startswith(f"model.weights: {tmp_path / 'a.pth'} does not fit fcos_resnet50_fpn: ")
-    assert "it lacks or misshapes head." in error
+    assert "it lacks, or has in another shape, head." in error
     assert error.endswith("give a checkpoint of torchvision's fcos_resnet50_fpn")
 
 
 @pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn"])
-def test_names_of_files_before_torchvision_0_13_are_understood(tmp_path: Path, name: str) -> None:
-    """Without a version in the file, as in a .safetensors; the real files are that old."""
+def test_files_from_before_torchvision_0_13_are_loaded(tmp_path: Path, name: str) -> None:
+    """Such a file names no version in a .safetensors. torchvision's real files are that old."""
     state = file_content(name)
     old = {}
     for key, tensor in state.items():
@@ -216,7 +213,7 @@ def test_names_of_files_before_torchvision_0_13_are_understood(tmp_path: Path, n
 # -- by name --------------------------------------------------------------------------------------
 
 
-def test_what_is_not_in_the_cache_is_fetched_whole(
+def test_a_file_that_is_not_in_the_cache_is_fetched_completely_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: Callable[[str], Path]
 ) -> None:
     file = cached(LIGHT)
@@ -227,7 +224,7 @@ def test_what_is_not_in_the_cache_is_fetched_whole(
     assert file.read_bytes() == away.read_bytes()
     file.unlink()
     away.write_bytes(away.read_bytes()[:-1])  # torn on the way
-    with pytest.raises(BadInput, match="cannot be fetched.*Bring the file to"):
+    with pytest.raises(BadInput, match=r"cannot be fetched.*Bring the file to"):
         ours(LIGHT, "coco")
     assert not file.exists()
 
@@ -244,7 +241,7 @@ def test_without_a_network_the_error_says_where_to_bring_the_file(
     assert error.endswith(f"Bring the file to {file}, or give its path as model.weights")
 
 
-def test_a_damaged_file_in_the_cache_is_found_out(cached: Callable[[str], Path]) -> None:
+def test_a_damaged_file_in_the_cache_is_refused(cached: Callable[[str], Path]) -> None:
     file = cached(LIGHT)
     named = file.rename(file.with_name(file.name.replace("coco-", "coco-a")[:-5] + ".pth"))
     weights: Any = torchvision.models.get_model_weights(LIGHT)
@@ -258,44 +255,44 @@ def test_a_damaged_file_in_the_cache_is_found_out(cached: Callable[[str], Path])
 
 @pytest.mark.parametrize("classes", [1, 90])
 @pytest.mark.parametrize("name", NAMES)
-def test_any_number_of_classes_and_pictures_without_boxes_are_learned_from(
+def test_any_number_of_classes_and_pictures_without_boxes_can_be_learned_from(
     name: str, classes: int
 ) -> None:
-    own = ours(name, "none", classes)
-    set_depth(own, own.stages, 1)
+    detector = ours(name, "none", classes)
+    set_depth(detector, detector.stages, 1)
     boxes = torch.tensor([[4.0, 8.0, 60.0, 64.0], [20.0, 8.0, 40.0, 30.0]])
     full = {"boxes": boxes, "labels": torch.tensor([classes, 1])}
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     for targets in ([full, empty], [empty, empty]):
-        own.zero_grad()
-        losses = own(pixels(name).repeat(2, 1, 1, 1), targets)
+        detector.zero_grad()
+        losses = detector(pixels(name).repeat(2, 1, 1, 1), targets)
         assert all(torch.isfinite(loss) for loss in losses.values())
-        torch.stack(list(losses.values())).sum().backward()
-        gradients = [p.grad for p in own.parameters() if p.grad is not None]
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in detector.parameters() if p.grad is not None]
         assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("ids", [(0, 5, 17), (1,), tuple(range(90))], ids=len)
 @pytest.mark.parametrize("name", NAMES)
 def test_category_ids_come_out_as_they_went_in(name: str, ids: tuple[int, ...]) -> None:
-    own = ours(name, "none", len(ids))
+    detector = ours(name, "none", len(ids))
     with torch.no_grad():
-        for layer, tensor in own.head.named_parameters():
+        for layer, tensor in detector.head.named_parameters():
             if layer.endswith("bias") and ("classification" in layer or "cls_score" in layer):
                 tensor.normal_(std=3)  # or everything would be nothing, or one class of ninety
-        (found,) = own(pixels(name))
+        (detections,) = detector(pixels(name))
     picture = Image.fromarray(pixels(name)[0].permute(1, 2, 0).numpy())
     categories = tuple(Category(i, f"class {i}") for i in ids)
-    boxes = predict(own, categories, picture, picture.width, threshold=0.0)
-    assert len(boxes) == len(found["labels"]) > 0
-    assert [box.category.id for box in boxes] == [ids[label - 1] for label in found["labels"]]
+    boxes = predict(detector, categories, picture, picture.width, threshold=0.0)
+    assert len(boxes) == len(detections["labels"]) > 0
+    assert [box.category.id for box in boxes] == [ids[label - 1] for label in detections["labels"]]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"detector": LIGHT}, f"model.weights: imagenet (legal for {LIGHT}: coco, none, a file"),
-        ({"weights": "coco"}, "model.weights: coco is of torchvision's own detectors"),
+        ({"weights": "coco"}, "model.weights: coco goes with torchvision's detectors"),
         (
             {"detector": "ssd300_vgg16", "weights": "none", "image_size": 256},
             "model.image_size: 256 (legal for ssd300_vgg16: at least 288)",
@@ -303,7 +300,7 @@ def test_category_ids_come_out_as_they_went_in(name: str, ids: tuple[int, ...]) 
         ({"detector": LIGHT, "weights": "gone.pth"}, "model.weights: no file or folder gone.pth"),
     ],
 )
-def test_what_does_not_go_together_is_told_with_what_does(
+def test_impossible_models_are_refused_with_what_is_legal(
     changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadInput) as raised:

@@ -1,4 +1,4 @@
-"""Backbones as chains: cut where the frozen stages end, they give the maps of the whole."""
+"""Backbones as chains: cut where the frozen stages end, they give the maps of the backbone."""
 
 import pytest
 import torch
@@ -10,24 +10,24 @@ from trainer.model.freezing import split_stages
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
-def test_cut_at_any_depth_the_maps_are_the_same_bits(name: str) -> None:
+def test_the_maps_are_the_same_bits_when_cut_at_any_depth(name: str) -> None:
     torch.manual_seed(0)
     backbone = build(name, "none")
     pixels = torch.randn(1, 3, 64, 64)
     chain = find_chain(backbone.module, backbone.stages, pixels)
     assert chain is not None
     with torch.no_grad():
-        whole = backbone.module(pixels)
+        expected = backbone.module(pixels)
         for depth in range(5):
             cut = chain.cut(depth)
             assert cut is not None
-            found = FrozenOutputs(cut, cut.frozen_outputs(pixels)).maps()
-            assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
+            maps = FrozenOutputs(cut, cut.frozen_outputs(pixels)).maps()
+            assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
     assert chain.cut(5) is None  # nothing is frozen
 
 
 class Skips(nn.Module):
-    """What its second layer gets is not what its first one gave alone."""
+    """The second layer gets more than the output of the first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Skips(nn.Module):
 
 
 class Fails(nn.Module):
-    """Works within its net, and fails by itself."""
+    """A net that runs as one, and fails when its layers are called one by one."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Fails(nn.Module):
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.AcceleratorError("CUDA error: launch failure")], ids=repr
 )
-def test_what_fails_because_of_the_machine_says_nothing_of_a_net(error: Exception) -> None:
+def test_an_error_of_the_machine_says_nothing_about_a_net(error: Exception) -> None:
     net = Fails(error)
     with pytest.raises(type(error)):
         find_chain(net, split_stages(net, ["low"]), torch.randn(1, 3, 8, 8))
@@ -65,7 +65,7 @@ def test_what_fails_because_of_the_machine_says_nothing_of_a_net(error: Exceptio
     assert find_chain(net, split_stages(net, ["low"]), torch.randn(1, 3, 8, 8)) is None
 
 
-def test_a_net_that_is_no_chain_is_told_from_one() -> None:
+def test_a_net_that_is_no_chain_is_recognized() -> None:
     net = Skips()
     stages = split_stages(net, ["low", "high"])
     assert find_chain(net, stages, torch.randn(1, 3, 8, 8)) is None

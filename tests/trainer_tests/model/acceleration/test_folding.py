@@ -1,4 +1,4 @@
-"""Norms within convolutions: the same numbers and gradients, as long as statistics are kept."""
+"""Folded norms give the same outputs and gradients, as long as statistics are fixed."""
 
 import copy
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ SIZE = 64
 
 
 class Net(nn.Module):
-    """Two stages of convolutions and norms of all kinds that are folded."""
+    """Two stages with every kind of convolution and norm that is folded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Net(nn.Module):
 
 
 class Twice(Net):
-    """What the first convolution gives is wanted elsewhere too."""
+    """The output of the first convolution has a second use."""
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         plain = self.first[0](pixels)
@@ -46,7 +46,7 @@ class Twice(Net):
 
 
 class Tapped(Net):
-    """What the first convolution gives is a map too."""
+    """The output of the first convolution is also a map."""
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         plain = self.first[0](pixels)
@@ -54,7 +54,7 @@ class Tapped(Net):
 
 
 class Shared(Net):
-    """Two maps go the first stage's way."""
+    """The first stage is called twice."""
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         return [self.second(self.first(pixels) + self.first(-pixels))]
@@ -65,11 +65,11 @@ class Endless(Net):
 
     def __init__(self) -> None:
         super().__init__()
-        self.second[3].eps = 0.0
+        self.second[3].eps = 0.0  # type: ignore[assignment]
 
 
 def made(kind: type[Net] = Net) -> Net:
-    """With statistics that are not those of a new norm."""
+    """A net whose norms have other statistics than new ones."""
     torch.manual_seed(0)
     net = kind()
     for module in net.modules():
@@ -91,29 +91,29 @@ def pairs_of(kind: type[Net]) -> list[str]:
 
 
 def everything(net: nn.Module, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """What comes out, and the gradient of each parameter."""
+    """The output, and the gradient of each parameter."""
     pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", precision, enabled=precision is not torch.float32):
-        (found,) = net(pixels)
-    weights = torch.linspace(-1, 1, found.numel()).reshape(found.shape)
-    (found.float() * weights).sum().backward()
+        (output,) = net(pixels)
+    weights = torch.linspace(-1, 1, output.numel()).reshape(output.shape)
+    (output.float() * weights).sum().backward()
     gradients = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
     net.zero_grad()
-    return {"": found.detach(), **gradients}
+    return {"": output.detach(), **gradients}
 
 
-def test_numbers_and_gradients_are_the_same() -> None:
+def test_outputs_and_gradients_are_the_same() -> None:
     net = made()
     wanted = everything(net.eval())
     fold_norms(net, stages_of(net), SIZE)
-    found = everything(net.eval())
-    assert found.keys() == wanted.keys() == {"", *dict(net.named_parameters())}
-    for name, tensor in found.items():
+    results = everything(net.eval())
+    assert results.keys() == wanted.keys() == {"", *dict(net.named_parameters())}
+    for name, tensor in results.items():
         torch.testing.assert_close(tensor, wanted[name], rtol=1e-4, atol=1e-4)
     assert net.state_dict().keys() == made().state_dict().keys()
 
 
-def test_bf16_is_near() -> None:
+def test_bf16_outputs_and_gradients_are_close() -> None:
     net = made()
     wanted = everything(net.eval())
     fold_norms(net, stages_of(net), SIZE)
@@ -121,7 +121,7 @@ def test_bf16_is_near() -> None:
         assert (tensor - wanted[name]).norm() < 0.03 * wanted[name].norm()
 
 
-def test_norms_that_follow_the_batch_do_so() -> None:
+def test_norms_that_adapt_are_not_folded() -> None:
     net, plain = made(), made()
     fold_norms(net, stages_of(net), SIZE)
     for one, other in zip(
@@ -143,7 +143,9 @@ def test_norms_that_follow_the_batch_do_so() -> None:
         (Shared, ["second.0", "second.2"]),
     ],
 )
-def test_only_what_goes_into_one_norm_alone_is_folded(kind: type[Net], folded: list[str]) -> None:
+def test_only_convolutions_with_one_norm_as_their_one_use_are_folded(
+    kind: type[Net], folded: list[str]
+) -> None:
     assert pairs_of(kind) == folded
 
 
@@ -153,7 +155,7 @@ def test_a_norm_of_another_stage_is_not_folded() -> None:
     assert [conv for conv, _ in find_pairs(net, stages, SIZE)] == [net.second[0], net.second[2]]
 
 
-def test_a_net_that_needs_numbers_is_left_alone() -> None:
+def test_a_net_that_does_not_run_on_meta_is_not_folded() -> None:
     class Asking(Net):
         def forward(self, pixels: Tensor) -> list[Tensor]:
             return super().forward(pixels) if pixels.sum() > 0 else [pixels]
@@ -169,20 +171,26 @@ def test_frozen_weights_are_folded_once_until_they_change(
     fold_norms(net, stages_of(net), SIZE)
     net.eval().requires_grad_(False)
     net = change(net) or net
-    count, fold = [], folding.fold
-    monkeypatch.setattr(folding, "fold", lambda *own: (count.append(1), fold(*own))[1])
+    calls: list[int] = []
+    fold = folding.fold
+
+    def counted(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        return fold(conv, norm)
+
+    monkeypatch.setattr(folding, "fold", counted)
     pixels = torch.randn(2, 3, 16, 16)
     (first,), (second,) = net(pixels), net(pixels)
-    assert torch.equal(first, second) and len(count) == 3
+    assert torch.equal(first, second) and len(calls) == 3
     net.load_state_dict({name: 2 * tensor for name, tensor in net.state_dict().items()})
     plain = Net().eval()
     plain.load_state_dict(net.state_dict())
     torch.testing.assert_close(net(pixels), plain(pixels), rtol=1e-4, atol=1e-4)
-    assert len(count) == 6
+    assert len(calls) == 6
 
 
 @pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.SGD])
-def test_weights_that_a_fused_optimizer_changed_are_folded_anew(make: Callable[..., Any]) -> None:
+def test_weights_changed_by_a_fused_optimizer_are_folded_again(make: Callable[..., Any]) -> None:
     net = made()
     fold_norms(net, stages_of(net), SIZE)
     optimizer = make(net.eval().parameters(), lr=0.1, fused=True)
@@ -222,13 +230,13 @@ def detector_of(name: str, backbone: str) -> Detector:
 def test_all_norms_of_a_backbone_are_folded(name: str, backbone: str) -> None:
     detector = detector_of(name, backbone)
     set_depth(detector, detector.stages, len(detector.stages))
-    norms = [own for own in detector.backbone.modules() if isinstance(own, nn.BatchNorm2d)]
+    norms = [module for module in detector.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and all("forward" in vars(norm) for norm in norms)
     pictures = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
     with torch.no_grad():
-        found = detector.backbone(detector.normalize(pictures))
+        maps = detector.backbone(detector.normalize(pictures))
         for module in detector.backbone.modules():
             vars(module).pop("forward", None)
         wanted = detector.backbone(detector.normalize(pictures))
-    for one, other in zip(found, wanted, strict=True):
+    for one, other in zip(maps, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
