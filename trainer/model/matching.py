@@ -182,7 +182,7 @@ def match_points(
     farthest = torch.maximum(torch.maximum(*across), torch.maximum(*down))
     fits = (off_centre < radius * (points[:, 2] - points[:, 0])) & (nearest > 0)
     fits &= (farthest > sizes[0]) & (farthest < sizes[1])
-    # torchvision's own formula: fp32 has no digits left for smaller differences between areas
+    # torchvision's formula: fp32 has no digits left for smaller differences between areas
     preference = torch.where(fits, 1e8 - (right - left) * (bottom - top), 0.0)
     best, matches = preference.max(dim=1)  # (N, A) each
     return torch.where(best < 1e-5, BACKGROUND, matches)
