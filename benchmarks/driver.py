@@ -24,7 +24,8 @@ import ray
 from ray import tune
 
 from search.reporting.progress import Quiet
-from search.running import driver
+from search.running import tuner
+from search.running.tune.internals import configure_tune
 from search.space.config import Resources, SearchConfig
 from search.space.space import read_space
 from search.space.validation import resolve
@@ -113,7 +114,7 @@ def _side(options: argparse.Namespace) -> dict[str, float]:
         logging_level=logging.ERROR,
         runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}},
     )
-    driver.configure_tune()
+    configure_tune()
     run = _plain if options.side == "plain" else _ours
     try:
         wall, cpu = run(options)
@@ -161,9 +162,9 @@ def _ours(options: argparse.Namespace) -> tuple[float, float]:
             tune.report({"report": text})
         return {"end": end}
 
-    vars(driver)["run_trial"] = sleeper
+    vars(tuner)["run_trial"] = sleeper
     started, used = time.monotonic(), time.process_time()
-    driver.run_trials(config, space, data, Resources(), study, Quiet())
+    tuner.run_trials(config, space, data, Resources(), study, Quiet())
     wall, cpu = time.monotonic() - started, time.process_time() - used
     assert len(study.ended()) == options.trials
     return wall, cpu

@@ -25,7 +25,8 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from search.reporting.progress import Quiet
-from search.running import driver
+from search.running import tuner
+from search.running.tune.internals import configure_tune
 from search.space.config import Resources
 from search.space.space import read_space
 from search.space.validation import resolve
@@ -137,9 +138,9 @@ def _search(cluster: Cluster, trials: int, seconds: int, steps: Path) -> None:
             tune.report({"report": report})
         return {"end": finished}
 
-    driver.configure_tune()
-    vars(driver)["run_trial"] = sleeper
-    driver.run_trials(config, space, data, Resources(), study, Quiet())
+    configure_tune()
+    vars(tuner)["run_trial"] = sleeper
+    tuner.run_trials(config, space, data, Resources(), study, Quiet())
     assert len(study.ended()) == trials
     ray.shutdown()
     cluster.shutdown()  # type: ignore[no-untyped-call]

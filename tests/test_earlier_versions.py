@@ -74,12 +74,12 @@ def test_a_trial_goes_on_from_its_checkpoint(recorded: Path) -> None:
     train = config.train.model_copy(update={"unfreeze": unfreeze})
     data = load(config.data, recorded / "cache", config.folder)
     reports: list[EpochReport] = []
-    result = fit(
-        config.model_copy(update={"train": train}),
-        data,
-        folder,
-        lambda report: reports.append(report) is None,
-    )
+
+    def keep(report: EpochReport) -> bool:
+        reports.append(report)
+        return True
+
+    result = fit(config.model_copy(update={"train": train}), data, folder, keep)
     assert result.epochs == EPOCHS
     was = records(recorded)[1].reports
     assert {report.epoch: report for report in reports[:STOPPED_AFTER]} == was

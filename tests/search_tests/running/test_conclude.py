@@ -8,6 +8,7 @@ import pytest
 from search.reporting.progress import Quiet
 from search.running.conclude import conclude, tracking_timeout
 from search.space.space import read_space
+from search.study.facts import SearchState
 from search.study.opening import open_search
 from search.study.record import End
 from trainer.data.dataset import Splits
@@ -17,9 +18,11 @@ from ..conftest import SPACE, MadeUp
 Make = Callable[..., Any]
 
 
-@pytest.mark.parametrize("state", ["running", "interrupted", "disk full"])
+@pytest.mark.parametrize(
+    "state", [SearchState.RUNNING, SearchState.INTERRUPTED, SearchState.DISK_FULL]
+)
 def test_a_search_that_is_to_be_continued_exports_no_winner(
-    make_search: Make, make_reports: Make, tiny: Splits, state: str
+    make_search: Make, make_reports: Make, tiny: Splits, state: SearchState
 ) -> None:
     config = make_search({"space": SPACE, "tracking": "off"})
     space = read_space(config.space)

@@ -17,7 +17,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from search.reporting.progress import Quiet
-from search.running import driver
+from search.running import conclude
 from search.tracking import registry
 from search.tracking.registry import VAL, VAL_AP, is_better, register
 from trainer.config import BadInput, Data
@@ -93,10 +93,10 @@ def test_a_registry_that_refuses_is_a_warning_and_no_failure(
     def refuse(*_: Any) -> str:
         raise error
 
-    monkeypatch.setattr(driver, "register", refuse)
+    monkeypatch.setattr(conclude, "register", refuse)
     config = trained.config.model_copy(update={"register_model": True})
-    study: Any = SimpleNamespace(get=lambda key: "id")
-    driver._register(config, tiny, study, trained.result.metrics, Quiet())
+    study: Any = SimpleNamespace(id="id")
+    conclude._register(config, tiny, study, trained.result.metrics, Quiet())
     (line,) = [r.getMessage() for r in caplog.records if "MLflow" in r.getMessage()]
     assert line.startswith("MLflow did not get the model (") and "more" not in line
 

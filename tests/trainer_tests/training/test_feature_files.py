@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trainer.config import Data, TrainConfig
-from trainer.data import mapped
+from trainer.data import shared_arrays
 from trainer.data.dataset import Splits
 from trainer.model.detectors import Detector
 from trainer.training import feature_files
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_deleted_and_made_again(
     before = bits(cache_features(detector, config, pictures, tmp_path, depth=2))
     intact = {file: file.read_bytes() for file in tmp_path.glob("*.npy")}
     # as in another process: this one has already checked the files
-    monkeypatch.setattr(mapped, "_checked", set())
+    monkeypatch.setattr(shared_arrays, "_checked", set())
     damage(next(iter(intact)))
     with caplog.at_level(logging.WARNING):
         assert bits(cache_features(detector, config, pictures, tmp_path, depth=2)) == before
