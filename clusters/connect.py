@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import AuthenticationError
 
-from .definitions import CannotConnect, find_definition, head_address
+from .definitions import ClusterConnectionError, find_definition, head_address
 from .local import private_ray
 from .private_folders import staged
 from .ray_internals import is_node, is_slow_start, process_groups
@@ -43,7 +43,7 @@ RAY_ERRORS = (AuthenticationError, ConnectionError, TimeoutError, RuntimeError, 
 def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
     """Stay connected to a cluster; workers import these packages before any others.
 
-    `cluster` is `local`, `auto`, the address of a head, or a definition. Raises CannotConnect.
+    `cluster` is `local`, `auto`, the address of a head, or a definition. Raises ClusterConnectionError.
     """
     # By default, Ray reports its usage over the network.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -61,7 +61,7 @@ def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
         except Exception as error:
             if not isinstance(error, RAY_ERRORS) and not is_slow_start(error):
                 raise
-            raise CannotConnect(f"cluster: {cluster}: {_reason(error)}") from error
+            raise ClusterConnectionError(f"cluster: {cluster}: {_reason(error)}") from error
         try:
             yield
         finally:
@@ -69,7 +69,7 @@ def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
 
 
 def _address(cluster: str) -> str:
-    """The address to give to `ray.init`. Raises CannotConnect."""
+    """The address to give to `ray.init`. Raises ClusterConnectionError."""
     file = find_definition(cluster)
     if file is None or cluster == "auto":
         return cluster
@@ -78,7 +78,7 @@ def _address(cluster: str) -> str:
 
 
 def _probe(cluster: str, address: str) -> None:
-    """Raise CannotConnect if nothing listens there, or this machine is no node of the cluster.
+    """Raise ClusterConnectionError if nothing listens there, or this machine is no node of the cluster.
 
     Ray itself would try for minutes.
     """
@@ -88,9 +88,11 @@ def _probe(cluster: str, address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
     except OSError as error:
-        raise CannotConnect(f"cluster: {cluster}: nothing answers there ({error})") from error
+        raise ClusterConnectionError(
+            f"cluster: {cluster}: nothing answers there ({error})"
+        ) from error
     if not address.startswith("ray://") and not is_node():
-        raise CannotConnect(
+        raise ClusterConnectionError(
             f"cluster: {cluster}: this machine is none of its nodes; add --detach, or run the same "
             "command on a node"
         )

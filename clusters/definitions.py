@@ -23,25 +23,27 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves its definition on a head."""
 
 
-class CannotConnect(Exception):
+class ClusterConnectionError(Exception):
     """No Ray cluster answers there."""
 
 
 def find_definition(cluster: str) -> Path | None:
     """The file that defines a cluster; None for `local`, an address, or `auto` on any other node.
 
-    Raises CannotConnect for a name without a definition.
+    Raises ClusterConnectionError for a name without a definition.
     """
     if cluster == "slurm":
         script = HERE / "slurm" / "search.sbatch"
-        raise CannotConnect(f"cluster: slurm: start the search with `sbatch {script} FILE`")
+        raise ClusterConnectionError(
+            f"cluster: slurm: start the search with `sbatch {script} FILE`"
+        )
     if cluster == "auto":
         return BOOTSTRAP.expanduser() if BOOTSTRAP.expanduser().is_file() else None
     if cluster == "local" or ":" in cluster:
         return None
     file = SHIPPED.get(cluster, Path(cluster).expanduser())
     if not file.is_file():
-        raise CannotConnect(
+        raise ClusterConnectionError(
             f"cluster: {cluster}: no definition of this name, and no file (legal: local, auto, a "
             f"head's address HOST:{PORT}, {', '.join(SHIPPED)}, or a definition's file)"
         )
@@ -49,7 +51,7 @@ def find_definition(cluster: str) -> Path | None:
 
 
 def head_address(file: Path) -> str:
-    """Where the head of a defined cluster listens for drivers. Raises CannotConnect."""
+    """Where the head of a defined cluster listens for drivers. Raises ClusterConnectionError."""
     raw = read_definition(file)
     if raw.get("kind") == "RayCluster":
         space = raw["metadata"].get("namespace", "default")
@@ -62,7 +64,7 @@ def head_address(file: Path) -> str:
         return f"{get_head_node_ip(str(file))}:{PORT}"
     except Exception as error:  # each cloud raises other exceptions
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CannotConnect(
+        raise ClusterConnectionError(
             f"cluster: {file}: it has no head now ({reason}); start it with `ray up`"
         ) from error
 
@@ -90,13 +92,13 @@ def nodes_after_growth(cluster: str) -> list[Node]:
 
 
 def read_definition(file: Path) -> dict[str, Any]:
-    """The values of a definition. Raises CannotConnect if the file is no definition."""
+    """The values of a definition. Raises ClusterConnectionError if the file is no definition."""
     try:
         raw = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except (OSError, YAMLError) as error:
-        raise CannotConnect(f"cluster: {file}: {str(error).splitlines()[0]}") from error
+        raise ClusterConnectionError(f"cluster: {file}: {str(error).splitlines()[0]}") from error
     if not isinstance(raw, dict) or not ("provider" in raw or raw.get("kind") == "RayCluster"):
-        raise CannotConnect(
+        raise ClusterConnectionError(
             f"cluster: {file}: it is neither a definition for `ray up` nor a RayCluster"
         )
     return raw

@@ -8,7 +8,7 @@ from pathlib import Path
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from .definitions import CannotConnect, jobs_address
+from .definitions import ClusterConnectionError, jobs_address
 from .private_folders import staged
 from .tokens import TOKEN_REFUSED, use_token
 
@@ -22,7 +22,7 @@ RUNNING = (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 def client() -> JobSubmissionClient:
-    """A client of the Jobs API that this machine reaches. Raises CannotConnect."""
+    """A client of the Jobs API that this machine reaches. Raises ClusterConnectionError."""
     use_token()
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -30,9 +30,9 @@ def client() -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise CannotConnect(f"{address}: {TOKEN_REFUSED}") from error
+        raise ClusterConnectionError(f"{address}: {TOKEN_REFUSED}") from error
     except (ConnectionError, RuntimeError) as error:
-        raise CannotConnect(
+        raise ClusterConnectionError(
             f"{address}: no Jobs API answers; open the tunnel as clusters/README.md shows"
         ) from error
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .definitions import CannotConnect
+from .definitions import ClusterConnectionError
 
 LONGEST_SOCKET = (
     "/unfreeze-12345678/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -24,12 +24,12 @@ FALLBACKS = ("/tmp", "/var/tmp")
 def private_folder() -> Iterator[Path]:
     """A new folder that no other account can enter or replace.
 
-    Raises CannotConnect if no folder for temporary files is safe and short enough.
+    Raises ClusterConnectionError if no folder for temporary files is safe and short enough.
     """
     places = (Path(place) for place in (tempfile.gettempdir(), *FALLBACKS))
     base = next((p for p in places if len(os.fsencode(p)) <= MAX_PATH_BYTES and is_safe(p)), None)
     if base is None:
-        raise CannotConnect(
+        raise ClusterConnectionError(
             "cluster: no folder for Ray's files is safe from other accounts; set TMPDIR to a "
             f"folder of yours with a path of at most {MAX_PATH_BYTES} bytes, no part of which "
             "others may write"

@@ -28,7 +28,7 @@ LR_RANGES = {"adamw": (1e-4, 1e-2), "sgd": (1e-3, 3e-2)}
 """Range of the learning rate by optimizer, for a search dimension `{log: auto}`."""
 
 
-class BadInput(ValueError):
+class InputError(ValueError):
     """Input that the user can fix. `errors` holds every error, one line each."""
 
     def __init__(self, errors: list[str]) -> None:

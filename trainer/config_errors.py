@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from .config import BadInput, Config
+from .config import Config, InputError
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -16,12 +16,12 @@ def parse(model: type[AnyConfig], raw: Any) -> AnyConfig:
     """Build a config from plain values.
 
     Raises:
-        BadInput: With every error: its dotted path, the value and the legal range.
+        InputError: With every error: its dotted path, the value and the legal range.
     """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise BadInput(describe(model, error)) from None
+        raise InputError(describe(model, error)) from None
 
 
 def describe(model: type[Config], error: ValidationError) -> list[str]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 
-class OutOfMemory(Exception):
+class OutOfMemoryError(Exception):
     """This configuration needs more memory than the device or the machine has."""
 
 
@@ -39,7 +39,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         part in str(error) for part in OUT_OF_MEMORY_MESSAGES
     ):
         return True
-    return isinstance(error, OutOfMemory | MemoryError | torch.OutOfMemoryError)
+    return isinstance(error, OutOfMemoryError | MemoryError | torch.OutOfMemoryError)
 
 
 def is_of_accelerator(error: BaseException) -> bool:
@@ -54,13 +54,13 @@ def is_of_machine(error: BaseException) -> bool:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn every error about too little memory into OutOfMemory."""
+    """Turn every error about too little memory into OutOfMemoryError."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        raise OutOfMemory(str(error).splitlines()[0] if str(error) else "no memory") from error
+        raise OutOfMemoryError(str(error).splitlines()[0] if str(error) else "no memory") from error
 
 
 def has_lost_accelerator() -> bool:

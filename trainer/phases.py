@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import ceil
 
-from .config import BadInput, Depth, Train
+from .config import Depth, InputError, Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def plan(train: Train, stages: int) -> list[Phase]:
         stages: Number of stages of the backbone.
 
     Raises:
-        BadInput: If the backbone has fewer stages than `train.unfreeze.depth`.
+        InputError: If the backbone has fewer stages than `train.unfreeze.depth`.
     """
     depth = resolve_depth(train.unfreeze.depth, stages)
     phases = [_head_phase(train, stages)] if train.head.epochs else []
@@ -66,12 +66,12 @@ def resolve_depth(depth: Depth, stages: int) -> int:
     """The depth as a number, `all` included.
 
     Raises:
-        BadInput: If the backbone has fewer stages.
+        InputError: If the backbone has fewer stages.
     """
     if depth == "all":
         return stages
     if not 0 <= depth <= stages:
-        raise BadInput([f"train.unfreeze.depth: {depth} (legal: 0 to {stages}, or all)"])
+        raise InputError([f"train.unfreeze.depth: {depth} (legal: 0 to {stages}, or all)"])
     return depth
 
 

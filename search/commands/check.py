@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from trainer.config import BadInput, Model
+from trainer.config import InputError, Model
 from trainer.config_errors import parse_what_can_be
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import Examined, examine
@@ -54,7 +54,7 @@ def check_data(
         Whether the data set has no errors.
 
     Raises:
-        BadInput: there is no data set, or `out` cannot be written.
+        InputError: there is no data set, or `out` cannot be written.
     """
     if out is not None:
         _check_out(out)
@@ -73,12 +73,12 @@ def check_data(
 
 
 def _check_out(out: Path) -> None:
-    """Raises BadInput where the folder cannot be made or written, before the pictures are read."""
+    """Raises InputError where the folder cannot be made or written, before the pictures are read."""
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise BadInput([f"--out {out}: {existing} is no folder"])
+        raise InputError([f"--out {out}: {existing} is no folder"])
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise BadInput([f"--out {out}: {existing} may not be written"])
+        raise InputError([f"--out {out}: {existing} may not be written"])
 
 
 def model_of(place: Path) -> Model:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import preparation, searches, trained_model, training
-from .errors import Misused, Parser, as_json, explain
+from .errors import Parser, UsageError, as_json, explain
 
 DESCRIPTION = """\
 How deep should you unfreeze? Unfreeze finds out, and shows you: it searches for the best way to
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         options = parser().parse_args(arguments)
-    except Misused as error:
+    except UsageError as error:
         if "--json" in (sys.argv if arguments is None else arguments):
             print(as_json([error.message]))
         raise

@@ -25,7 +25,7 @@ from ..space.space import Dimension, Space, apply, flat, read_space
 
 
 def print_plan(config: SearchConfig) -> None:
-    """Print the plan of a search. Raises BadInput like the search itself."""
+    """Print the plan of a search. Raises InputError like the search itself."""
     data = load(config.data, cache_folder(), model=config.model)
     console = text_console()
     console.print(write_yaml(stored(config)), end="", soft_wrap=True)

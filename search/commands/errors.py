@@ -15,7 +15,7 @@ USER_ERRORS = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP}
 DISK_FULL = {ENOSPC, EDQUOT}
 
 
-class Misused(SystemExit):
+class UsageError(SystemExit):
     """A command line that argparse refuses; usage and message are printed already."""
 
     def __init__(self, message: str) -> None:
@@ -27,10 +27,10 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose exit carries the error message."""
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and message. Raises Misused."""
+        """Print usage and message. Raises UsageError."""
         with contextlib.suppress(SystemExit):
             super().error(message)
-        raise Misused(message)
+        raise UsageError(message)
 
 
 def explain(error: BaseException, resumable: bool) -> tuple[list[str], int] | None:
@@ -40,17 +40,17 @@ def explain(error: BaseException, resumable: bool) -> tuple[list[str], int] | No
         error: what a command raised.
         resumable: whether the same command continues what was interrupted.
     """
-    from clusters.definitions import CannotConnect
-    from trainer.config import BadInput
+    from clusters.definitions import ClusterConnectionError
+    from trainer.config import InputError
 
-    from ..study.lock import Busy
+    from ..study.lock import SearchBusyError
 
-    if isinstance(error, BadInput):
+    if isinstance(error, InputError):
         return error.errors, 2
     if isinstance(error, OSError) and error.errno in USER_ERRORS:
         line = f"{error.filename or 'disk'}: {error.strerror}"
         return [line], 1 if error.errno in DISK_FULL else 2
-    if isinstance(error, Busy | CannotConnect):
+    if isinstance(error, SearchBusyError | ClusterConnectionError):
         return [str(error)], 1
     if isinstance(error, KeyboardInterrupt):
         return [f"interrupted{'; the same command continues' if resumable else ''}"], 1
@@ -62,16 +62,16 @@ def writing(option: str, path: Path) -> Iterator[None]:
     """Name the option in an error of writing its path.
 
     Raises:
-        BadInput: the path cannot be written, except on a full disk, which is no bad input.
+        InputError: the path cannot be written, except on a full disk, which is no bad input.
     """
-    from trainer.config import BadInput
+    from trainer.config import InputError
 
     try:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
             raise
-        raise BadInput([f"{option} {path} cannot be written ({error.strerror})"]) from error
+        raise InputError([f"{option} {path} cannot be written ({error.strerror})"]) from error
 
 
 def as_json(lines: list[str]) -> str:

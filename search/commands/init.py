@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trainer.config import MOST_DETECTIONS, BadInput, Data, Model
+from trainer.config import MOST_DETECTIONS, Data, InputError, Model
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.undetectable import most_objects
 from trainer.data.dataset import Picture, Splits
@@ -97,12 +97,12 @@ def write_search(
         images: folders of the pictures, each DIR or SPLIT=DIR.
 
     Raises:
-        BadInput: the data set has errors, or `out` exists or cannot be written.
+        InputError: the data set has errors, or `out` exists or cannot be written.
     """
     if out != STDOUT:
         _check_out(out)
     if not place.exists():
-        raise BadInput([f"{place}: no such file or folder"])
+        raise InputError([f"{place}: no such file or folder"])
     data = allowing(with_images(find(place), images), allow)
     splits = load(data, cache_folder())
     for note in splits.notes:
@@ -125,9 +125,9 @@ def write_search(
 
 def _check_out(out: Path) -> None:
     if out.exists():
-        raise BadInput([f"{out} is there already; choose another with --out"])
+        raise InputError([f"{out} is there already; choose another with --out"])
     if not out.resolve().parent.is_dir():
-        raise BadInput([f"--out {out}: there is no folder {out.parent}"])
+        raise InputError([f"--out {out}: there is no folder {out.parent}"])
 
 
 def _search_yaml(name: str, data: Data, folder: Path, splits: Splits, size: int, gpu: bool) -> str:

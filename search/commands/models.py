@@ -5,7 +5,7 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import BadInput, CocoDetector, Model, NewDetector
+from trainer.config import CocoDetector, InputError, Model, NewDetector
 from trainer.config_errors import did_you_mean
 from trainer.model.backbones import TESTED, is_known
 from trainer.model.detectors import errors, is_coco
@@ -20,7 +20,7 @@ EXPLAINED = (
 
 
 def print_models(name: str | None, console: Console | None = None) -> None:
-    """Print all tested models, or one by its name. Raises BadInput for an unknown name."""
+    """Print all tested models, or one by its name. Raises InputError for an unknown name."""
     console = console or text_console()
     if name is not None:
         _print_model(console, _model_called(name))
@@ -48,10 +48,10 @@ def _model_called(name: str) -> Model:
         return Model.model_validate({"detector": name, "weights": "none"})
     hint = did_you_mean(name, [*get_args(CocoDetector), *TESTED])
     if hint and not is_known(name):
-        raise BadInput([f"timm has no {name!r}{hint}"])
+        raise InputError([f"timm has no {name!r}{hint}"])
     model = _with_backbone(Model(), name)
     if lines := errors(model):
-        raise BadInput([line.removeprefix("model.backbone: ") for line in lines])
+        raise InputError([line.removeprefix("model.backbone: ") for line in lines])
     return model
 
 

@@ -65,14 +65,14 @@ def _stop(options: argparse.Namespace) -> int:
         from ..running.detached import ask
 
         return ask(options.name, ["stop", options.name], options.storage, print)
-    from trainer.config import BadInput
+    from trainer.config import InputError
 
     from ..study.lock import is_held, request_stop
     from ..study.reading import read_search
 
     config = read_search(options.name, options.storage)
     if not is_held(config.folder):
-        raise BadInput([f"{options.name} is not running"])
+        raise InputError([f"{options.name} is not running"])
     request_stop(config.folder)
     print(
         f"{options.name}: its trials will stop within seconds; then its driver exports the best "

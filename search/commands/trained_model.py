@@ -64,14 +64,14 @@ def add_evaluate(commands: "Commands") -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from trainer.config import BadInput
+    from trainer.config import InputError
 
     from ..exports.evaluate import evaluate_model
     from ..reporting import summary
 
     splits = options.split or ["val"]
     if options.detections and len(splits) > 1:
-        raise BadInput(["--detections is one file: give one --split"])
+        raise InputError(["--detections is one file: give one --split"])
     for split in splits:
         metrics = evaluate_model(
             options.model,

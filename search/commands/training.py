@@ -92,10 +92,10 @@ def _read_config(
 ) -> "SearchConfig":
     """Read FILE with the settings of the command line and `sets` over it.
 
-    Raises BadInput with every error of the file, and with those of its data set unless the
+    Raises InputError with every error of the file, and with those of its data set unless the
     search is detached: then the data may lie on the cluster alone.
     """
-    from trainer.config import BadInput
+    from trainer.config import InputError
 
     from ..space.config_file import read
     from ..space.data import data_errors
@@ -107,6 +107,6 @@ def _read_config(
         raw["data"]["allow"] = [*(raw["data"].get("allow") or []), *options.allow]
     try:
         return resolve(raw, folder, detached)
-    except BadInput as error:
+    except InputError as error:
         of_data = [] if detached else data_errors(raw.get("data"), folder)
-        raise BadInput([*error.errors, *of_data]) from None
+        raise InputError([*error.errors, *of_data]) from None

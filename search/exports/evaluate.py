@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.dataset import Category
 from trainer.evaluation.coco_metrics import measure
 from trainer.evaluation.operating_point import best_thresholds
@@ -46,12 +46,12 @@ def evaluate_model(
         allow: Codes of findings in the data that are allowed.
 
     Raises:
-        BadInput: The model or the split does not exist, or their classes differ.
+        InputError: The model or the split does not exist, or their classes differ.
     """
     location = find_model(model, storage)
     folder = folder_of(location)
     if detections is not None and not detections.resolve().parent.is_dir():
-        raise BadInput([f"--detections {detections}: there is no folder {detections.parent}"])
+        raise InputError([f"--detections {detections}: there is no folder {detections.parent}"])
     detect, spec = open_export(location)
     split = load_named_split(place, name, allow)
     _require_same_classes(place, split.categories, spec.categories)
@@ -73,7 +73,7 @@ def evaluate_model(
 
 def _require_same_classes(place: Path, data: Sequence[Category], model: Sequence[Category]) -> None:
     if [(c.id, c.name) for c in data] != [(c.id, c.name) for c in model]:
-        raise BadInput(
+        raise InputError(
             [f"{place}: its classes ({_names(data)}) are not the model's ({_names(model)})"]
         )
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Picture
 from trainer.data.loading import load
@@ -55,13 +55,13 @@ def export_model(
         force: Replace an export that `out` holds.
 
     Raises:
-        BadInput: A model, trial or data set that does not exist, or an `out` that may not be
+        InputError: A model, trial or data set that does not exist, or an `out` that may not be
             written.
     """
     with new_export(out, force) as part:
         source = folder_of(find_model(model, storage)) if trial is None else part / "trial"
         if source.resolve() == out.resolve():
-            raise BadInput([f"--out {out} is the model itself; choose another folder"])
+            raise InputError([f"--out {out} is the model itself; choose another folder"])
         if trial is not None:
             _export_trial(model, trial, storage, source)
         content = part / CONTENT
@@ -85,7 +85,7 @@ def make_portable(source: Path, format: str, folder: Path, pictures: tuple[Pictu
         pictures: The file and the export must detect the same on these.
 
     Raises:
-        BadInput: The export is damaged, or cannot be written in this format.
+        InputError: The export is damaged, or cannot be written in this format.
     """
     detector, spec = load_export(source)
     write_portable(detector, spec.config.model.image_size, format, folder, pictures)
@@ -102,12 +102,12 @@ def _export_trial(name: str, trial: int, storage: Path, out: Path) -> None:
     study = begun_study(config)
     record = study.records.get(trial)
     if record is None:
-        raise BadInput([f"--trial {trial}: {name} has trials 0 to {len(study.records) - 1}"])
+        raise InputError([f"--trial {trial}: {name} has trials 0 to {len(study.records) - 1}"])
     categories = load(config.data, cache_folder(), config.folder).categories
     trial_config = config_of(config, record, study.precision)
     checkpoint = trial_folder(config.folder, trial) / BEST
     if not checkpoint.is_file():
-        raise BadInput(
+        raise InputError(
             [f"--trial {trial}: its checkpoint was deleted, by `clean` or search.disk_cap"]
         )
     export(checkpoint, trial_config, categories, study.data_digest, out)
@@ -121,5 +121,7 @@ def _val_pictures(
     """Pictures of val: of DATA, else of the search."""
     place = data or search / "search.yaml"
     if data is None and not place.is_file():
-        raise BadInput([f"{model} lies in no search: give --data DATA, to be compared on its val"])
+        raise InputError(
+            [f"{model} lies in no search: give --data DATA, to be compared on its val"]
+        )
     return load_named_split(place, "val", allow).pictures

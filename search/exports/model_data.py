@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Split, Splits
 from trainer.data.formats.layouts import find
@@ -29,13 +29,13 @@ def load_named_split(place: Path, name: str, allow: Sequence[str]) -> Split:
     """The split of this name in DATA. One COCO json is itself the split.
 
     Raises:
-        BadInput: DATA is damaged, or has no such split.
+        InputError: DATA is damaged, or has no such split.
     """
     if _is_one_split(place):
         return load_split(allowing(find(place), allow), name, cache_folder())
     split: Split | None = getattr(load_data(place, allow), name)
     if split is None:
-        raise BadInput([f"{place}: has no {name} split"])
+        raise InputError([f"{place}: has no {name} split"])
     return split
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.export.bundle import folder_of
 from trainer.export.conversion import FILES
 from trainer.model.weights import SPEC, WEIGHTS
@@ -12,11 +12,11 @@ def find_model(model: str, storage: Path) -> Path:
     """The exported folder, or the one file of such a folder, that MODEL names.
 
     Raises:
-        BadInput: It names neither; the message says where they were looked for.
+        InputError: It names neither; the message says where they were looked for.
     """
     folder = Path(model)
     if not model:
-        raise BadInput(["MODEL is empty: give a search's name or an exported folder"])
+        raise InputError(["MODEL is empty: give a search's name or an exported folder"])
     if folder.is_file() and folder.name in {WEIGHTS, *FILES.values()}:
         return folder
     if (folder / SPEC).is_file():
@@ -25,8 +25,8 @@ def find_model(model: str, storage: Path) -> Path:
     if (winner / SPEC).is_file():
         return winner
     if (storage / model).is_dir():
-        raise BadInput([f"{model}: the search in {storage / model} has no winner yet"])
-    raise BadInput([f"{model}: neither an exported folder nor a search in {storage}"])
+        raise InputError([f"{model}: the search in {storage / model} has no winner yet"])
+    raise InputError([f"{model}: neither an exported folder nor a search in {storage}"])
 
 
 def name_of(model: str) -> str:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.model.weights import SPEC
 
 CONTENT = "content"
@@ -22,7 +22,7 @@ def new_export(out: Path, force: bool) -> Iterator[Path]:
     the earlier export in the temporary folder; it is put back first.
 
     Raises:
-        BadInput: `out` exists, is not an export, or cannot be written.
+        InputError: `out` exists, is not an export, or cannot be written.
     """
     part = _temporary(out)
     before = part / BEFORE
@@ -30,9 +30,9 @@ def new_export(out: Path, force: bool) -> Iterator[Path]:
         before.rename(out)
     if out.exists():
         if not force:
-            raise BadInput([f"{out} exists already; choose another folder, or --force"])
+            raise InputError([f"{out} exists already; choose another folder, or --force"])
         if not (out / SPEC).is_file() and not (out.is_dir() and not any(out.iterdir())):
-            raise BadInput([f"{out} is no export: --force does not replace it"])
+            raise InputError([f"{out} is no export: --force does not replace it"])
     _make_empty(part, out)
     try:
         yield part
@@ -50,11 +50,11 @@ def filled_folder(out: Path, force: bool) -> Iterator[Path]:
     """A temporary folder that becomes `out` at the end; with `force` its files go into `out`.
 
     Raises:
-        BadInput: `out` exists, or cannot be written.
+        InputError: `out` exists, or cannot be written.
     """
     if out.exists() and not (force and out.is_dir()):
         hint = "choose another folder, or --force" if out.is_dir() else "choose a folder"
-        raise BadInput([f"{out} exists already; {hint}"])
+        raise InputError([f"{out} exists already; {hint}"])
     part = _temporary(out)
     _make_empty(part, out)
     try:
@@ -77,4 +77,4 @@ def _make_empty(part: Path, out: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     except OSError as error:
-        raise BadInput([f"--out {out} cannot be written ({error.strerror})"]) from error
+        raise InputError([f"--out {out} cannot be written ({error.strerror})"]) from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.canvas import open_picture
 from trainer.evaluation.drawing import draw, free_name
 from trainer.evaluation.predict import find_pictures, predict, to_coco
@@ -71,12 +71,12 @@ def predict_pictures(
         watch: Iterates over the files, for example with a progress bar.
 
     Raises:
-        BadInput: None of the pictures can be read, or the model or `out` cannot be used.
+        InputError: None of the pictures can be read, or the model or `out` cannot be used.
     """
     files = find_pictures(places)
     detect, spec = open_export(find_model(model, storage))
     if any(file.resolve().parent == out.resolve() for file in files):
-        raise BadInput([f"--out {out} holds the pictures themselves; choose another folder"])
+        raise InputError([f"--out {out} holds the pictures themselves; choose another folder"])
     detections = _Detections()
     unreadable: list[str] = []
     names: set[str] = set()
@@ -85,13 +85,13 @@ def predict_pictures(
         for number, file in enumerate(watch(files), start=1):
             try:
                 picture = open_picture(file)
-            except BadInput as error:
+            except InputError as error:
                 unreadable += error.errors
                 continue
             boxes = predict(detect, spec.categories, picture, spec.config.model.image_size, least)
             draw(picture, boxes).save(part / free_name(file, names), quality=92)
             detections.add(number, file, picture.size, to_coco(number, boxes))
         if not detections.images:
-            raise BadInput([*unreadable, "none of the pictures can be read: nothing was written"])
+            raise InputError([*unreadable, "none of the pictures can be read: nothing was written"])
         detections.write(part / "detections.json", spec.categories)
     return Predicted(len(detections.images), len(detections.annotations), unreadable)

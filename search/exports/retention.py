@@ -13,7 +13,7 @@ from ..study.lock import locked
 from ..study.study import Study
 
 
-class Tidying:
+class CheckpointRetention:
     """Deletes checkpoints of ended trials that are not needed, each time it is called.
 
     Last checkpoints go at once. Best checkpoints go, the worst first, while all of them together
@@ -59,7 +59,7 @@ def clean(config: SearchConfig, study: Study) -> int:
         The bytes that became free.
 
     Raises:
-        Busy: The search runs.
+        SearchBusyError: The search runs.
     """
     needed = {
         file

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.dataset import Splits
 from trainer.export.bundle import export, read_metrics, write_metrics, write_pictures
 from trainer.export.card import write_card
-from trainer.model.checkpoint import BEST, Damaged, load
+from trainer.model.checkpoint import BEST, DamagedFileError, load
 
 from ..ranking.gain_sentence import describe_gain
 from ..ranking.ranking import rank
@@ -37,7 +37,7 @@ def export_winner(
         The content of `winner/metrics.json`.
 
     Raises:
-        BadInput: No checkpoint of the winner exists.
+        InputError: No checkpoint of the winner exists.
     """
     out = config.folder / "winner"
     metrics = _earlier_metrics(out)
@@ -75,7 +75,7 @@ def _checkpoint(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
         checkpoint = trial_folder(config.folder, run.number) / BEST
         try:
             epoch: int = load(checkpoint)["report"]["epoch"]
-        except (FileNotFoundError, Damaged):
+        except (FileNotFoundError, DamagedFileError):
             continue
         if run.best and epoch != run.best.epoch:  # its last epochs were repeated on another node
             log.warning(
@@ -87,7 +87,7 @@ def _checkpoint(config: SearchConfig, best: Row) -> tuple[TrialRecord, int]:
                 run.best.epoch,
             )
         return run, epoch
-    raise BadInput(
+    raise InputError(
         [
             f"{trial_folder(config.folder, best.record.number)} has no intact {BEST}: was it "
             "deleted, or written on a node with another storage?"
@@ -117,7 +117,7 @@ def _earlier_metrics(export: Path) -> dict[str, Any]:
     """Figures of an earlier winner; empty if they are damaged, since all is measured anew."""
     try:
         return read_metrics(export)
-    except BadInput:
+    except InputError:
         return {}
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from PIL import Image
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.evaluation.review import CURVES, MISSES, REVIEW
 from trainer.evaluation.sheets import THRESHOLD
 from trainer.export.bundle import read_metrics
@@ -250,7 +250,7 @@ def _data_url(file: Path, width: int) -> str:
         with Image.open(file) as opened:
             picture = opened.convert("RGB")
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError on a broken PNG
-        raise BadInput([f"{file} is damaged: delete it, and the report leaves it out"]) from error
+        raise InputError([f"{file} is damaged: delete it, and the report leaves it out"]) from error
     if picture.width > width:
         picture = picture.resize((width, round(picture.height * width / picture.width)))
     content = io.BytesIO()

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.text.redaction import redacted
 
 from ..ranking.costs import costs
@@ -38,7 +38,7 @@ def print_list(storage: Path) -> None:
     for name in names:
         try:
             table.add_row(name, *_list_cells(read_search(name, storage)))
-        except BadInput as error:  # a damaged file, or a database that cannot be opened
+        except InputError as error:  # a damaged file, or a database that cannot be opened
             table.add_row(name, error.errors[0], "-", "-")
         except OSError as error:
             table.add_row(name, f"{error.filename or storage / name}: {error.strerror}", "-", "-")

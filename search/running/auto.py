@@ -17,7 +17,7 @@ from .resources import threads_of
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedAuto:
     """What `auto` resolves to on a machine."""
 
     precision: str
@@ -28,12 +28,12 @@ class Settled:
     """How many times as fast cached features make a phase, by its depth, as measured."""
 
 
-def settle(config: TrainConfig, data: Splits, threads: int) -> Settled:
+def settle(config: TrainConfig, data: Splits, threads: int) -> ResolvedAuto:
     """Resolve `auto` for the machine of this process, on which a trial would run."""
     precision = resolve(config.train.precision)
     train = config.train.model_copy(update={"precision": precision})
     choice = choose_trunk_cache(config.model_copy(update={"train": train}), data, threads)
-    return Settled(precision, choice.setting, choice.text, choice.gains)
+    return ResolvedAuto(precision, choice.setting, choice.text, choice.gains)
 
 
 def resolve_on_worker(
@@ -82,7 +82,7 @@ def is_resolved(study: Study) -> bool:
     return study.precision != "" and study.trunk_cache is not None
 
 
-def record_resolved(study: Study, resolved: Settled, progress: Progress) -> None:
+def record_resolved(study: Study, resolved: ResolvedAuto, progress: Progress) -> None:
     """Record what `auto` resolved to, and tell the user why."""
     study.precision = resolved.precision
     study.cache_speedups = resolved.gains

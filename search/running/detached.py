@@ -8,7 +8,7 @@ from ray.job_submission import JobDetails
 
 from clusters import jobs
 from clusters.definitions import find_definition
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.text.redaction import HIDDEN
 
 from ..reporting.console import program
@@ -26,16 +26,16 @@ Say = Callable[[str], None]
 def send(config: SearchConfig, say: Say) -> int:
     """Start a search on a cluster, and follow it until its checks have passed.
 
-    Returns an exit code: not 0 if it ended before its first trial. Raises BadInput if it is running
-    there, and CannotConnect.
+    Returns an exit code: not 0 if it ended before its first trial. Raises InputError if it is running
+    there, and ClusterConnectionError.
     """
     if config.cluster == "local":
-        raise BadInput(["--detach: needs a cluster to send the search to; give --cluster"])
+        raise InputError(["--detach: needs a cluster to send the search to; give --cluster"])
     definition = find_definition(config.cluster)
     client = jobs.client()
     for job in jobs.sent(client, NAME):
         if _runs(job, config.name) and job.status in jobs.RUNNING:
-            raise BadInput([f"{config.name} is running there, as job {job.submission_id}"])
+            raise InputError([f"{config.name} is running there, as job {job.submission_id}"])
     files = {"search.yaml": _yaml(config)}
     if definition is not None:
         files["cluster.yaml"] = definition.read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def watch(name: str, say: Say) -> int:
     client = jobs.client()
     sent = [job for job in jobs.sent(client, NAME) if _runs(job, name)]
     if not sent:
-        raise BadInput([f"{name}: the cluster knows no job of this search"])
+        raise InputError([f"{name}: the cluster knows no job of this search"])
     return jobs.follow(client, str(sent[0].submission_id), say) or 0
 
 

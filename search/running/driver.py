@@ -11,7 +11,7 @@ import ray
 
 from clusters import connect
 from clusters.preflight import failed_checks
-from trainer.config import BadInput, TrainConfig
+from trainer.config import InputError, TrainConfig
 from trainer.data.canvas import cache_folder
 from trainer.data.canvas_store import open_store
 from trainer.data.dataset import Splits
@@ -48,7 +48,7 @@ PACKAGES = [Path(__file__).parents[2] / name for name in ("trainer", "search", "
 def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     """Run a search, or continue the one in its folder, and export its winner.
 
-    Raises BadInput before anything is started or written, CannotConnect, or Busy when another
+    Raises InputError before anything is started or written, ClusterConnectionError, or SearchBusyError when another
     process runs this search.
     """
     deadline = time.monotonic() + (config.search.time_budget or inf)
@@ -99,11 +99,11 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
 
 
 def _checked(config: SearchConfig) -> SearchConfig:
-    """The configuration with absolute paths. Raises BadInput with everything wrong in it."""
+    """The configuration with absolute paths. Raises InputError with everything wrong in it."""
     config = absolute(config, Path())
     errors = check(config)
     if errors:
-        raise BadInput(errors)
+        raise InputError(errors)
     return config
 
 
@@ -139,7 +139,7 @@ def _opened(config: SearchConfig, space: Space, data: Splits) -> Iterator[Study]
 
 
 def _require_models(config: SearchConfig, space: Space, data: Splits, resources: Resources) -> None:
-    """Build every model of the space on a worker, which has the files. Raises BadInput."""
+    """Build every model of the space on a worker, which has the files. Raises InputError."""
     base_config = TrainConfig(model=config.model, train=config.train)
     models = {(m.detector, m.backbone, m.weights): m for m in reachable(space, base_config)}
     ask = ray.remote(require_models).options(
@@ -162,7 +162,7 @@ def _note_trials_begun(config: SearchConfig, study: Study, progress: Progress) -
 
 
 def _preflight(config: SearchConfig, data: Splits, begun: bool) -> None:
-    """Check on every node whether it can run a trial. Raises BadInput with all that is wrong."""
+    """Check on every node whether it can run a trial. Raises InputError with all that is wrong."""
     token = preflight.write_token(config.storage)
     try:
         errors = failed_checks(
@@ -176,7 +176,7 @@ def _preflight(config: SearchConfig, data: Splits, begun: bool) -> None:
     elif tracking:
         errors.append(tracking)
     if errors:
-        raise BadInput(errors)
+        raise InputError(errors)
 
 
 def _files_to_read(config: SearchConfig, data: Splits) -> list[Path]:

@@ -9,7 +9,7 @@ import torch
 
 from clusters.definitions import nodes_after_growth
 from clusters.nodes import Node, nodes
-from trainer.config import BadInput, TrainConfig
+from trainer.config import InputError, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.training.probe import memory_share
 
@@ -27,7 +27,7 @@ MAX_TRIALS_PER_GPU = 4
 
 
 def trial_resources(config: SearchConfig) -> Resources:
-    """What one trial gets on the connected cluster. Raises BadInput if no node has that much."""
+    """What one trial gets on the connected cluster. Raises InputError if no node has that much."""
     machines = nodes() + nodes_after_growth(config.cluster)
     resources = config.resources
     if resources == "auto":
@@ -35,7 +35,7 @@ def trial_resources(config: SearchConfig) -> Resources:
     elif not resources.gpus_per_trial and any(node.gpus for node in machines):
         log.warning("resources.gpus_per_trial is 0: the cluster's GPUs stay unused")
     if not at_once(resources, machines):
-        raise BadInput([f"resources: {_too_large(resources, machines)}"])
+        raise InputError([f"resources: {_too_large(resources, machines)}"])
     return resources
 
 

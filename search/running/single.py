@@ -2,7 +2,7 @@
 
 import torch
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Splits
 from trainer.data.loading import load
@@ -76,9 +76,9 @@ def _without_search(config: SearchConfig) -> SearchConfig:
 
 
 def _refuse_search(config: SearchConfig) -> None:
-    """Raise BadInput if the folder, which has the file's name by default, holds a search."""
+    """Raise InputError if the folder, which has the file's name by default, holds a search."""
     if (config.folder / KEPT).is_file() and kept(config.folder).get("space"):
-        raise BadInput([f"{config.folder} holds a search; give the one trial another --name"])
+        raise InputError([f"{config.folder} holds a search; give the one trial another --name"])
 
 
 def _train_trial(

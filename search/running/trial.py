@@ -13,12 +13,12 @@ from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
 from trainer.evaluation.review import review
 from trainer.machine_errors import (
-    OutOfMemory,
+    OutOfMemoryError,
     give_memory_back,
     has_lost_accelerator,
     is_of_accelerator,
 )
-from trainer.training.engine import Diverged
+from trainer.training.engine import DivergedError
 from trainer.training.fit import fit
 from trainer.training.phase_cache import PhaseCache
 
@@ -31,8 +31,8 @@ from .watchdog import Watchdog
 STACKS = "stacks.txt"
 """In a trial's folder: the stacks of a worker's threads when it hung, or the error of its GPU."""
 ENDS: dict[type[Exception], End] = {
-    Diverged: End.DIVERGED,
-    OutOfMemory: End.OUT_OF_MEMORY,
+    DivergedError: End.DIVERGED,
+    OutOfMemoryError: End.OUT_OF_MEMORY,
 }
 """The exceptions that a configuration itself causes, and how its trial ends. Others are bugs, or
 the machine's."""

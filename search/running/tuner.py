@@ -17,7 +17,7 @@ from trainer.epoch_report import read_report
 from trainer.model.checkpoint import load_reports
 from trainer.model.outline import count_stages
 
-from ..exports.retention import Tidying
+from ..exports.retention import CheckpointRetention
 from ..ranking import confirm
 from ..reporting.progress import Progress
 from ..space.config import Resources, SearchConfig
@@ -57,7 +57,7 @@ def run_trials(
     """
     study.state = SearchState.RUNNING
     note_share(study, resources)
-    retention = Tidying(config, study)
+    retention = CheckpointRetention(config, study)
     watchers = Watchers(start_tracking(config, data, study), progress, retention)
     count_slots = _slots(config, resources)
     scheduler = _scheduler(config, study)

@@ -6,10 +6,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.config_fields import override
 from trainer.text.redaction import redacted
-from trainer.text.yaml import NoYaml, load_yaml
+from trainer.text.yaml import YamlError, load_yaml
 
 from .config import SearchConfig
 from .locations import study_uri, tracking_uri
@@ -45,7 +45,7 @@ def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[st
         name: The search's name; it overrides the file and the settings.
 
     Raises:
-        BadInput: The file or a setting cannot be read.
+        InputError: The file or a setting cannot be read.
     """
     raw = read_yaml(file or DEFAULT)
     if file is not None and file.name == KEPT and (file.parent / LOCK).is_file():
@@ -63,7 +63,7 @@ def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[st
 def _apply_setting(raw: dict[str, Any], setting: str) -> None:
     path, equals, text = setting.partition("=")
     if not equals or not path:
-        raise BadInput([f"--set {setting}: write it as dotted.field=value"])
+        raise InputError([f"--set {setting}: write it as dotted.field=value"])
     value = _parse_yaml(text, f"--set {setting}")
     if path.startswith(DIMENSION):  # a dimension is one key, though its name has dots
         raw["space"] = {**(raw.get("space") or {}), path.strip()[len(DIMENSION) :]: value}
@@ -75,26 +75,26 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The content of a YAML 1.2 file with keys.
 
     Raises:
-        BadInput: There is no such file, or it is not a YAML file with keys.
+        InputError: There is no such file, or it is not a YAML file with keys.
     """
     if not file.is_file():
-        raise BadInput([f"{file}: no such file; `unfreeze init DATA` writes one"])
+        raise InputError([f"{file}: no such file; `unfreeze init DATA` writes one"])
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise BadInput([f"{file}: is not UTF-8 text"]) from None
+        raise InputError([f"{file}: is not UTF-8 text"]) from None
     raw = _parse_yaml(text, str(file))
     if not isinstance(raw, dict):
-        raise BadInput([f"{file}: has no keys; `unfreeze init DATA` writes an example"])
+        raise InputError([f"{file}: has no keys; `unfreeze init DATA` writes an example"])
     return raw
 
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
         return load_yaml(text)
-    except NoYaml as error:
+    except YamlError as error:
         line = f", line {error.line}" if error.line else ""
-        raise BadInput([f"{source}{line}: {error.problem}"]) from None
+        raise InputError([f"{source}{line}: {error.problem}"]) from None
 
 
 def write_yaml(raw: dict[str, Any]) -> str:

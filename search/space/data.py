@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.config_errors import parse
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import examine
@@ -22,10 +22,10 @@ def find_data(place: Path) -> Data | str:
     """The data set that a user names as DATA: a YAML with a `data:` part, or what `find` knows.
 
     Raises:
-        BadInput: No data set is there.
+        InputError: No data set is there.
     """
     if not place.exists():
-        raise BadInput([f"{place}: no such file or folder"])
+        raise InputError([f"{place}: no such file or folder"])
     if place.suffix.lower() in {".yaml", ".yml"}:
         from .validation import resolve  # imports torch, which the other forms do not need
 
@@ -33,7 +33,7 @@ def find_data(place: Path) -> Data | str:
         if "data" in raw:
             return resolve({"name": "data", "data": raw["data"]}, place.parent).data
         if "names" not in raw:
-            raise BadInput([f"{place}: has no data: part, and no names as YOLO's have"])
+            raise InputError([f"{place}: has no data: part, and no names as YOLO's have"])
     return find(place)
 
 
@@ -52,14 +52,14 @@ def with_images(data: AnyData, given: Sequence[str]) -> AnyData:
         given: The values of the option, each DIR or SPLIT=DIR.
 
     Raises:
-        BadInput: Its images cannot be given so, or a folder does not exist.
+        InputError: Its images cannot be given so, or a folder does not exist.
     """
     if not given:
         return data
     if not isinstance(data, Data):
-        raise BadInput(["--images: the embedded data set has its images; leave it out"])
+        raise InputError(["--images: the embedded data set has its images; leave it out"])
     if format_of(data.train) == "YOLO":
-        raise BadInput(["--images: path and train in data.yaml say where YOLO's pictures are"])
+        raise InputError(["--images: path and train in data.yaml say where YOLO's pictures are"])
     return data.model_copy(update={"images": _folders(data, given)})
 
 
@@ -79,7 +79,7 @@ def _folders(data: Data, given: Sequence[str]) -> Path | dict[str, Path] | None:
             errors.append(f"--images {text}: no folder {path}")
         folders[name] = path
     if errors:
-        raise BadInput(errors)
+        raise InputError(errors)
     before: Any = data.images
     if not isinstance(before, dict):
         before = dict.fromkeys(splits, before)
@@ -101,6 +101,6 @@ def data_errors(raw: Any, beside: Path) -> list[str]:
     try:
         data = absolute_data(parse(Data, raw), beside)
         errors = examine(data, cache_folder(), pictures=False).errors
-    except BadInput:
+    except InputError:
         return []
     return [finding.line for finding in errors if finding.code != "file-missing"]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trainer.config import NAMED_WEIGHTS, BadInput, Data
+from trainer.config import NAMED_WEIGHTS, Data, InputError
 from trainer.text.redaction import HIDDEN, redacted
 
 from .config import SearchConfig
@@ -29,7 +29,7 @@ def study_uri(config: SearchConfig) -> str | None:
     """The URL of the study's database; None means the journal in the search's folder.
 
     Raises:
-        BadInput: The study's URL has a password that the environment does not give now.
+        InputError: The study's URL has a password that the environment does not give now.
     """
     given = os.environ.get(STUDY_VARIABLE)
     uri = config.study or given
@@ -37,7 +37,7 @@ def study_uri(config: SearchConfig) -> str | None:
         return None
     if HIDDEN in uri:
         if given is None or redacted(given) != uri:
-            raise BadInput([f"study: {uri}: set {STUDY_VARIABLE} to it, with its password"])
+            raise InputError([f"study: {uri}: set {STUDY_VARIABLE} to it, with its password"])
         uri = given
     return _absolute_uri(uri)
 

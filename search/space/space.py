@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, get_args
 
-from trainer.config import BadInput, TrainConfig
+from trainer.config import InputError, TrainConfig
 from trainer.config_errors import nearest, parse
 from trainer.config_fields import leaves, override
 
@@ -67,7 +67,7 @@ def read_space(raw: dict[str, Any], branch: str = "") -> Space:
         branch: The choices under which they exist, as text.
 
     Raises:
-        BadInput: Has the errors of all dimensions.
+        InputError: Has the errors of all dimensions.
     """
     errors: list[str] = []
     space: Space = []
@@ -76,23 +76,23 @@ def read_space(raw: dict[str, Any], branch: str = "") -> Space:
         try:
             _require_searchable(name, legal)
             space.append(_read_dimension(name, spec, branch))
-        except BadInput as error:
+        except InputError as error:
             errors += error.errors
     if errors:
-        raise BadInput(errors)
+        raise InputError(errors)
     return sorted(space, key=precedence)
 
 
 def _require_searchable(name: str, legal: list[str]) -> None:
     if name in UNSEARCHABLE:
-        raise BadInput([f"space.{name}: cannot be searched: {UNSEARCHABLE[name]}"])
+        raise InputError([f"space.{name}: cannot be searched: {UNSEARCHABLE[name]}"])
     if name not in legal:
-        raise BadInput([f"space.{name}: unknown field{nearest(name, legal)}"])
+        raise InputError([f"space.{name}: unknown field{nearest(name, legal)}"])
 
 
 def _read_dimension(name: str, spec: Any, branch: str) -> Dimension:
     if not isinstance(spec, dict) or len(spec) != 1 or next(iter(spec)) not in get_args(Kind):
-        raise BadInput(
+        raise InputError(
             [
                 f"space.{name}: {spec!r} "
                 "(legal: one of log, uniform, int: [low, high], choice: [...])"
@@ -104,7 +104,7 @@ def _read_dimension(name: str, spec: Any, branch: str) -> Dimension:
     if bounds == "auto" and kind == "log" and name in LEARNING_RATES:
         return Dimension(name, kind, high="auto", branch=branch)
     if error := _range_error(kind, bounds):
-        raise BadInput([f"space.{name}: {kind}: {error}"])
+        raise InputError([f"space.{name}: {kind}: {error}"])
     low, high = bounds
     return Dimension(name, kind, low, high, branch=branch)
 
@@ -141,12 +141,12 @@ def _is_number(value: Any) -> bool:
 def _read_choice(name: str, choices: Any, branch: str) -> Dimension:
     branches = choices if isinstance(choices, dict) else {}
     if not isinstance(choices, list | dict) or not choices:
-        raise BadInput(
+        raise InputError(
             [f"space.{name}: choice: {choices!r} (legal: a list, or values with a space each)"]
         )
     for value, raw in branches.items():
         if raw is not None and not isinstance(raw, dict):
-            raise BadInput([f"space.{name}: choice {value}: {raw!r} (legal: dimensions by name)"])
+            raise InputError([f"space.{name}: choice {value}: {raw!r} (legal: dimensions by name)"])
     inner = {
         value: read_space(raw or {}, branch=f"{branch} {name}={value}".strip())
         for value, raw in branches.items()
@@ -173,7 +173,7 @@ def apply(base_config: TrainConfig, values: Values) -> TrainConfig:
     """The base configuration with these values in it.
 
     Raises:
-        BadInput: A field refuses its value, or fields do not fit together.
+        InputError: A field refuses its value, or fields do not fit together.
     """
     raw = base_config.model_dump(include={"model", "train"})
     for name, value in values.items():

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.config import BadInput, Model, TrainConfig
+from trainer.config import InputError, Model, TrainConfig
 from trainer.config_errors import nearest
 from trainer.config_fields import leaves
 from trainer.config_rules import inert
@@ -87,7 +87,7 @@ def _point_errors(
     for i, values in enumerate(first):
         try:
             points.append((f"search.first[{i}]", apply(base_config, values)))
-        except BadInput as error:
+        except InputError as error:
             errors += [f"search.first[{i}].{line}" for line in error.errors]
     for place, point in points:
         errors += _outside(space, point, place, stages)
@@ -124,7 +124,7 @@ def reachable(space: Space, base_config: TrainConfig) -> Iterator[Model]:
         for value in dimension.choices:
             try:
                 config = apply(base_config, {dimension.name: value})
-            except BadInput:  # `_bound_errors` has this error
+            except InputError:  # `_bound_errors` has this error
                 continue
             inner = sorted([*dimension.branches.get(value, []), *rest], key=precedence)
             yield from reachable(inner, config)
@@ -140,7 +140,7 @@ def _bound_errors(dimension: Dimension, base_config: TrainConfig) -> list[str]:
     for bound in bounds:
         try:
             apply(base_config, {dimension.name: bound})
-        except BadInput as error:
+        except InputError as error:
             if not errors and dimension.kind in ("log", "uniform") and bound == bounds[1]:
                 return [  # the lower end was legal
                     f"space.{dimension.name}: {dimension.kind} gives numbers like {bound:.4g}, "
@@ -155,7 +155,7 @@ def _depth_errors(dimension: Dimension, base_config: TrainConfig, stages: int) -
     for bound in samples(dimension) if dimension.name == "train.unfreeze.depth" else ():
         try:
             resolve_depth(apply(base_config, {dimension.name: bound}).train.unfreeze.depth, stages)
-        except BadInput as error:
+        except InputError as error:
             errors += [f"space.{line}" for line in error.errors]
     return errors
 

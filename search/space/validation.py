@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.config_errors import parse_what_can_be
 from trainer.config_fields import is_written
 from trainer.config_rules import fixed_errors, opens_slowly
@@ -34,11 +34,11 @@ def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> Searc
         elsewhere: Whether another machine runs the search: then its files may be missing here.
 
     Raises:
-        BadInput: Has every error.
+        InputError: Has every error.
     """
     config, errors = parse_what_can_be(SearchConfig, raw)
     if config is None:
-        raise BadInput(errors)
+        raise InputError(errors)
     config = absolute(config, beside)
     missing = _file_errors(config) if elsewhere else []
     errors += [
@@ -49,7 +49,7 @@ def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> Searc
         and not (elsewhere and "model.weights: no file or folder" in line)
     ]
     if errors:
-        raise BadInput(errors)
+        raise InputError(errors)
     return config
 
 
@@ -63,7 +63,7 @@ def check(config: SearchConfig) -> list[str]:
     space: Space = []
     try:
         space = read_space(config.space)
-    except BadInput as error:
+    except InputError as error:
         errors += error.errors
     errors += _asha_errors(config, space)
     if wrong := model_errors(config.model):
@@ -72,7 +72,7 @@ def check(config: SearchConfig) -> list[str]:
     try:
         stages = count_stages(config.model)
         resolve_depth(config.train.unfreeze.depth, stages)
-    except BadInput as error:
+    except InputError as error:
         return errors + error.errors
     return errors + space_errors(space, config, config.search.first, stages)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from trainer.config import BadInput
+from trainer.config import InputError
 
 from ..space.config_file import BRING_BACK
 from .optuna_internals import BaseJournalFileLock, lock_file
@@ -30,13 +30,13 @@ def open_journal(file: Path) -> "Journal":
 
 @contextlib.contextmanager
 def explain_damage(file: Path) -> Iterator[None]:
-    """In this block the errors of a damaged journal become BadInput, with what a user can do."""
+    """In this block the errors of a damaged journal become InputError, with what a user can do."""
     try:
         yield
-    except BadInput:
+    except InputError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise BadInput([f"{file} is damaged{_damaged_place(file)}; {BRING_BACK}"]) from error
+        raise InputError([f"{file} is damaged{_damaged_place(file)}; {BRING_BACK}"]) from error
 
 
 def _damaged_place(file: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trainer.config import BadInput
+from trainer.config import InputError
 
 from ..space.config_file import LOCK
 
@@ -22,7 +22,7 @@ LOCK_TIMEOUT = 0.3
 """Seconds to try for the lock: `is_held` in another process takes it for a moment."""
 
 
-class Busy(Exception):
+class SearchBusyError(Exception):
     """Another process runs this search."""
 
 
@@ -31,18 +31,18 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock a search's folder for this process while the block runs.
 
     Raises:
-        Busy: Another process has the lock; the message says which.
-        BadInput: The folder cannot be made.
+        SearchBusyError: Another process has the lock; the message says which.
+        InputError: The folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput([f"storage: {folder} cannot be made ({error.strerror})"]) from error
+        raise InputError([f"storage: {folder} cannot be made ({error.strerror})"]) from error
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=0.01)
     except Timeout:
-        raise Busy(f"{folder.name} is being run by {_holder(folder)}") from None
+        raise SearchBusyError(f"{folder.name} is being run by {_holder(folder)}") from None
     try:
         _write_holder(folder)
         yield

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainer.config import BadInput, Depth, Model
+from trainer.config import Depth, InputError, Model
 from trainer.config_errors import parse
 from trainer.data.dataset import Splits
 from trainer.data.loading import MADE, made_split
@@ -43,7 +43,7 @@ MAY_CHANGE = (
 
 
 def refuse_changes(config: SearchConfig) -> None:
-    """Raise BadInput with the differences if the folder has a search of another configuration."""
+    """Raise InputError with the differences if the folder has a search of another configuration."""
     if not (config.folder / KEPT).is_file():
         return
     before, now = _flat(_with_defaults(kept(config.folder))), _flat(stored(config))
@@ -55,7 +55,7 @@ def refuse_changes(config: SearchConfig) -> None:
     if not errors:
         return
     has_trials = any((config.folder / "trials").glob("*"))
-    raise BadInput(
+    raise InputError(
         [
             f"{config.folder} holds a search of this name with another configuration; give "
             "this one another --name, or undo"
@@ -70,7 +70,7 @@ def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     """A stored config with the defaults of fields that did not exist when it was written."""
     try:
         return parse(SearchConfig, raw).model_dump(mode="json")
-    except BadInput:  # it has a field that no longer exists
+    except InputError:  # it has a field that no longer exists
         return raw
 
 
@@ -91,16 +91,16 @@ def require_models(models: Iterable[Model], classes: int) -> None:
         classes: How many classes the data set has.
 
     Raises:
-        BadInput: Has the errors of all models.
+        InputError: Has the errors of all models.
     """
     errors: list[str] = []
     for model in models:
         try:
             build(model, classes)
-        except BadInput as error:
+        except InputError as error:
             errors += [line for line in error.errors if line not in errors]
     if errors:
-        raise BadInput(errors)
+        raise InputError(errors)
 
 
 def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
@@ -109,7 +109,7 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
     Call it with the folder locked. A new search gets its first trials.
 
     Raises:
-        BadInput: The folder has a search of another configuration, the data set has changed since
+        InputError: The folder has a search of another configuration, the data set has changed since
             the search was new, or the study belongs to another folder.
     """
     refuse_changes(config)
@@ -118,7 +118,7 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
     study = open_study(config.folder, name, uri, **settings)
     _refuse_other_study(config, study, uri)
     if study.data_digest not in ("", data.digest):
-        raise BadInput(
+        raise InputError(
             [f"data: its content has changed since the search in {config.folder} started"]
         )
     _write_folder(config, data, name)
@@ -143,7 +143,7 @@ def _write_folder(config: SearchConfig, data: Splits, name: str) -> None:
 
 
 def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> None:
-    """Raise BadInput if a study does not belong to this folder."""
+    """Raise InputError if a study does not belong to this folder."""
     folder, is_known = config.folder, bool(study.id)
     place = redacted(uri) if uri is not None else folder / JOURNAL
     if is_known and not (folder / KEPT).is_file():
@@ -152,12 +152,12 @@ def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> 
             f"name: {config.name}: a study of this name belongs to a search in another folder; "
             "give this one another --name"
         )
-        raise BadInput([missing if uri is None else elsewhere])
+        raise InputError([missing if uri is None else elsewhere])
     if not is_known and any((folder / "trials").glob("*")):
-        raise BadInput([f"{place} has none of the trials in {folder}; {BRING_BACK}"])
+        raise InputError([f"{place} has none of the trials in {folder}; {BRING_BACK}"])
     other = Path(study.folder or folder)
     if uri is not None and (other / KEPT).is_file() and not other.samefile(folder):
-        raise BadInput(
+        raise InputError(
             [
                 f"{folder} is a copy of {other}, and both have one study, in {place}: continue in "
                 "that folder, or start a new search under another --name"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.config_errors import parse
 
 from ..space.config import SearchConfig
@@ -21,17 +21,17 @@ def read_search(name: str, storage: Path) -> SearchConfig:
         storage: The folder of all searches.
 
     Raises:
-        BadInput: There is no search of this name, or its configuration is damaged.
+        InputError: There is no search of this name, or its configuration is damaged.
     """
     folder = storage / name
     if Path(name).name != name or name == ".." or not (folder / KEPT).is_file():
         known = ", ".join(begun(storage))
-        raise BadInput([f"no search {name} in {storage}; its searches: {known or 'none'}"])
+        raise InputError([f"no search {name} in {storage}; its searches: {known or 'none'}"])
     try:
         config = parse(SearchConfig, kept(folder))
-    except BadInput as error:
+    except InputError as error:
         lines = [line for line in error.errors if not line.startswith(str(folder))]
-        raise BadInput([f"{folder / KEPT}: {line}" for line in lines] or error.errors) from None
+        raise InputError([f"{folder / KEPT}: {line}" for line in lines] or error.errors) from None
     # the folder may be moved, renamed or copied since
     return config.model_copy(update={"storage": storage.resolve(), "name": name})
 
@@ -45,13 +45,13 @@ def kept(folder: Path) -> dict[str, Any]:
     """The raw configuration in a search's folder.
 
     Raises:
-        BadInput: The file is missing or damaged.
+        InputError: The file is missing or damaged.
     """
     try:
         return read_yaml(folder / KEPT)
-    except BadInput as error:
+    except InputError as error:
         reason = error.errors[0].removeprefix(str(folder / KEPT)).partition(";")[0].lstrip(":, ")
-        raise BadInput(
+        raise InputError(
             [f"{folder / KEPT} is damaged ({reason}); {BRING_BACK}. MLflow keeps a copy too"]
         ) from None
 
@@ -66,11 +66,11 @@ def begun_study(config: SearchConfig) -> Study:
     """The study of an existing search, for reading.
 
     Raises:
-        BadInput: There is no study, or it cannot be read.
+        InputError: There is no study, or it cannot be read.
     """
     # only what the search's folder says counts: UNFREEZE_STUDY may be of another search
     uri = study_uri(config) if config.study else None
     try:
         return read_study(config.folder, study_name(config), uri)
     except FileNotFoundError as error:
-        raise BadInput([str(error)]) from error
+        raise InputError([str(error)]) from error

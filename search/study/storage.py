@@ -8,7 +8,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.text.redaction import redacted
 
 from .journal import JOURNAL, explain_damage, open_journal
@@ -25,7 +25,7 @@ def open_study(folder: Path, name: str, uri: str | None = None, **settings: Any)
         settings: `seed` and `trials` of Study.
 
     Raises:
-        BadInput: The journal is damaged, or the database cannot be opened.
+        InputError: The journal is damaged, or the database cannot be opened.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if uri is not None:
@@ -40,7 +40,7 @@ def read_study(folder: Path, name: str, uri: str | None = None) -> Study:
 
     Raises:
         FileNotFoundError: There is no such study.
-        BadInput: The journal is damaged, or the database cannot be opened.
+        InputError: The journal is damaged, or the database cannot be opened.
     """
     if uri is not None:
         try:
@@ -59,4 +59,4 @@ def _database(uri: str) -> BaseStorage:
         return optuna.storages.get_storage(uri)
     except (ImportError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
-        raise BadInput([f"study: {redacted(uri)} cannot be opened: {reason}"]) from error
+        raise InputError([f"study: {redacted(uri)} cannot be opened: {reason}"]) from error

@@ -21,7 +21,7 @@ BESIDE = ("-journal", "-wal", "-shm")
 """What SQLite appends to a database's name for the files that belong to it."""
 
 
-class Unusable(Exception):
+class UnusableDatabaseError(Exception):
     """A file that MLflow will never open."""
 
 
@@ -39,7 +39,7 @@ def make_ready(file: Path) -> None:
     """Make a file with MLflow's tables, if it is missing, or incomplete and without rows.
 
     Raises:
-        Unusable: the file has rows in incomplete tables, or is no database; says what to do.
+        UnusableDatabaseError: the file has rows in incomplete tables, or is no database; says what to do.
     """
     if _may_be_opened(file):
         return
@@ -67,9 +67,13 @@ def _may_be_opened(file: Path) -> bool:
     except sqlite3.OperationalError:  # another process uses it, or it may not be read
         raise
     except sqlite3.DatabaseError as error:
-        raise Unusable(f"{file} is no database that can be read: move it away") from error
+        raise UnusableDatabaseError(
+            f"{file} is no database that can be read: move it away"
+        ) from error
     if half_changed:
-        raise Unusable(f"{file} was left half changed by an upgrade that was killed: move it away")
+        raise UnusableDatabaseError(
+            f"{file} was left half changed by an upgrade that was killed: move it away"
+        )
     return True  # of an earlier MLflow: the new one upgrades it, or says what to do
 
 

@@ -55,7 +55,7 @@ def register(
         A line about the version and the champion.
 
     Raises:
-        BadInput: the winner cannot be exported to ONNX. Whatever MLflow raises comes out too.
+        InputError: the winner cannot be exported to ONNX. Whatever MLflow raises comes out too.
     """
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     client = MlflowClient(uri)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.text.redaction import redacted
 
 from ..reporting.console import tell
@@ -31,15 +31,15 @@ def serve(tracking: str | None, port: int) -> int:
         The server's exit code.
 
     Raises:
-        BadInput: there is nothing to show, or the port is taken.
+        InputError: there is nothing to show, or the port is taken.
     """
     uri = tracking_uri(tracking)
     if uri == "off":
-        raise BadInput(["tracking: off, so there is no store to show"])
+        raise InputError(["tracking: off, so there is no store to show"])
     if errors := uri_errors(uri):
-        raise BadInput(errors)
+        raise InputError(errors)
     if not 0 < port < 2**16:
-        raise BadInput([f"--port {port} (legal: 1 to {2**16 - 1})"])
+        raise InputError([f"--port {port} (legal: 1 to {2**16 - 1})"])
     if uri.startswith("sqlite:///"):
         _prepare_file(Path(uri.removeprefix("sqlite:///")))
     if uri.startswith("http"):
@@ -53,25 +53,25 @@ def serve(tracking: str | None, port: int) -> int:
 
 
 def _prepare_file(file: Path) -> None:
-    """Check that a SQLite store exists, and complete its tables. Raises BadInput."""
+    """Check that a SQLite store exists, and complete its tables. Raises InputError."""
     if not file.is_file():
-        raise BadInput([f"no MLflow store {file}; run it where the search was started"])
-    from .database import Unusable, make_ready
+        raise InputError([f"no MLflow store {file}; run it where the search was started"])
+    from .database import UnusableDatabaseError, make_ready
 
     try:
         make_ready(file)
-    except Unusable as error:
-        raise BadInput([str(error)]) from error
+    except UnusableDatabaseError as error:
+        raise InputError([str(error)]) from error
 
 
 def _check_port(port: int) -> None:
-    """Raises BadInput where another program has the port."""
+    """Raises InputError where another program has the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise BadInput([f"--port {port}: {error.strerror}; choose another"]) from error
+            raise InputError([f"--port {port}: {error.strerror}; choose another"]) from error
 
 
 def _run_server(uri: str, port: int) -> int:
@@ -102,14 +102,16 @@ def page_lines(uri: str, port: int) -> list[str]:
 
 
 def _pages_of_a_server(uri: str) -> list[str]:
-    """Lines with the pages of a server that has the store. Raises BadInput if it is unreachable."""
+    """Lines with the pages of a server that has the store. Raises InputError if it is unreachable."""
     from .tracking import reason, try_once
 
     try_once()
     try:
         searches = _searches(uri)
     except Exception as error:  # whatever a server or a network can do
-        raise BadInput([f"tracking: {redacted(uri)} does not answer ({reason(error)})"]) from error
+        raise InputError(
+            [f"tracking: {redacted(uri)} does not answer ({reason(error)})"]
+        ) from error
     address = redacted(uri).rstrip("/")
     return [
         f"this store already has a server: {address}",

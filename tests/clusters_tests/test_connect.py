@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from clusters.connect import connected
-from clusters.definitions import CannotConnect
+from clusters.definitions import ClusterConnectionError
 from clusters.ray_internals import STARTED_TOO_SLOWLY
 
 
@@ -29,10 +29,10 @@ def test_a_dead_address_is_refused_quickly(dead_port: int, scheme: str) -> None:
     address = f"{scheme}127.0.0.1:{dead_port}"
     code = (
         "from clusters.connect import connected\n"
-        "from clusters.definitions import CannotConnect\n"
+        "from clusters.definitions import ClusterConnectionError\n"
         "try:\n"
         f"    with connected({address!r}, []): pass\n"
-        "except CannotConnect as error: print(error)\n"
+        "except ClusterConnectionError as error: print(error)\n"
     )
     started = time.monotonic()  # in another process: Ray itself would not give up
     done = subprocess.run(
@@ -44,7 +44,7 @@ def test_a_dead_address_is_refused_quickly(dead_port: int, scheme: str) -> None:
 
 
 def test_what_is_no_address_is_refused_in_one_line() -> None:
-    with pytest.raises(CannotConnect) as raised, connected("no address", []):
+    with pytest.raises(ClusterConnectionError) as raised, connected("no address", []):
         pass
     assert str(raised.value).startswith("cluster: no address: ")
     assert len(str(raised.value).splitlines()) == 1
@@ -68,7 +68,7 @@ def test_a_ray_that_starts_too_slowly_is_refused_with_what_to_do(
         raise Exception(f"{STARTED_TOO_SLOWLY} This could happen because ...")
 
     monkeypatch.setattr(ray, "init", time_out)
-    with pytest.raises(CannotConnect) as raised, connected("local", []):
+    with pytest.raises(ClusterConnectionError) as raised, connected("local", []):
         pass
     assert str(raised.value).startswith("cluster: local: Ray's processes on this machine took more")
     assert str(raised.value).endswith("run the same command again")

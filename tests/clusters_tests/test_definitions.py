@@ -15,7 +15,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from clusters.definitions import (
     HERE,
-    CannotConnect,
+    ClusterConnectionError,
     find_definition,
     growth,
     head_address,
@@ -210,7 +210,7 @@ def test_a_cluster_is_defined_by_a_name_or_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_an_unknown_name_is_refused_with_the_legal_ones(cluster: str, message: str) -> None:
-    with pytest.raises(CannotConnect, match=f"^cluster: {cluster}: ") as raised:
+    with pytest.raises(ClusterConnectionError, match=f"^cluster: {cluster}: ") as raised:
         find_definition(cluster)
     assert message in str(raised.value)
 
@@ -219,7 +219,7 @@ def test_an_unknown_name_is_refused_with_the_legal_ones(cluster: str, message: s
 def test_a_file_that_defines_nothing_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    with pytest.raises(CannotConnect, match=r"mine\.yaml: "):
+    with pytest.raises(ClusterConnectionError, match=r"mine\.yaml: "):
         growth(file)
 
 

@@ -8,7 +8,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from clusters import jobs
-from clusters.definitions import CannotConnect
+from clusters.definitions import ClusterConnectionError
 
 
 @dataclass
@@ -73,5 +73,5 @@ def test_ours_are_those_with_the_key_the_newest_first() -> None:
 
 def test_where_no_jobs_api_answers_the_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
-    with pytest.raises(CannotConnect, match=r"^http://127\.0\.0\.1:9: .*tunnel"):
+    with pytest.raises(ClusterConnectionError, match=r"^http://127\.0\.0\.1:9: .*tunnel"):
         jobs.client()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clusters.definitions import CannotConnect
+from clusters.definitions import ClusterConnectionError
 from clusters.private_folders import (
     FALLBACKS,
     MAX_PATH_BYTES,
@@ -49,7 +49,10 @@ def test_a_long_or_an_open_tmpdir_is_not_used(
 
 def test_if_no_folder_is_safe_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clusters.private_folders.is_safe", lambda _: False)
-    with pytest.raises(CannotConnect, match="set TMPDIR to a folder of yours"), private_folder():
+    with (
+        pytest.raises(ClusterConnectionError, match="set TMPDIR to a folder of yours"),
+        private_folder(),
+    ):
         pass
 
 

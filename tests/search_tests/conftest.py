@@ -33,7 +33,7 @@ from search.study.facts import SearchState
 from search.study.record import End, TrialRecord
 from search.study.storage import open_study
 from search.study.study import Study
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.config_fields import override
 from trainer.epoch_report import EpochReport, GroupReport
 from trainer.evaluation.coco_metrics import FIGURES
@@ -67,8 +67,8 @@ ALL_KINDS = {
 
 
 def errors_of(call: Callable[..., Any], *arguments: Any) -> list[str]:
-    """The errors of the BadInput that a call raises."""
-    with pytest.raises(BadInput) as raised:
+    """The errors of the InputError that a call raises."""
+    with pytest.raises(InputError) as raised:
         call(*arguments)
     return raised.value.errors
 

@@ -23,7 +23,7 @@ from search.space.validation import resolve
 from search.study.record import TrialRecord
 from search.study.storage import read_study
 from search.study.study import Study
-from trainer.config import BadInput, TrainConfig
+from trainer.config import InputError, TrainConfig
 from trainer.config_fields import override
 
 from .conftest import SPACE
@@ -86,7 +86,7 @@ def search_and_extend(make_raw: Make, store: str, place: Path) -> Searched:
         with contextlib.redirect_stdout(io.StringIO()) as out:
             assert main(["search", str(file)]) == 0
         between = read_study(config.folder, config.name).records
-        with pytest.raises(BadInput) as refused:
+        with pytest.raises(InputError) as refused:
             override(raw, "train.unfreeze.lr", 2e-3)
             run(resolve(raw, place))
         keep = shutil.copytree(config.folder / "winner", place / "winner")

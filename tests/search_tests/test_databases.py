@@ -14,7 +14,7 @@ from search.space.space import read_space
 from search.study.facts import SearchState
 from search.study.record import End
 from search.study.storage import open_study, read_study
-from trainer.config import BadInput
+from trainer.config import InputError
 
 from .conftest import SPACE
 
@@ -82,7 +82,7 @@ def test_optuna_dashboard_opens_it(
 
 
 def test_a_database_that_cannot_be_opened_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"study: sqlite:////dev/null/x.db cannot be opened: "):
+    with pytest.raises(InputError, match=r"study: sqlite:////dev/null/x.db cannot be opened: "):
         open_study(tmp_path, "kept", "sqlite:////dev/null/x.db")
-    with pytest.raises(BadInput, match=r"study: mars://me:\*\*\*@host/x cannot be opened: "):
+    with pytest.raises(InputError, match=r"study: mars://me:\*\*\*@host/x cannot be opened: "):
         open_study(tmp_path, "kept", "mars://me:secret@host/x")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from trainer.config import BadInput, Data, TrainConfig
+from trainer.config import Data, InputError, TrainConfig
 from trainer.config_errors import parse
 from trainer.config_fields import leaves
 
@@ -37,4 +37,4 @@ def test_every_field_is_documented() -> None:
 
 
 def test_the_text_of_the_error_is_its_lines() -> None:
-    assert str(BadInput(["a: 1", "b: 2"])) == "a: 1\nb: 2"
+    assert str(InputError(["a: 1", "b: 2"])) == "a: 1\nb: 2"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import BadInput, Data, TrainConfig
+from trainer.config import Data, InputError, TrainConfig
 from trainer.config_errors import parse, parse_what_can_be
 from trainer.config_fields import override
 
@@ -13,7 +13,7 @@ Raw = dict[str, Any]
 
 
 def errors_of(raw: Any, model: type[TrainConfig] | type[Data] = TrainConfig) -> list[str]:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         parse(model, raw)
     return raised.value.errors
 
@@ -156,7 +156,7 @@ def test_errors_are_reported_even_if_nothing_can_be_parsed() -> None:
 
 @pytest.mark.parametrize("value", [-1, "all", True, 1.5])
 def test_a_wrong_trunk_cache_is_reported_with_the_legal_values(value: Any) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         parse(TrainConfig, {"train": {"trunk_cache": value}})
     assert caught.value.errors == [
         f"train.trunk_cache: {value!r}: is not a depth (legal: auto, off, or an integer from 0)"

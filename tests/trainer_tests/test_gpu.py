@@ -17,14 +17,14 @@ from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
 from trainer.evaluation.detections import detect
 from trainer.export.bundle import export, load_export
-from trainer.machine_errors import OutOfMemory
+from trainer.machine_errors import OutOfMemoryError
 from trainer.model.checkpoint import BEST
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
 from trainer.model.heads import Outputs
 from trainer.precision import autocast, resolve
 from trainer.training import optim
-from trainer.training.engine import Diverged, train_one_epoch
+from trainer.training.engine import DivergedError, train_one_epoch
 from trainer.training.fit import Result, fit
 from trainer.training.frozen_features import keep_outputs
 from trainer.training.probe import memory_share, time_epochs
@@ -182,10 +182,10 @@ def test_a_step_that_would_spoil_the_weights_is_skipped(
     infinite = [{**target, "boxes": target["boxes"] * torch.inf} for target in second.targets]
     batches = [second._replace(targets=infinite), first, first]
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
-    with pytest.raises(Diverged, match="not finite at epoch 0, step 0: "):
+    with pytest.raises(DivergedError, match="not finite at epoch 0, step 0: "):
         train_for_an_epoch(detector, steps, batches[:1], precision)
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
-    with pytest.raises(Diverged, match="not finite at epoch 0, step 0: "):
+    with pytest.raises(DivergedError, match="not finite at epoch 0, step 0: "):
         train_for_an_epoch(detector, steps, batches, precision)
     assert all(torch.isfinite(p).all() for p in detector.parameters())
 
@@ -305,7 +305,7 @@ def test_too_little_memory_raises_out_of_memory(
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-4)
     try:
-        with pytest.raises(OutOfMemory, match="CUDA out of memory"):
+        with pytest.raises(OutOfMemoryError, match="CUDA out of memory"):
             trained(tiny_config({"train.unfreeze.depth": "all"}), tiny, tmp_path)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

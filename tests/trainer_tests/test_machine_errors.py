@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.machine_errors import (
-    OutOfMemory,
+    OutOfMemoryError,
     give_memory_back,
     has_lost_accelerator,
     is_of_accelerator,
@@ -18,7 +18,7 @@ from trainer.machine_errors import (
 NO_MEMORY: list[Exception] = [
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
-    OutOfMemory("no memory"),
+    OutOfMemoryError("no memory"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
     torch.AcceleratorError("CUDA error: out of memory"),
     *map(
@@ -49,7 +49,7 @@ OTHERS: list[Exception] = [
 @pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
 def test_every_text_of_too_little_memory_is_recognized(error: Exception) -> None:
     assert is_out_of_memory(error) and is_of_machine(error) and not is_of_accelerator(error)
-    with pytest.raises(OutOfMemory), memory_errors():
+    with pytest.raises(OutOfMemoryError), memory_errors():
         raise error
 
 
@@ -64,7 +64,7 @@ def test_other_errors_are_not_about_memory(error: Exception) -> None:
 
 
 def test_the_first_line_of_the_message_is_kept() -> None:
-    with pytest.raises(OutOfMemory, match=r"^std::bad_alloc$"), memory_errors():
+    with pytest.raises(OutOfMemoryError, match=r"^std::bad_alloc$"), memory_errors():
         raise RuntimeError("std::bad_alloc\nand pages more")
 
 

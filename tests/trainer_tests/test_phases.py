@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import BadInput, Train
+from trainer.config import InputError, Train
 from trainer.config_errors import parse
 from trainer.phases import Phase, plan, resolve_depth
 
@@ -92,7 +92,7 @@ def test_all_is_the_number_of_stages() -> None:
 
 @pytest.mark.parametrize("depth", [-1, 6, 100])
 def test_a_depth_beyond_the_backbone_is_reported_with_the_legal_range(depth: int) -> None:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         plan(Train().model_copy(update={"unfreeze": _unfreeze(depth)}), 5)
     assert raised.value.errors == [f"train.unfreeze.depth: {depth} (legal: 0 to 5, or all)"]
 

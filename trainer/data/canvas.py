@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..config import BadInput
+from ..config import InputError
 from .dataset import Picture
 from .pixels import FORMATS, GREY, to_rgb
 
@@ -64,20 +64,20 @@ def open_picture(file: Path, sha256: str | None = None) -> Image.Image:
     """Open a picture, upright and in RGB.
 
     Raises:
-        BadInput: The file cannot be read, or has another digest than the one given.
+        InputError: The file cannot be read, or has another digest than the one given.
     """
     try:
         content = file.read_bytes()
         if sha256 not in (None, hashlib.sha256(content).hexdigest()):
-            raise BadInput([f"{file}: {CHANGED}"])
+            raise InputError([f"{file}: {CHANGED}"])
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             return to_rgb(opened)
-    except BadInput:
+    except InputError:
         raise
     except Exception as error:  # a broken file makes Pillow raise almost anything
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == ENOMEM:
             raise  # not the picture's fault
-        raise BadInput([f"{file}: cannot be read as a picture ({error})"]) from error
+        raise InputError([f"{file}: cannot be read as a picture ({error})"]) from error
 
 
 def cache_folder() -> Path:

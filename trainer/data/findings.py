@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from ..config import BadInput
+from ..config import InputError
 from ..config_errors import nearest
 from ..text.escaping import printable
 from .finding_codes import CODES, Severity, allowable
@@ -114,7 +114,7 @@ def check_allowed(codes: Iterable[str]) -> frozenset[str]:
     """Return the codes that a user allows.
 
     Raises:
-        BadInput: A code is unknown, or an error that cannot be allowed.
+        InputError: A code is unknown, or an error that cannot be allowed.
     """
     errors = []
     for code in codes:
@@ -123,5 +123,5 @@ def check_allowed(codes: Iterable[str]) -> frozenset[str]:
         elif code not in allowable():
             errors.append(f"data.allow: {code}: cannot be allowed; {CODES[code].mend}")
     if errors:
-        raise BadInput(errors)
+        raise InputError(errors)
     return frozenset(codes)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import BadInput, Data, Model
+from ..config import Data, InputError, Model
 from .checks.examine import examine
 from .dataset import Split, Splits
 from .digits import make_digits
@@ -33,12 +33,12 @@ def load(
         model: As for `examine`.
 
     Raises:
-        BadInput: Has every error of every file.
+        InputError: Has every error of every file.
     """
     data = given(data, cache)
     examined = examine(data, cache, step=step, model=model)
     if examined.errors:
-        raise BadInput([finding.line for finding in examined.errors])
+        raise InputError([finding.line for finding in examined.errors])
     splits, notes = examined.splits, list(examined.notes)
     made = "val" not in splits
     if made:
@@ -64,10 +64,10 @@ def _missing_classes(halves: tuple[Split, Split]) -> Iterator[str]:
 
 
 def load_split(data: Data, name: str, cache: Path) -> Split:
-    """Load everything that `data.train` lists as the split of this name. Raises BadInput."""
+    """Load everything that `data.train` lists as the split of this name. Raises InputError."""
     examined = examine(data.model_copy(update={"val": None, "test": None}), cache)
     if examined.errors:
-        raise BadInput([replace(finding, split=name).line for finding in examined.errors])
+        raise InputError([replace(finding, split=name).line for finding in examined.errors])
     return replace(examined.splits["train"], name=name)
 
 
@@ -83,16 +83,16 @@ def made_split(data: Splits) -> bytes:
 
 
 def _read_chosen(folder: Path | None) -> set[str]:
-    """Digests of the pictures that are val; empty if there is no file. Raises BadInput."""
+    """Digests of the pictures that are val; empty if there is no file. Raises InputError."""
     if folder is None or not (folder / MADE).is_file():
         return set()
     try:
         content = json.loads((folder / MADE).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        raise BadInput([_damaged(folder, "it is no JSON")]) from None
+        raise InputError([_damaged(folder, "it is no JSON")]) from None
     chosen = content.get("val") if isinstance(content, dict) else None
     if not isinstance(chosen, dict) or not chosen:
-        raise BadInput([_damaged(folder, "it has no val of pictures by SHA-256")])
+        raise InputError([_damaged(folder, "it has no val of pictures by SHA-256")])
     return set(chosen)
 
 

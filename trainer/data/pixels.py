@@ -26,7 +26,7 @@ STRIP = 2**18
 """Pixels that are converted at once, if converting takes several times the picture's memory."""
 
 
-class NotFinite(ValueError):
+class NotFiniteError(ValueError):
     """A picture holds NaN or infinity."""
 
 
@@ -36,7 +36,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     Open the picture from bytes: some TIFFs that Pillow maps from a file are rotated wrongly.
 
     Raises:
-        NotFinite: It holds NaN or infinity.
+        NotFiniteError: It holds NaN or infinity.
         Exception: Whatever Pillow raises for a broken file.
     """
     upright = turn_upright(picture)
@@ -95,7 +95,7 @@ def _from_deep(upright: Image.Image, picture: Image.Image) -> Image.Image:
     for _, strip in _strips(upright):
         levels = _levels(strip)
         if not np.isfinite(levels).all():
-            raise NotFinite("holds NaN or infinity")
+            raise NotFiniteError("holds NaN or infinity")
         tops.append(float(levels.max()))
     least, most = _range(picture, max(tops))
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from dataclasses import replace
 
-from ..config import BadInput
+from ..config import InputError
 from .dataset import Picture, Split
 
 
@@ -15,17 +15,19 @@ def split_off(split: Split, name: str, fraction: float) -> tuple[Split, Split]:
     both sides if others do not prevent it. Both sides always have boxes that are no crowds.
 
     Raises:
-        BadInput: One side would have no picture, or no box but crowds.
+        InputError: One side would have no picture, or no box but crowds.
     """
     groups: dict[str, list[Picture]] = defaultdict(list)
     for picture in split.pictures:
         groups[picture.sha256].append(picture)
     if len(groups) < 2:
-        raise BadInput([f"data.{name}: train has too few pictures to split some off; give {name}"])
+        raise InputError(
+            [f"data.{name}: train has too few pictures to split some off; give {name}"]
+        )
     with_objects = {sha for sha, same in groups.items() if any((~p.crowd).any() for p in same)}
     if len(with_objects) < 2:
         which = "only one picture of train has" if with_objects else "no picture of train has"
-        raise BadInput(
+        raise InputError(
             [
                 f"data.{name}: {which} boxes that count (no crowds), but train and {name} need "
                 f"some each; annotate another picture, or give {name}"

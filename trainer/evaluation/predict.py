@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..config import BadInput
+from ..config import InputError
 from ..data.canvas import to_canvas
 from ..data.dataset import Category
 from ..data.formats.folders import is_hidden
@@ -22,7 +22,7 @@ def find_pictures(places: list[Path]) -> list[Path]:
     """The pictures that files, folders and patterns (`*.jpg`) name, each once.
 
     Raises:
-        BadInput: There is none.
+        InputError: There is none.
     """
     files: list[Path] = []
     for place in places:
@@ -36,10 +36,10 @@ def find_pictures(places: list[Path]) -> list[Path]:
             matches = map(Path, glob.glob(str(place), recursive=True))  # noqa: PTH207 - absolute too
             files += sorted(f for f in matches if not f.is_dir())
         else:
-            raise BadInput([f"{place}: no such picture or folder"])
+            raise InputError([f"{place}: no such picture or folder"])
     files = list(dict.fromkeys(files))
     if not files:
-        raise BadInput([f"no pictures in {', '.join(map(str, places))}"])
+        raise InputError([f"no pictures in {', '.join(map(str, places))}"])
     return files
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from ..config import BadInput, TrainConfig
+from ..config import InputError, TrainConfig
 from ..data.canvas import open_picture
 from ..data.dataset import SPLIT_NAMES, Category, Split
 from ..evaluation.coco_metrics import Metrics
@@ -18,7 +18,7 @@ from ..evaluation.operating_point import DEFAULT
 from ..evaluation.predict import predict
 from ..machine_errors import is_out_of_memory
 from ..model.backbones import Normalization
-from ..model.checkpoint import Checkpoint, Damaged, load, load_trained_state, write_whole
+from ..model.checkpoint import Checkpoint, DamagedFileError, load, load_trained_state, write_whole
 from ..model.detectors import Detector, build, rebuild
 from ..model.heads import Detect
 from ..model.weights import SPEC, WEIGHTS, check_export_digest, sha256
@@ -57,10 +57,10 @@ def export(
         out: The new folder.
 
     Raises:
-        BadInput: `out` exists, or the checkpoint cannot be read.
+        InputError: `out` exists, or the checkpoint cannot be read.
     """
     if out.exists():
-        raise BadInput([f"{out} is there already; choose another folder"])
+        raise InputError([f"{out} is there already; choose another folder"])
     state = _load_checkpoint(checkpoint)
     torch.manual_seed(config.train.seed)  # a backbone without pretrained weights depends on it
     detector = build(config.model, len(categories))
@@ -90,21 +90,21 @@ def _load_checkpoint(file: Path) -> Checkpoint:
     try:
         return load(file)
     except OSError as error:
-        raise BadInput([f"no checkpoint {file}: this trial kept none"]) from error
-    except Damaged as error:
-        raise BadInput([str(error)]) from error
+        raise InputError([f"no checkpoint {file}: this trial kept none"]) from error
+    except DamagedFileError as error:
+        raise InputError([str(error)]) from error
 
 
 def read_spec(folder: Path) -> Spec:
-    """Read the spec of an export. Raises BadInput when it is missing, damaged or too new."""
+    """Read the spec of an export. Raises InputError when it is missing, damaged or too new."""
     try:
         raw: dict[str, Any] = json.loads((folder / SPEC).read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput([f"{folder} is no export: it has no readable {SPEC}"]) from error
+        raise InputError([f"{folder} is no export: it has no readable {SPEC}"]) from error
     if not isinstance(raw, dict):
-        raise BadInput([f"{folder} is no export: its {SPEC} holds no mapping"])
+        raise InputError([f"{folder} is no export: its {SPEC} holds no mapping"])
     if raw.get("format") != FORMAT:
-        raise BadInput([f"{folder}: format {raw.get('format')} of {SPEC} (legal: {FORMAT})"])
+        raise InputError([f"{folder}: format {raw.get('format')} of {SPEC} (legal: {FORMAT})"])
     try:
         categories = tuple(Category(**category) for category in raw["categories"])
         return Spec(
@@ -117,17 +117,17 @@ def read_spec(folder: Path) -> Spec:
             thresholds={c.name: raw.get("thresholds", {}).get(c.name, DEFAULT) for c in categories},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadInput([f"{folder / SPEC} is damaged: {type(error).__name__} {error}"]) from error
+        raise InputError([f"{folder / SPEC} is damaged: {type(error).__name__} {error}"]) from error
 
 
 def load_export(folder: Path) -> tuple[Detector, Spec]:
     """Rebuild the detector of an export, in eval mode on the CPU; needs no other file.
 
-    Raises BadInput when the folder is no export or its weights are damaged.
+    Raises InputError when the folder is no export or its weights are damaged.
     """
     spec = read_spec(folder)
     if not (folder / WEIGHTS).is_file():
-        raise BadInput([f"{folder} has no {WEIGHTS}: give the export that it was made from"])
+        raise InputError([f"{folder} has no {WEIGHTS}: give the export that it was made from"])
     check_export_digest(folder / WEIGHTS)
     detector = rebuild(spec.config.model, len(spec.categories), spec.normalization)
     try:
@@ -135,7 +135,7 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     except Exception as error:  # damage raises many types of errors
         if is_out_of_memory(error):
             raise
-        raise BadInput([f"{folder / WEIGHTS} cannot be read: {error}"]) from error
+        raise InputError([f"{folder / WEIGHTS} cannot be read: {error}"]) from error
     return detector.eval(), spec
 
 
@@ -147,7 +147,7 @@ def open_export(path: Path) -> tuple[Detect, Spec]:
             the ONNX file.
 
     Raises:
-        BadInput: As in `load_export`; also when a folder holds a pt2 file alone, since opening one
+        InputError: As in `load_export`; also when a folder holds a pt2 file alone, since opening one
             may run code.
     """
     folder = folder_of(path)
@@ -159,7 +159,7 @@ def open_export(path: Path) -> tuple[Detect, Spec]:
     if detect := open_portable(path):
         return detect, read_spec(folder)
     if (pt2 := folder / FILES["pt2"]).is_file():
-        raise BadInput(
+        raise InputError(
             [
                 f"{folder} holds a pt2 alone, which may run code as it is opened: give {pt2}, if "
                 "you trust whoever made it"
@@ -190,19 +190,19 @@ def _update_spec(folder: Path, changes: dict[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read an export's metrics.json; empty without one. Raises BadInput when it is damaged."""
+    """Read an export's metrics.json; empty without one. Raises InputError when it is damaged."""
     file = folder / METRICS
     if not file.is_file():
         return {}
     try:
         metrics: dict[str, Any] = json.loads(file.read_text())
     except (ValueError, RecursionError) as error:
-        raise BadInput([f"{file} is damaged ({error}); delete it and evaluate again"]) from error
+        raise InputError([f"{file} is damaged ({error}); delete it and evaluate again"]) from error
     is_sound = isinstance(metrics, dict) and all(
         isinstance(metrics.get(name, {}), dict) for name in SPLIT_NAMES
     )
     if not is_sound:
-        raise BadInput([f"{file} is damaged: it holds no mapping; delete it and evaluate again"])
+        raise InputError([f"{file} is damaged: it holds no mapping; delete it and evaluate again"])
     return metrics
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ..config import BadInput
+from ..config import InputError
 from ..data.canvas import letterbox
 from ..data.dataset import Picture
 from ..machine_errors import is_out_of_memory
@@ -49,7 +49,7 @@ def write_portable(
         pictures: Pictures to compare file and detector on.
 
     Raises:
-        BadInput: The detector cannot be exported in this format, or the file does not agree.
+        InputError: The detector cannot be exported in this format, or the file does not agree.
     """
     file = folder / FILES[format]
     try:
@@ -58,17 +58,17 @@ def write_portable(
             graph = as_graph(detector, size).requires_grad_(False)
             WRITERS[format](graph, size, file)
         differences = compare(detector, OPENERS[format](file), size, pictures, graph.most)
-    except BadInput:
+    except InputError:
         raise
     except Exception as error:  # exporters raise many types for what they cannot do
         file.unlink(missing_ok=True)
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise BadInput([f"--format {format}: {reason}"]) from error
+        raise InputError([f"--format {format}: {reason}"]) from error
     if differences:
         file.unlink()
-        raise BadInput(
+        raise InputError(
             [f"--format {format}: not written, since it differs from the original", *differences]
         )
 
@@ -81,7 +81,7 @@ def open_portable(path: Path) -> Detect | None:
             only by its path, since opening it may run code.
 
     Raises:
-        BadInput: The file cannot be read.
+        InputError: The file cannot be read.
     """
     file = path / FILES["onnx"] if path.is_dir() else path
     if not file.is_file():
@@ -91,7 +91,7 @@ def open_portable(path: Path) -> Detect | None:
     except Exception as error:  # damage raises many types of errors
         if is_out_of_memory(error):
             raise
-        raise BadInput([f"{file} cannot be read: {_first_line(error)}"]) from error
+        raise InputError([f"{file} cannot be read: {_first_line(error)}"]) from error
 
 
 def _first_line(error: Exception) -> str:

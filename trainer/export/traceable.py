@@ -18,7 +18,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import nms, roi_align
 
-from ..config import BadInput
+from ..config import InputError
 from ..model.detectors import Detector
 from ..model.heads import SCORE_THRESHOLD, FasterRCNNFromPyramid, Features
 
@@ -61,13 +61,13 @@ class Graph(nn.Module):
 def as_graph(detector: Detector, size: int) -> Graph:
     """The graph of a detector in eval mode on the CPU, sharing its weights.
 
-    `size` is the canvas in pixels. Raises BadInput for a head without a graph.
+    `size` is the canvas in pixels. Raises InputError for a head without a graph.
     """
     make = next((m for head, m in GRAPHS.items() if isinstance(detector.head, head)), None)
     if make is None:
         known = ", ".join(head.__name__.removesuffix("FromPyramid") for head in GRAPHS)
         name = type(detector.head).__name__
-        raise BadInput([f"{name} cannot be exported as one file yet (can: {known})"])
+        raise InputError([f"{name} cannot be exported as one file yet (can: {known})"])
     with torch.no_grad():
         features = detector.features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     candidates = make(detector.head, features, size)

@@ -35,7 +35,7 @@ def load_weights(module: nn.Module, name: str, weights: str) -> str:
         The SHA-256 of the file.
 
     Raises:
-        BadInput: The file is missing, unreadable or of another architecture, or the weights of
+        InputError: The file is missing, unreadable or of another architecture, or the weights of
             that name cannot be fetched.
     """
     file = _read(name, weights)

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from ..config import BadInput
+from ..config import InputError
 from ..config_errors import did_you_mean, nearest
 from ..machine_errors import is_of_machine
 from .backbone_weights import load_weights, packaged_lite0
@@ -71,7 +71,7 @@ def build(name: str, weights: str, normalization: Normalization | None = None) -
         normalization: What an export says of its backbone; by default what the weights say.
 
     Raises:
-        BadInput: timm has no such model, it lacks one of the three strides, or its weights do not
+        InputError: timm has no such model, it lacks one of the three strides, or its weights do not
             fit.
     """
     check_name(name)
@@ -94,7 +94,7 @@ def _create(name: str, out: tuple[int, ...]) -> Any:
 
 @cache
 def has_drop_path(name: str) -> bool:
-    """Whether a backbone has stochastic depth. Raises BadInput like `build`."""
+    """Whether a backbone has stochastic depth. Raises InputError like `build`."""
     check_name(name)
     with torch.device("meta"):
         try:
@@ -105,14 +105,14 @@ def has_drop_path(name: str) -> bool:
 
 
 def count_stages(name: str) -> int:
-    """How many stages a backbone has, without allocating it. Raises BadInput like `build`."""
+    """How many stages a backbone has, without allocating it. Raises InputError like `build`."""
     return len(_stages(_empty(name), name))
 
 
 def size_errors(name: str, size: int) -> list[str]:
     """Why a backbone cannot run on a canvas of `size` pixels; empty when it can.
 
-    Allocates no weights. Raises BadInput like `build`.
+    Allocates no weights. Raises InputError like `build`.
     """
     problem = _problem(name, size)
     if not problem:
@@ -142,7 +142,7 @@ def _problem(name: str, size: int) -> str:
 
 @cache
 def _empty(name: str) -> Any:
-    """The feature extractor in eval mode, on the meta device. Raises BadInput like `build`."""
+    """The feature extractor in eval mode, on the meta device. Raises InputError like `build`."""
     check_name(name)
     with torch.device("meta"):
         return _create(name, _levels(name)).eval()
@@ -154,13 +154,13 @@ def is_known(name: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Raise BadInput when timm has no model of this name, with the nearest one."""
+    """Raise InputError when timm has no model of this name, with the nearest one."""
     if not is_known(name):
-        raise BadInput([f"model.backbone: timm has no {name!r}" + _nearest_model(name)])
+        raise InputError([f"model.backbone: timm has no {name!r}" + _nearest_model(name)])
     architecture, dot, _ = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if dot and name not in tagged:
-        raise BadInput([f"model.backbone: timm has no weights {name!r}" + nearest(name, tagged)])
+        raise InputError([f"model.backbone: timm has no weights {name!r}" + nearest(name, tagged)])
 
 
 def _nearest_model(name: str) -> str:
@@ -181,7 +181,7 @@ def _levels(name: str) -> tuple[int, ...]:
     levels = {stride: i for i, stride in enumerate(reductions)}
     if any(stride not in levels for stride in STRIDES):
         has = ", ".join(map(str, dict.fromkeys(reductions))) or "none"
-        raise BadInput(
+        raise InputError(
             [
                 f"model.backbone: {name} has feature maps at strides {has}; a detector here needs "
                 "8, 16 and 32 (VGG, ResNet, Inception, EfficientNet, MobileNet, ConvNeXt have them)"
@@ -200,7 +200,7 @@ def _stages(module: nn.Module, name: str) -> list[Stage]:
         if end in modules:
             ends.append(end)
     if not ends:
-        raise BadInput([f"model.backbone: timm does not say where the levels of {name} end"])
+        raise InputError([f"model.backbone: timm does not say where the levels of {name} end"])
     return split_stages(module, ends)
 
 
@@ -216,7 +216,7 @@ def _normalization(name: str, weights: str) -> Normalization:
             return Normalization(tuple(pixels["mean"]), tuple(pixels["std"]))
         except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
             damaged = f"model.weights: {spec} is damaged; export the model again"
-            raise BadInput([damaged]) from error
+            raise InputError([damaged]) from error
     config: Any = timm.get_pretrained_cfg(name)
     if config is None:
         return Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

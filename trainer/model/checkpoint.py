@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from ..config import BadInput
+from ..config import InputError
 from .detectors import Detector
 from .freezing import opened_names
 
@@ -40,7 +40,7 @@ def load_trained_state(detector: Detector, checkpoint: Checkpoint) -> None:
 
     Raises:
         RuntimeError: The tensors are of another architecture.
-        BadInput: The trial began with another backbone. Its trained tensors on this one would be a
+        InputError: The trial began with another backbone. Its trained tensors on this one would be a
             detector that was never trained.
     """
     pretrained = pretrained_digest(detector)
@@ -50,7 +50,7 @@ def load_trained_state(detector: Detector, checkpoint: Checkpoint) -> None:
         raise RuntimeError(f"the checkpoint is of another architecture: {mismatched[0]}")
     # checkpoints of earlier versions lack the digest
     if checkpoint.get("pretrained", pretrained) != pretrained:
-        raise BadInput(
+        raise InputError(
             [
                 "model.weights: what is there now is not what this trial began with; bring the "
                 "file back, or begin anew"
@@ -155,23 +155,23 @@ def _stamp(file: Path) -> tuple[int, ...]:
 
 
 def _is_intact(file: Path) -> bool:
-    with contextlib.suppress(OSError, Damaged):
+    with contextlib.suppress(OSError, DamagedFileError):
         if _intact.get(file) != _stamp(file):
             load(file)
         return True
     return False
 
 
-class Damaged(Exception):
+class DamagedFileError(Exception):
     """A checkpoint's content does not match its SHA-256."""
 
 
 def load(file: Path) -> Checkpoint:
-    """Read a checkpoint. Raises OSError when the file is missing, Damaged when it is damaged."""
+    """Read a checkpoint. Raises OSError when the file is missing, DamagedFileError when it is damaged."""
     content = memoryview(file.read_bytes())
     payload, digest = content[:-32], content[-32:]
     if hashlib.sha256(payload).digest() != digest:
-        raise Damaged(f"{file} is damaged: its content does not match its digest")
+        raise DamagedFileError(f"{file} is damaged: its content does not match its digest")
     checkpoint: Checkpoint = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     return checkpoint
 
@@ -179,7 +179,7 @@ def load(file: Path) -> Checkpoint:
 def load_last(folder: Path) -> Checkpoint | None:
     """The newest intact checkpoint of a trial; None where there is none."""
     for name in (LAST, PREVIOUS):
-        with contextlib.suppress(OSError, Damaged):
+        with contextlib.suppress(OSError, DamagedFileError):
             return load(folder / name)
     return None
 
@@ -191,7 +191,7 @@ def load_reports(folder: Path) -> list[dict[str, Any]]:
     """
     last = load_last(folder)
     reports: list[dict[str, Any]] = last["reports"] if last else []
-    with contextlib.suppress(OSError, Damaged):
+    with contextlib.suppress(OSError, DamagedFileError):
         best = load(folder / BEST)["report"]
         if best["epoch"] == len(reports) + 1:
             return [*reports, best]

@@ -19,7 +19,7 @@ from torchvision.models.detection.ssd import SSDHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from ..config import NAMED_WEIGHTS, BadInput, CocoDetector, Model
+from ..config import NAMED_WEIGHTS, CocoDetector, InputError, Model
 from . import backbone_weights, backbones
 from . import torchvision_coco as coco
 from . import weights as weight_files
@@ -143,11 +143,11 @@ class Detector(nn.Module):
 def build(model: Model, classes: int) -> Detector:
     """Build a detector for that many classes with its pretrained weights.
 
-    New weights come from torch's global generator, so seed it first. Raises BadInput for a model
+    New weights come from torch's global generator, so seed it first. Raises InputError for a model
     that cannot be (see `errors`) and for weights that cannot be fetched, are damaged or do not fit.
     """
     if problems := errors(model):
-        raise BadInput(problems)
+        raise InputError(problems)
     detector = assemble(model, classes)
     detector.to(memory_format=torch.channels_last)
     patch_for_cpu_bf16(detector)
@@ -237,7 +237,7 @@ def _backbone_errors(model: Model) -> list[str]:
         )
     try:
         problems += backbones.size_errors(model.backbone, model.image_size)
-    except BadInput as error:
+    except InputError as error:
         problems += error.errors
     return problems
 

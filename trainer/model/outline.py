@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from ..config import BadInput, Model, TrainConfig
+from ..config import InputError, Model, TrainConfig
 from . import backbones
 from . import torchvision_coco as coco
 from .detectors import assemble, errors, is_coco
@@ -36,10 +36,10 @@ class Outline:
 
 @cache
 def outline(model: Model, classes: int = 1) -> Outline:
-    """The outline of a detector. Raises BadInput like `detectors.build`."""
+    """The outline of a detector. Raises InputError like `detectors.build`."""
     unweighted = model.model_copy(update={"weights": "none"})
     if problems := errors(unweighted):
-        raise BadInput(problems)
+        raise InputError(problems)
     with torch.device("meta"):
         detector = assemble(unweighted, classes)
     sizes = {name: p.numel() for name, p in detector.named_parameters()}
@@ -59,7 +59,7 @@ def _layers(parameters: list[str]) -> tuple[str, ...]:
 
 
 def count_stages(model: Model) -> int:
-    """How many stages a detector's backbone has. Raises BadInput like `detectors.build`."""
+    """How many stages a detector's backbone has. Raises InputError like `detectors.build`."""
     if is_coco(model):
         return len(coco.BODIES[model.detector].ends)
     return backbones.count_stages(model.backbone)

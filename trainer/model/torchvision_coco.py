@@ -89,7 +89,7 @@ def build(name: str, weights: str, classes: int) -> tuple[Backbone, nn.Module, H
         classes: Number of classes. Their new layers come from torch's global generator.
 
     Raises:
-        BadInput: The file cannot be fetched, is unreadable, or is of another detector.
+        InputError: The file cannot be fetched, is unreadable, or is of another detector.
     """
     model = _build_model(name)
     from_export = Path(weights).is_dir()

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..config import BadInput
+from ..config import InputError
 from ..machine_errors import is_out_of_memory
 
 WEIGHTS, SPEC = "model.safetensors", "spec.json"
@@ -48,12 +48,12 @@ def read(path: Path, legal: str) -> Weights:
         legal: What `model.weights` may be, for the error about a missing file.
 
     Raises:
-        BadInput: The file is missing, damaged, not what the digest in its name says, holds anything
+        InputError: The file is missing, damaged, not what the digest in its name says, holds anything
             but tensors, or numbers that are not finite.
     """
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise BadInput([f"model.weights: no file {file} (legal: {legal})"])
+        raise InputError([f"model.weights: no file {file} (legal: {legal})"])
     if file != path:
         check_export_digest(file)
     digest = _checked_digest(file)
@@ -69,21 +69,21 @@ def sha256(file: Path) -> str:
 
 
 def check_export_digest(file: Path) -> None:
-    """Raise BadInput when a file of an export does not have the SHA-256 in its spec.json."""
+    """Raise InputError when a file of an export does not have the SHA-256 in its spec.json."""
     try:
         expected = json.loads((file.parent / SPEC).read_text())["sha256"][file.name]
     except (OSError, ValueError, TypeError, KeyError):
         return  # exports of the first version have no digest in their spec
     if sha256(file) != expected:
-        raise BadInput([f"{file} is damaged: its SHA-256 is not the one in its {SPEC}"])
+        raise InputError([f"{file} is damaged: its SHA-256 is not the one in its {SPEC}"])
 
 
 def _checked_digest(file: Path) -> str:
-    """The SHA-256 of a file. Raises BadInput when the file's name holds another one."""
+    """The SHA-256 of a file. Raises InputError when the file's name holds another one."""
     digest = sha256(file)
     blob = file.resolve()  # the hub's cache names it by its SHA-256, and links to it
     if blob != file and BLOB_NAME.fullmatch(blob.name) and blob.name != digest:
-        raise BadInput(
+        raise InputError(
             [
                 f"model.weights: {file} is damaged: its SHA-256 is not the one it was fetched "
                 f"with; delete {blob} and fetch it again"
@@ -92,7 +92,7 @@ def _checked_digest(file: Path) -> str:
     named = DIGEST_IN_NAME.search(file.name)
     # digits alone may be a date
     if named and not named[1].isdigit() and not digest.startswith(named[1]):
-        raise BadInput(
+        raise InputError(
             [
                 f"model.weights: {file} is not what its name says: its SHA-256 begins with "
                 f"{digest[:8]}, not {named[1][:8]}; delete it and fetch it again, or rename it "
@@ -103,7 +103,7 @@ def _checked_digest(file: Path) -> str:
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
-    """The state_dict in a file or training checkpoint. Raises BadInput where there is none."""
+    """The state_dict in a file or training checkpoint. Raises InputError where there is none."""
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -111,7 +111,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # damage raises many types of errors
         if is_out_of_memory(error):
             raise
-        raise BadInput(
+        raise InputError(
             [
                 f"model.weights: {file} is no readable file of plain tensors; fetch it again, or "
                 "save only its state_dict"
@@ -121,7 +121,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise BadInput(
+        raise InputError(
             [f"model.weights: {file} holds no state_dict of tensors; save the model's state_dict"]
         )
     return state
@@ -131,7 +131,7 @@ def _check_finite(state: dict[str, Tensor], file: Path) -> None:
     bad = [name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
     if bad:
         more = f" and {len(bad) - 1} more of its tensors" if len(bad) > 1 else ""
-        raise BadInput(
+        raise InputError(
             [
                 f"model.weights: {file} holds NaN or infinite numbers in {bad[0]}{more}, as after "
                 "a training that diverged; give an earlier checkpoint"
@@ -142,7 +142,7 @@ def _check_finite(state: dict[str, Tensor], file: Path) -> None:
 def fetch(url: str) -> Path:
     """A file of PyTorch's servers in torch's cache, downloaded at first use, completely or not.
 
-    Raises BadInput saying where to put the file when it cannot be fetched.
+    Raises InputError saying where to put the file when it cannot be fetched.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if file.is_file():
@@ -154,7 +154,7 @@ def fetch(url: str) -> Path:
     except Exception as error:  # urllib, sockets and disks raise many types of errors
         if is_out_of_memory(error):
             raise
-        raise BadInput(
+        raise InputError(
             [
                 f"model.weights: {url} cannot be fetched ({_root_cause(error)}). Bring the file to "
                 f"{file}, or give its path as model.weights"
@@ -166,7 +166,7 @@ def fetch(url: str) -> Path:
 def fetch_timm(name: str) -> Weights:
     """The pretrained classifier of timm's model of that name, through timm and its caches.
 
-    Raises BadInput saying how to bring the file when it cannot be fetched.
+    Raises InputError saying how to bring the file when it cannot be fetched.
     """
     config: Any = timm.get_pretrained_cfg(name)
     file = _cached_file(name)
@@ -180,7 +180,7 @@ def fetch_timm(name: str) -> Weights:
     except Exception as error:  # timm and its hub raise many types when they get no file
         if is_out_of_memory(error):
             raise
-        raise BadInput(
+        raise InputError(
             [
                 f"model.weights: the weights of {name} cannot be fetched ({_root_cause(error)}). "
                 f"Bring the file{_source(name)} and give its path as model.weights, or use "
@@ -228,7 +228,7 @@ def _root_cause(error: BaseException) -> str:
 
 def mismatch_error(
     path: str, model: str, missing_keys: Iterable[str], unexpected_keys: Iterable[str], remedy: str
-) -> BadInput:
+) -> InputError:
     """The error for a file whose tensors are not a model's.
 
     Args:
@@ -247,6 +247,6 @@ def mismatch_error(
         if names:
             more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
             parts.append(f"{text} {', '.join(names[:MAX_NAMES])}{more}")
-    return BadInput(
+    return InputError(
         [f"model.weights: {path} does not fit {model}: {'; '.join(parts)}; give {remedy}"]
     )

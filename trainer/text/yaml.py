@@ -9,7 +9,7 @@ MAX_VALUES = 50_000
 could take hours, or all memory."""
 
 
-class NoYaml(Exception):
+class YamlError(Exception):
     """A text that is not readable YAML."""
 
     def __init__(self, problem: str, kind: str = "", line: int | None = None) -> None:
@@ -26,7 +26,7 @@ def load_yaml(text: str) -> Any:
     """Load numbers, texts, lists and dicts. No code in the text is run.
 
     Raises:
-        NoYaml: If the text is not YAML, or beyond MAX_DEPTH or MAX_VALUES.
+        YamlError: If the text is not YAML, or beyond MAX_DEPTH or MAX_VALUES.
     """
     from ruamel.yaml import YAML  # slow to import, and needed for YAML only
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -38,11 +38,11 @@ def load_yaml(text: str) -> Any:
         problem, kind = str(error.problem).splitlines()[0], error.context or "is no YAML"
         problem = problem.partition(" with value ")[0]  # of a repeated key: it may be a secret
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise NoYaml(problem, kind, line) from None
+        raise YamlError(problem, kind, line) from None
     except YAMLError as error:
-        raise NoYaml(str(error).splitlines()[0]) from None
+        raise YamlError(str(error).splitlines()[0]) from None
     except ValueError:  # an impossible date, or a number of thousands of digits
-        raise NoYaml("has a number or date that cannot be read") from None
+        raise YamlError("has a number or date that cannot be read") from None
 
 
 def _check_bounds(text: str) -> None:
@@ -64,6 +64,6 @@ def _check_bounds(text: str) -> None:
         elif isinstance(event, events.AliasEvent):
             total += sizes.get(event.anchor, 1)
         if len(opened) > MAX_DEPTH:
-            raise NoYaml(f"is nested more than {MAX_DEPTH} deep")
+            raise YamlError(f"is nested more than {MAX_DEPTH} deep")
         if total > MAX_VALUES:
-            raise NoYaml(f"holds more than {MAX_VALUES} values, each alias counted")
+            raise YamlError(f"holds more than {MAX_VALUES} values, each alias counted")

@@ -13,7 +13,7 @@ from ..model.detectors import Detector
 from ..precision import autocast
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """A loss or gradient is not finite. The optimizer step was not taken."""
 
 
@@ -47,7 +47,7 @@ def train_one_epoch(
     """Train on every batch once.
 
     `set_step` is called with the number of each step, to set its learning rates. The scaler is
-    enabled in fp16 only. `epoch` is the number of the epoch in the trial, from 0. Raises Diverged
+    enabled in fp16 only. `epoch` is the number of the epoch in the trial, from 0. Raises DivergedError
     if a loss or gradient is not finite, before the step spoils the weights.
     """
     device = detector.mean.device
@@ -102,19 +102,19 @@ class _StepResult:
             self.copied.record()
 
     def losses(self, scaler: torch.amp.GradScaler) -> tuple[dict[str, float], bool]:
-        """Each loss, and whether the step was skipped. Raises Diverged."""
+        """Each loss, and whether the step was skipped. Raises DivergedError."""
         if self.copied:
             self.copied.synchronize()
         total, norm, *values = self.host_values.tolist()
         losses = dict(zip(self.names, values, strict=True))
         if not isfinite(total):
             parts = ", ".join(f"{name} {loss:g}" for name, loss in losses.items())
-            raise Diverged(f"the loss is not finite {self.place}: {parts}")
+            raise DivergedError(f"the loss is not finite {self.place}: {parts}")
         skipped = not isfinite(norm)
         if skipped and not scaler.is_enabled():
-            raise Diverged(f"the gradient is {norm} {self.place}")
+            raise DivergedError(f"the gradient is {norm} {self.place}")
         if skipped and (scale := scaler.get_scale()) < MIN_LOSS_SCALE:
-            raise Diverged(
+            raise DivergedError(
                 f"the gradient is {norm} {self.place}, in fp16 with the loss scaled by {scale:g}"
             )
         return losses, skipped

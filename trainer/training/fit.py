@@ -21,7 +21,7 @@ from ..machine_errors import memory_errors
 from ..model.checkpoint import (
     BEST,
     LAST,
-    Damaged,
+    DamagedFileError,
     load,
     load_last,
     save,
@@ -31,7 +31,7 @@ from ..model.checkpoint import (
 from ..phases import Phase, plan
 from ..precision import device as default_device
 from . import lr_schedule, optim
-from .engine import Diverged, TrainingSummary, train_one_epoch
+from .engine import DivergedError, TrainingSummary, train_one_epoch
 from .frozen_features import KeptOutputs
 from .phase_cache import PhaseCache, phase_digests
 from .trial_data import TrialData
@@ -76,7 +76,7 @@ def fit(
         reuse: Finished phases of other trials, which this trial adds to.
         on_step: Called at every step of training and evaluation.
 
-    Raises BadInput if the config does not fit its model, Diverged, or OutOfMemory.
+    Raises InputError if the config does not fit its model, DivergedError, or OutOfMemoryError.
     """
     device = default_device()
     with memory_errors(), makers_for(device) as num_workers, ExitStack() as at_end:
@@ -257,20 +257,20 @@ def _checkpoints_match(state: TrialState, folder: Path) -> bool:
     """Whether both checkpoints belong to this state: a worker may die between writing the two."""
     try:
         last, best = load(folder / LAST), load(folder / BEST)
-    except (OSError, Damaged):
+    except (OSError, DamagedFileError):
         return False
     epoch = state.best.epoch if state.best else 0
     return len(last["reports"]) == state.epoch and best["report"]["epoch"] == epoch
 
 
 def _require_a_step(state: TrialState, phases: list[Phase], pictures: int) -> None:
-    """Raise Diverged if every step was skipped, so that the weights are the initial ones."""
+    """Raise DivergedError if every step was skipped, so that the weights are the initial ones."""
     if all(
         report.skipped == steps(pictures, phase.batch_size)
         for phase in phases
         for report in state.reports[phase.first_epoch : phase.end]
     ):
-        raise Diverged("no step was taken: in fp16 every gradient was infinite")
+        raise DivergedError("no step was taken: in fp16 every gradient was infinite")
 
 
 def _result(state: TrialState) -> Result:

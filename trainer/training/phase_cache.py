@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ..config import TrainConfig
-from ..model.checkpoint import BEST, LAST, Checkpoint, Damaged, load, save
+from ..model.checkpoint import BEST, LAST, Checkpoint, DamagedFileError, load, save
 from ..model.heads import DETECTIONS
 from ..phases import Phase
 from .environment import environment
@@ -128,7 +128,7 @@ class PhaseCache:
             checkpoint = load(place / LAST)
             load(place / BEST)
             return checkpoint
-        except (FileNotFoundError, Damaged):
+        except (FileNotFoundError, DamagedFileError):
             if place.parent == self.folder:
                 shutil.rmtree(place, ignore_errors=True)
             return None

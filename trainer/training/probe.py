@@ -22,7 +22,7 @@ from ..machine_errors import is_of_accelerator
 from ..phases import Phase, plan
 from ..precision import device as default_device
 from . import lr_schedule
-from .engine import Diverged, train_one_epoch
+from .engine import DivergedError, train_one_epoch
 from .feature_files import features_folder, space_problem
 from .frozen_features import KeptOutputs, keep_outputs, orientations
 from .trial_state import build_learner, with_resolved_precision
@@ -95,7 +95,7 @@ def memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
         return 0.0
     try:
         return _memory_fraction(config, data, threads)
-    except (Diverged, MemoryError, RuntimeError) as error:  # a trial will report it in detail
+    except (DivergedError, MemoryError, RuntimeError) as error:  # a trial will report it in detail
         if is_of_accelerator(error):
             raise
         return 1.0
@@ -118,14 +118,18 @@ def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> Trunk
     """Resolve `train.trunk_cache`.
 
     `auto` becomes the largest depth at which cached features make a phase MIN_GAIN times as fast.
-    Every value is limited to what the disk has room for. Raises BadInput as `fit` does.
+    Every value is limited to what the disk has room for. Raises InputError as `fit` does.
     """
     if config.train.trunk_cache == "off":
         return TrunkCacheChoice("off", "")
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
         try:
             return _choose(_Probe(config, data, Path(folder), PROBE_BATCH_SIZE))
-        except (Diverged, MemoryError, RuntimeError) as error:  # a trial will report it in detail
+        except (
+            DivergedError,
+            MemoryError,
+            RuntimeError,
+        ) as error:  # a trial will report it in detail
             if is_of_accelerator(error):
                 raise
             reason = (str(error).splitlines() or ["no memory"])[0]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.commands.dry_run import head_dimensions, print_plan
-from search.running.auto import Settled
+from search.running.auto import ResolvedAuto
 from search.space.space import read_space
 from trainer.training.probe import Timing
 
@@ -19,7 +19,9 @@ HEAD_RATES = ("train.head.lr", "train.head.weight_decay")
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans whose epochs are not timed: the tests of the commands do that."""
-    monkeypatch.setattr("search.commands.dry_run.settle", lambda *_: Settled("fp32", "off", ""))
+    monkeypatch.setattr(
+        "search.commands.dry_run.settle", lambda *_: ResolvedAuto("fp32", "off", "")
+    )
     monkeypatch.setattr("search.commands.dry_run.time_epochs", lambda *_: Timing(1.0, 2.0))
 
 

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from clusters.definitions import CannotConnect
+from clusters.definitions import ClusterConnectionError
 from search.commands.cli import main
-from search.commands.errors import Misused, Parser, as_json, explain, writing
-from search.study.lock import Busy
-from trainer.config import BadInput
+from search.commands.errors import Parser, UsageError, as_json, explain, writing
+from search.study.lock import SearchBusyError
+from trainer.config import InputError
 
 
 @pytest.mark.parametrize(
     ("error", "lines", "status"),
     [
-        (BadInput(["a: 1", "b: 2"]), ["a: 1", "b: 2"], 2),
+        (InputError(["a: 1", "b: 2"]), ["a: 1", "b: 2"], 2),
         (OSError(errno.EACCES, "Permission denied", "x"), ["x: Permission denied"], 2),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), ["x: File name too long"], 2),
         (OSError(errno.ENOSPC, "No space left on device"), ["disk: No space left on device"], 1),
-        (Busy("is being run"), ["is being run"], 1),
-        (CannotConnect("no Ray"), ["no Ray"], 1),
+        (SearchBusyError("is being run"), ["is being run"], 1),
+        (ClusterConnectionError("no Ray"), ["no Ray"], 1),
         (KeyboardInterrupt(), ["interrupted"], 1),
     ],
 )
@@ -44,7 +44,7 @@ def test_a_bug_is_not_explained_away(error: Exception) -> None:
 
 
 def test_a_refused_command_line_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Misused) as raised:
+    with pytest.raises(UsageError) as raised:
         Parser(prog="p").parse_args(["--odd"])
     assert (raised.value.code, raised.value.message) == (2, "unrecognized arguments: --odd")
     assert capsys.readouterr().err.splitlines()[-1] == "p: error: unrecognized arguments: --odd"
@@ -52,7 +52,7 @@ def test_a_refused_command_line_says_why(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_error_of_writing_names_the_option_the_path_and_the_reason() -> None:
     Path("file").touch()
-    with pytest.raises(BadInput) as raised, writing("--out", Path("file/x")):
+    with pytest.raises(InputError) as raised, writing("--out", Path("file/x")):
         Path("file/x").write_text("")
     assert raised.value.errors == ["--out file/x cannot be written (Not a directory)"]
     with pytest.raises(OSError, match="No space left"), writing("--out", Path("x")):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.loading import load
 from trainer.model.detectors import is_coco
 
@@ -102,7 +102,7 @@ def test_data_elsewhere_is_named_by_its_absolute_path(
 
 def test_an_existing_file_is_kept(dataset: Callable[[str], Path]) -> None:
     Path("search.yaml").write_text("mine")
-    with pytest.raises(BadInput, match=r"search\.yaml is there already"):
+    with pytest.raises(InputError, match=r"search\.yaml is there already"):
         init_config(dataset("cells"))
     assert Path("search.yaml").read_text() == "mine"
 
@@ -110,7 +110,7 @@ def test_an_existing_file_is_kept(dataset: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize("place", ["nowhere", "empty"])
 def test_nothing_is_written_where_there_is_no_data(place: str) -> None:
     Path("empty").mkdir()
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         init_config(Path(place))
     assert not Path("search.yaml").exists()
 

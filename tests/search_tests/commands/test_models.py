@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from search.commands.models import print_models
-from trainer.config import BadInput, CocoDetector
+from trainer.config import CocoDetector, InputError
 from trainer.model.backbones import TESTED
 
 
@@ -53,6 +53,6 @@ def test_one_model_is_shown_depth_by_depth(name: str, opened: list[str]) -> None
     ],
 )
 def test_an_unknown_model_is_refused_with_a_reason(name: str, message: str) -> None:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         print_models(name)
     assert raised.value.errors[0].startswith(message)

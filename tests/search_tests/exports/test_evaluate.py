@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from search.exports.evaluate import evaluate_model
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.export.bundle import load_export
 
 from ..conftest import Trained
@@ -73,7 +73,7 @@ def test_an_evaluation_on_other_data_leaves_the_stored_figures(
 
 
 def test_a_missing_split_is_refused(model: Path, tiny_data: Data) -> None:
-    with pytest.raises(BadInput, match="has no test split"):
+    with pytest.raises(InputError, match="has no test split"):
         evaluate_model(str(model), tiny_data.train.parent, "test", Path(), None)
 
 
@@ -82,7 +82,7 @@ def test_data_of_other_classes_is_refused_with_both(model: Path, tiny_data: Data
     content = json.loads(Path("set/val.json").read_text())
     content["categories"][0]["name"] = "green"
     Path("set/val.json").write_text(json.dumps(content))
-    with pytest.raises(BadInput, match=r"its classes \(3 green, 7 blue\) are not the model's"):
+    with pytest.raises(InputError, match=r"its classes \(3 green, 7 blue\) are not the model's"):
         evaluate_model(str(model), Path("set/val.json"), "val", Path(), None)
 
 
@@ -105,5 +105,5 @@ def test_figures_that_cannot_be_stored_are_returned_unless_the_disk_is_full(
 @pytest.mark.parametrize("content", ["{bad", "[1]", '{"val": []}'])
 def test_damaged_figures_are_refused(model: Path, tiny_data: Data, content: str) -> None:
     (model / "metrics.json").write_text(content)
-    with pytest.raises(BadInput, match=r"metrics\.json is damaged.*; delete it and evaluate"):
+    with pytest.raises(InputError, match=r"metrics\.json is damaged.*; delete it and evaluate"):
         evaluate_model(str(model), tiny_data.train.parent, "val", Path(), None)

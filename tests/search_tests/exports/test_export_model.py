@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from search.exports.evaluate import evaluate_model
 from search.exports.export_model import export_model
 from search.exports.predict import predict_pictures
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.export.bundle import load_export
 from trainer.export.conversion import FILES
 
@@ -39,14 +39,14 @@ def test_export_rebuilds_a_trial_equal_to_the_winner(trained: Trained) -> None:
 
 def test_unknown_trials_and_searches_and_existing_folders_are_refused(trained: Trained) -> None:
     storage = trained.config.storage
-    with pytest.raises(BadInput, match="--trial 7: once has trials 0 to 0"):
+    with pytest.raises(InputError, match="--trial 7: once has trials 0 to 0"):
         export_model("once", 7, "safetensors", storage, OUT)
-    with pytest.raises(BadInput, match="no search twice"):
+    with pytest.raises(InputError, match="no search twice"):
         export_model("twice", 0, "safetensors", storage, OUT)
     assert not OUT.exists()
     OUT.mkdir()
     for trial in (None, 0):
-        with pytest.raises(BadInput, match="out exists already"):
+        with pytest.raises(InputError, match="out exists already"):
             export_model("once", trial, "safetensors", storage, OUT)
     assert list(OUT.iterdir()) == []
 
@@ -58,22 +58,22 @@ def test_a_trial_without_or_with_a_damaged_checkpoint_leaves_nothing(
     best = tmp_path / "moved" / "once" / "trials" / "0" / "best.pt"
     content = best.read_bytes()
     best.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
-    with pytest.raises(BadInput, match=r"best\.pt is damaged"):
+    with pytest.raises(InputError, match=r"best\.pt is damaged"):
         export_model("once", 0, "safetensors", Path("moved"), OUT)
     best.unlink()
-    with pytest.raises(BadInput, match="--trial 0: its checkpoint was deleted"):
+    with pytest.raises(InputError, match="--trial 0: its checkpoint was deleted"):
         export_model("once", 0, "onnx", Path("moved"), OUT)
     assert [place.name for place in tmp_path.iterdir()] == ["moved"]
 
 
 def test_an_export_outside_its_search_needs_data(model: Path) -> None:
-    with pytest.raises(BadInput, match="lies in no search: give --data DATA"):
+    with pytest.raises(InputError, match="lies in no search: give --data DATA"):
         export_model(str(model), None, "onnx", Path(), OUT)
     assert not OUT.exists()
 
 
 def test_a_model_is_not_exported_over_itself(model: Path) -> None:
-    with pytest.raises(BadInput, match="model is the model itself; choose another folder"):
+    with pytest.raises(InputError, match="model is the model itself; choose another folder"):
         export_model(str(model), None, "onnx", Path(), model, force=True)
     assert (model / "model.safetensors").is_file()
 

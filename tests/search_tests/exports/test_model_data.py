@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from search.exports.model_data import is_training_data, load_data, load_named_split
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 
 from ..conftest import Trained
 
@@ -17,7 +17,7 @@ def test_a_yaml_names_data_beside_itself(trained: Trained, tiny_data: Data) -> N
     assert len(load_data(Path("set/data.yaml")).val.pictures) == 6
     assert len(load_data(trained.config.folder / "search.yaml").val.pictures) == 6
     Path("none.yaml").write_text("model: {}\n")
-    with pytest.raises(BadInput, match=r"none\.yaml: has no data: part"):
+    with pytest.raises(InputError, match=r"none\.yaml: has no data: part"):
         load_data(Path("none.yaml"))
 
 
@@ -25,7 +25,7 @@ def test_a_split_is_one_of_the_data_set_or_one_json(tiny_data: Data) -> None:
     assert tiny_data.val is not None
     for place in (tiny_data.train.parent, tiny_data.val):
         assert len(load_named_split(place, "val", ()).pictures) == 6
-    with pytest.raises(BadInput, match="has no test split"):
+    with pytest.raises(InputError, match="has no test split"):
         load_named_split(tiny_data.train.parent, "test", ())
 
 

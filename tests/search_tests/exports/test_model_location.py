@@ -10,7 +10,7 @@ from search.exports.evaluate import evaluate_model
 from search.exports.export_model import export_model
 from search.exports.model_location import find_model, name_of
 from search.exports.predict import predict_pictures
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.export import conversion
 from trainer.export.bundle import load_export, open_export, write_digest
 from trainer.model.weights import read
@@ -29,10 +29,10 @@ def test_a_model_is_a_folder_or_a_searchs_winner(trained: Trained) -> None:
 
 
 def test_an_unknown_model_is_refused_with_the_places_searched(trained: Trained) -> None:
-    with pytest.raises(BadInput, match="nope: neither an exported folder nor a search in "):
+    with pytest.raises(InputError, match="nope: neither an exported folder nor a search in "):
         find_model("nope", trained.config.storage)
     (Path("searches") / "young").mkdir(parents=True)
-    with pytest.raises(BadInput, match=r"young: the search in .* has no winner yet"):
+    with pytest.raises(InputError, match=r"young: the search in .* has no winner yet"):
         find_model("young", Path("searches"))
 
 
@@ -45,14 +45,14 @@ def test_a_file_with_other_bytes_than_were_exported_is_damaged(model: Path, name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(BadInput, match=rf"{name} is damaged: its SHA-256"):
+    with pytest.raises(InputError, match=rf"{name} is damaged: its SHA-256"):
         open_export(model)
 
 
 def test_weights_of_a_damaged_export_are_not_trained_on(model: Path) -> None:
     file = model / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    with pytest.raises(BadInput, match=r"model\.safetensors is damaged: its SHA-256"):
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged: its SHA-256"):
         read(model, "")
 
 
@@ -72,14 +72,14 @@ def test_an_export_of_the_first_version_has_no_digest_to_compare(model: Path) ->
 )
 def test_a_damaged_spec_is_refused(model: Path, content: bytes, message: str) -> None:
     (model / "spec.json").write_bytes(content)
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(InputError, match=message):
         open_export(model)
 
 
 def test_a_spec_with_a_field_of_another_type_is_refused(model: Path) -> None:
     spec = json.loads((model / "spec.json").read_text())
     (model / "spec.json").write_text(json.dumps({**spec, "thresholds": [0.5]}))
-    with pytest.raises(BadInput, match=r"spec\.json is damaged"):
+    with pytest.raises(InputError, match=r"spec\.json is damaged"):
         open_export(model)
 
 
@@ -124,13 +124,15 @@ def test_a_pt2_is_opened_only_by_the_path_of_its_file(
     (model / "model.safetensors").unlink()
     for name in files:
         (model / name).write_bytes(b"any")
-    with pytest.raises(BadInput, match="cannot be read: opened"):
+    with pytest.raises(InputError, match="cannot be read: opened"):
         open_export(find_model(str(model / named), Path()))
     assert opened == [first]
 
 
 def test_a_folder_with_a_pt2_alone_says_how_to_open_it(model: Path, opened: list[str]) -> None:
     (model / "model.safetensors").rename(model / "model.pt2")
-    with pytest.raises(BadInput, match=r"may run code as it is opened: give .*model\.pt2, if you"):
+    with pytest.raises(
+        InputError, match=r"may run code as it is opened: give .*model\.pt2, if you"
+    ):
         open_export(model)
     assert opened == []

@@ -8,7 +8,7 @@ import pytest
 
 from search.exports.export_model import export_model
 from search.exports.predict import predict_pictures
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 
 from ..conftest import Trained
 
@@ -18,7 +18,7 @@ OUT = Path("out")
 def test_an_export_survives_a_process_killed_while_replacing_it(trained: Trained) -> None:
     part = OUT.absolute().with_name(f".{OUT.name}.part")
     shutil.copytree(trained.winner, part / "before")  # moved away, and not yet replaced
-    with pytest.raises(BadInput, match="exists already; choose another folder, or --force"):
+    with pytest.raises(InputError, match="exists already; choose another folder, or --force"):
         export_model("once", None, "safetensors", trained.config.storage, OUT)
     assert (OUT / "spec.json").read_bytes() == (trained.winner / "spec.json").read_bytes()
 
@@ -31,24 +31,24 @@ def test_force_replaces_an_export_and_nothing_else(trained: Trained) -> None:
     assert not (OUT / "stale").exists()
     Path("letters").mkdir()
     Path("letters/dear.txt").touch()
-    with pytest.raises(BadInput, match="letters is no export: --force does not replace it"):
+    with pytest.raises(InputError, match="letters is no export: --force does not replace it"):
         export_model("once", None, "safetensors", storage, Path("letters"), force=True)
     assert sorted(place.name for place in Path().iterdir()) == ["letters", "out"]
 
 
 def test_a_folder_that_cannot_be_made_is_refused(trained: Trained, tiny_data: Data) -> None:
     Path("file").touch()
-    with pytest.raises(BadInput, match="--out file/model cannot be written"):
+    with pytest.raises(InputError, match="--out file/model cannot be written"):
         export_model("once", None, "safetensors", trained.config.storage, Path("file/model"))
     picture = tiny_data.train.parent / "images" / "val-00.png"
-    with pytest.raises(BadInput, match="--out file/model cannot be written"):
+    with pytest.raises(InputError, match="--out file/model cannot be written"):
         predict_pictures(str(trained.winner), [picture], Path(), Path("file/model"), 0.5)
 
 
 def test_an_existing_folder_is_written_to_only_with_force(model: Path, tiny_data: Data) -> None:
     picture = tiny_data.train.parent / "images" / "val-00.png"
     OUT.mkdir()
-    with pytest.raises(BadInput, match="out exists already; choose another folder, or --force"):
+    with pytest.raises(InputError, match="out exists already; choose another folder, or --force"):
         predict_pictures(str(model), [picture], Path(), OUT, 0.5)
     predict_pictures(str(model), [picture], Path(), OUT, 0.5, force=True)
     assert (OUT / "detections.json").is_file()

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from search.exports.predict import predict_pictures
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 
 OUT = Path("out")
 
@@ -65,7 +65,7 @@ def test_pictures_of_the_same_name_are_all_written(model: Path) -> None:
 
 def test_when_no_picture_can_be_read_nothing_is_made(model: Path) -> None:
     Path("text.png").write_text("no picture")
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         predict_pictures(str(model), [Path("text.png")], Path(), OUT, 0.5)
     unreadable, nothing = raised.value.errors
     assert unreadable.startswith("text.png: cannot be read as a picture")
@@ -76,6 +76,6 @@ def test_when_no_picture_can_be_read_nothing_is_made(model: Path) -> None:
 @pytest.mark.parametrize("place", ["nowhere.png", "empty"])
 def test_without_pictures_nothing_is_made(model: Path, place: str) -> None:
     Path("empty").mkdir()
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         predict_pictures(str(model), [Path(place)], Path(), OUT, 0.5)
     assert not OUT.exists()

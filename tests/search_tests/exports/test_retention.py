@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from search.exports.retention import Tidying, clean
+from search.exports.retention import CheckpointRetention, clean
 from search.space.locations import trial_folder
-from search.study.lock import Busy, locked
+from search.study.lock import SearchBusyError, locked
 from search.study.record import End
 from search.study.storage import open_study
 from trainer.evaluation.review import PREDICTIONS, REVIEW
@@ -38,7 +38,7 @@ def test_the_worst_checkpoints_of_ended_trials_go_above_the_cap(
 ) -> None:
     config = make_search({"search.disk_cap": 200})
     study = searched(config, make_record, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}, running=4)
-    Tidying(config, study)()
+    CheckpointRetention(config, study)()
     assert [files_of(config, n) for n in range(4)] == [[], ["best.pt"], ["best.pt"], []]
     assert files_of(config, 4) == sorted(FILES)
 
@@ -48,7 +48,7 @@ def test_a_worse_checkpoint_goes_when_a_better_trial_has_ended(
 ) -> None:
     config = make_search({"search.disk_cap": 100})
     study = searched(config, make_record, {0: 0.1}, running=1)
-    delete = Tidying(config, study)
+    delete = CheckpointRetention(config, study)
     delete()
     assert [files_of(config, n) for n in range(2)] == [["best.pt"], sorted(FILES)]
     study.records[1] = make_record(1, [0.0, 0.4] * 5, end=End.FINISHED)
@@ -59,7 +59,7 @@ def test_a_worse_checkpoint_goes_when_a_better_trial_has_ended(
 def test_the_best_checkpoint_stays_with_any_cap(make_search: Make, make_record: Make) -> None:
     config = make_search({"search.disk_cap": 0})
     study = searched(config, make_record, {0: 0.1, 1: 0.4}, running=2)
-    Tidying(config, study)()
+    CheckpointRetention(config, study)()
     assert [files_of(config, n) for n in range(2)] == [[], ["best.pt"]]
 
 
@@ -95,7 +95,7 @@ def test_bytes_that_forks_share_are_counted_once(make_search: Make, make_record:
 def test_a_search_that_runs_is_not_cleaned(make_search: Make) -> None:
     config = make_search()
     study = open_study(config.folder, config.name)
-    with locked(config.folder), pytest.raises(Busy):
+    with locked(config.folder), pytest.raises(SearchBusyError):
         clean(config, study)
 
 
@@ -104,7 +104,7 @@ def test_confirmed_trials_stay_with_any_cap(make_search: Make, make_record: Make
     study = searched(config, make_record, {0: 0.6, 1: 0.1, 2: 0.5, 3: 0.4, 4: 0.5}, running=5)
     for number, confirmed in ((3, 0), (4, 2)):  # trial 2 may have the better mean
         study.records[number].confirms = confirmed
-    Tidying(config, study)()
+    CheckpointRetention(config, study)()
     remaining = [n for n in range(5) if files_of(config, n)]
     assert remaining == [0, 2, 3, 4]
 
@@ -119,7 +119,7 @@ def test_a_stopped_baseline_stays_since_its_fresh_runs_may_win(
         study.records[number].confirms = confirmed
     for record in study.records.values():
         record.parameters = {"n": record.number}
-    Tidying(config, study)()
+    CheckpointRetention(config, study)()
     assert [n for n in range(5) if files_of(config, n)] == [0, 2, 3, 4]
 
 

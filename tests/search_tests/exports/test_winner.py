@@ -14,7 +14,7 @@ from search.exports.winner import export_winner
 from search.ranking.row import Row
 from search.reporting.progress import Quiet
 from search.study.storage import open_study
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.dataset import Splits
 from trainer.export.bundle import load_export, read_metrics, read_spec
 from trainer.export.card import CARD
@@ -181,5 +181,5 @@ def test_without_any_checkpoint_a_winner_is_refused(
     config, study = copied(trained, tmp_path / "copy")
     shutil.rmtree(config.folder / "winner")
     (config.folder / "trials" / "0" / BEST).unlink()
-    with pytest.raises(BadInput, match=r"has no intact best\.pt"):
+    with pytest.raises(InputError, match=r"has no intact best\.pt"):
         export_winner(config, tiny, study, best_of(trained), Recorded())

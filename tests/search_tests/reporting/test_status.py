@@ -13,7 +13,7 @@ from search.space.space import read_space
 from search.study.reading import read_search
 from search.study.record import End
 from search.study.study import Study
-from trainer.config import BadInput
+from trainer.config import InputError
 
 from ..conftest import SPACE, Trained
 
@@ -82,5 +82,5 @@ def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captu
 
 
 def test_the_status_of_an_unknown_search_is_refused() -> None:
-    with pytest.raises(BadInput, match="no search nope in searches; there: none"):
+    with pytest.raises(InputError, match="no search nope in searches; there: none"):
         status.print_status(Path("searches"), "nope")

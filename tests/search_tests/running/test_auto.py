@@ -10,7 +10,7 @@ from rich.console import Console
 from search.reporting.progress import Lines, Quiet
 from search.running import auto
 from search.running.auto import (
-    Settled,
+    ResolvedAuto,
     is_resolved,
     record_resolved,
     resolve_here,
@@ -46,7 +46,7 @@ def test_the_measurement_knows_the_precision(
     monkeypatch.setattr(auto, "choose_trunk_cache", choose)
     monkeypatch.setattr(auto, "resolve", lambda wanted: "bf16")
     resolved = settle(tiny_config({"train.precision": "auto"}), tiny, 1)
-    assert resolved == Settled("bf16", 2, "why", (3.0, 2.0, 1.5))
+    assert resolved == ResolvedAuto("bf16", 2, "why", (3.0, 2.0, 1.5))
     assert seen[0].train.precision == "bf16"
 
 
@@ -57,7 +57,7 @@ def test_it_is_recorded_explained_once_and_read_again(
     config = make_search({"train.precision": "auto", "train.trunk_cache": "auto"})
     study = open_search(config, [], tiny)
     assert not is_resolved(study)
-    record_resolved(study, Settled("bf16", value, "a line that says why"), Lines(Console()))
+    record_resolved(study, ResolvedAuto("bf16", value, "a line that says why"), Lines(Console()))
     assert capsys.readouterr().out == "a line that says why\n"
     again = open_search(config, [], tiny)
     assert is_resolved(again)
@@ -74,9 +74,9 @@ class Steps(Quiet):
     def say(self, line: str) -> None:
         self.seen.append(line)
 
-    def settle(self, *_: Any) -> Settled:
+    def settle(self, *_: Any) -> ResolvedAuto:
         self.seen.append("measured")
-        return Settled("fp32", "off", "why")
+        return ResolvedAuto("fp32", "off", "why")
 
 
 class OneWorker:

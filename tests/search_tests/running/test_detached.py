@@ -12,7 +12,7 @@ from ray.job_submission import JobStatus
 from clusters import jobs
 from search.running import detached
 from search.space.config_file import read_yaml
-from trainer.config import BadInput
+from trainer.config import InputError
 
 Make = Callable[..., Any]
 
@@ -55,7 +55,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def test_it_needs_a_cluster(make_search: Make, cluster: Cluster) -> None:
-    with pytest.raises(BadInput, match="give --cluster"):
+    with pytest.raises(InputError, match="give --cluster"):
         detached.send(make_search(), print)
     assert not cluster.jobs
 
@@ -87,7 +87,7 @@ def test_a_password_stays_here(
 
 def test_one_that_runs_is_not_sent_again(make_search: Make, cluster: Cluster) -> None:
     detached.send(make_search({"cluster": "auto"}), print)
-    with pytest.raises(BadInput, match="tiny is running there, as job job0"):
+    with pytest.raises(InputError, match="tiny is running there, as job job0"):
         detached.send(make_search({"cluster": "auto"}), print)
     cluster.jobs[0].status = JobStatus.SUCCEEDED
     assert detached.send(make_search({"cluster": "auto"}), print) == 0
@@ -107,7 +107,7 @@ def test_a_command_is_asked_there_in_the_storage_of_the_search(
 
 
 def test_only_what_was_sent_can_be_watched(make_search: Make, cluster: Cluster) -> None:
-    with pytest.raises(BadInput, match="no job of this search"):
+    with pytest.raises(InputError, match="no job of this search"):
         detached.watch("tiny", print)
     detached.send(make_search({"cluster": "auto"}), print)
     said: list[str] = []

@@ -10,7 +10,7 @@ from search.running import driver
 from search.space.config import Resources
 from search.space.config_file import write_yaml
 from search.space.space import read_space
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.dataset import Splits
 
 from ..conftest import SPACE
@@ -24,7 +24,7 @@ def test_a_refused_search_starts_nothing_and_writes_nothing(make_search: Make) -
     config.folder.mkdir(parents=True)
     (config.folder / "search.yaml").write_text(write_yaml(config.model_dump(mode="json")))
     before = (config.folder / "search.yaml").read_bytes()
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         driver.run(make_search({"space": SPACE, LR: 5e-3}))
     assert [file.name for file in config.folder.iterdir()] == ["search.yaml"]
     assert (config.folder / "search.yaml").read_bytes() == before
@@ -47,6 +47,6 @@ def test_a_search_that_another_driver_begins_meanwhile_is_not_taken_over(
     monkeypatch.setattr(driver, "describe_slots", lambda *_: "")
     monkeypatch.setattr(driver, "trial_resources", lambda _: Resources())
     monkeypatch.setattr("search.running.driver.connect.connected", connected)
-    with pytest.raises(BadInput, match=f"{LR}: 0.005"):
+    with pytest.raises(InputError, match=f"{LR}: 0.005"):
         driver.run(second)
     assert (first.folder / "search.yaml").read_bytes() == before[0]

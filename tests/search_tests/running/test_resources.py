@@ -16,7 +16,7 @@ from search.running.resources import (
 from search.running.slots import describe_slots, slots
 from search.space.config import Resources
 from search.space.space import read_space
-from trainer.config import BadInput
+from trainer.config import InputError
 
 Make = Callable[..., Any]
 
@@ -137,7 +137,7 @@ def test_a_cluster_without_cpus_holds_no_trial(
     cluster: Callable[..., None], make_search: Make
 ) -> None:
     cluster((0, 0))
-    with pytest.raises(BadInput, match=r"a trial wants 1 CPUs and 0 GPUs.*at most 0 and 0"):
+    with pytest.raises(InputError, match=r"a trial wants 1 CPUs and 0 GPUs.*at most 0 and 0"):
         trial_resources(make_search({"cluster": "auto"}))
 
 
@@ -153,7 +153,7 @@ def test_a_trial_that_fits_no_node_is_refused_with_the_limits(
     cluster: Callable[..., None], make_search: Make, wanted: dict[str, float]
 ) -> None:
     cluster((8, 0), (4, 0))
-    with pytest.raises(BadInput, match=r"resources: .*legal: at most 8 and 0"):
+    with pytest.raises(InputError, match=r"resources: .*legal: at most 8 and 0"):
         trial_resources(make_search({"resources": wanted, "cluster": "auto"}))
 
 
@@ -189,7 +189,7 @@ def test_an_unknown_resource_is_refused_with_those_that_exist(
     cluster: Callable[..., None], make_search: Make, wanted: dict[str, Any], message: str
 ) -> None:
     cluster((8, 2), **{"accelerator_type:L4": 1.0})
-    with pytest.raises(BadInput, match=message) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         trial_resources(make_search({"resources": wanted, "cluster": "auto"}))
     assert "legal: accelerator_type:L4" in str(raised.value)
 
@@ -198,7 +198,7 @@ def test_more_of_a_custom_resource_than_a_node_has_is_refused(
     cluster: Callable[..., None], make_search: Make
 ) -> None:
     cluster((8, 0), licence=1.0)
-    with pytest.raises(BadInput, match="1 CPUs and 0 GPUs, 2 licence, more than any node"):
+    with pytest.raises(InputError, match="1 CPUs and 0 GPUs, 2 licence, more than any node"):
         wanted = {"custom_per_trial": {"licence": 2}}
         trial_resources(make_search({"resources": wanted, "cluster": "auto"}))
 

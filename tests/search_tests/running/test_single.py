@@ -21,7 +21,7 @@ from search.space.validation import resolve
 from search.study.facts import SearchState
 from search.study.record import End
 from search.study.storage import read_study
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.config_fields import override
 from trainer.data.checks.overview import OVERVIEW
 
@@ -118,7 +118,7 @@ def test_it_computes_with_the_cores_that_a_trial_has(
 
 
 def test_a_changed_configuration_is_refused_with_the_difference(trained: Trained) -> None:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         train(changed(trained, train__unfreeze__lr=5e-3), lines()[0])
     assert raised.value.errors[1:] == ["train.unfreeze.lr: 0.005 (was 0.001)"]
 
@@ -129,7 +129,7 @@ def test_the_folder_of_a_search_is_refused_without_differences(
     config = make_search({"space": SPACE})
     config.folder.mkdir(parents=True)
     (config.folder / "search.yaml").write_text(write_yaml(config.model_dump(mode="json")))
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         train(config, lines()[0])
     assert raised.value.errors == [
         f"{config.folder} holds a search; give the one trial another --name"
@@ -141,7 +141,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
 ) -> None:
     torch.save({"conv.weight": torch.ones(1)}, tmp_path / "a.pth")
     config = make_search({"name": "misfit", "model.weights": str(tmp_path / "a.pth")})
-    with pytest.raises(BadInput, match="does not fit tf_efficientnet_lite0"):
+    with pytest.raises(InputError, match="does not fit tf_efficientnet_lite0"):
         train(config, lines()[0])
     assert not config.folder.exists()
 

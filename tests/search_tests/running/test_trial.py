@@ -17,7 +17,7 @@ from search.study.record import End
 from trainer.config import Data, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.evaluation.review import PREDICTIONS, REVIEW
-from trainer.machine_errors import OutOfMemory
+from trainer.machine_errors import OutOfMemoryError
 from trainer.model.checkpoint import BEST, LAST, save
 
 Make = Callable[..., Any]
@@ -100,7 +100,7 @@ def test_a_worker_whose_gpu_is_gone_dies_however_its_trial_ended(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
-        raise OutOfMemory("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED")
+        raise OutOfMemoryError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED")
 
     def dies(code: int) -> None:
         raise SystemExit(code)

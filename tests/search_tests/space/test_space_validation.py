@@ -11,7 +11,7 @@ from search.space import space_validation
 from search.space.sampling import suggest, walk
 from search.space.space import apply, read_space
 from search.space.validation import resolve
-from trainer.config import BadInput
+from trainer.config import InputError
 
 from ..conftest import SPACE, errors_of
 
@@ -48,7 +48,7 @@ def test_an_accepted_dimension_only_gives_values_that_its_field_takes(
 ) -> None:
     try:
         config = resolve(make_raw({"space": {name: spec}}), Path())
-    except BadInput as error:
+    except InputError as error:
         assert error.errors[0].startswith(f"space.{name}")
         return
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))

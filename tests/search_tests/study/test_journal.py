@@ -20,7 +20,7 @@ from search.study.journal import JOURNAL
 from search.study.record import End
 from search.study.storage import open_study, read_study
 from search.study.study import Study
-from trainer.config import BadInput
+from trainer.config import InputError
 
 from ..conftest import SPACE
 
@@ -137,7 +137,7 @@ def test_the_error_of_a_damaged_journal_names_it_and_what_to_do(
     run(open_tiny(file))
     file.write_bytes(b"".join(damage(file.read_bytes().splitlines(keepends=True))))
     for read in (partial(read_study, file.parent, "tiny"), partial(open_tiny, file)):
-        with pytest.raises(BadInput) as raised:
+        with pytest.raises(InputError) as raised:
             read()
         assert raised.value.errors == [f"{file} is damaged{place}; {BRING_BACK}"]
 
@@ -145,7 +145,7 @@ def test_the_error_of_a_damaged_journal_names_it_and_what_to_do(
 def test_an_empty_journal_cannot_be_read(file: Path) -> None:
     file.parent.mkdir()
     file.touch()
-    with pytest.raises(BadInput, match=r"study\.journal is damaged \(it is empty\); restore it"):
+    with pytest.raises(InputError, match=r"study\.journal is damaged \(it is empty\); restore it"):
         read_study(file.parent, "tiny")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from search.study import lock
-from search.study.lock import Busy, is_held, locked
-from trainer.config import BadInput
+from search.study.lock import SearchBusyError, is_held, locked
+from trainer.config import InputError
 
 FOLDER = Path("searches/cells")
 
@@ -19,7 +19,9 @@ FOLDER = Path("searches/cells")
 def test_a_locked_folder_is_busy_and_the_error_names_the_process() -> None:
     with locked(FOLDER):
         assert is_held(FOLDER)
-        busy = pytest.raises(Busy, match=f"^cells is being run by process {os.getpid()} on ")
+        busy = pytest.raises(
+            SearchBusyError, match=f"^cells is being run by process {os.getpid()} on "
+        )
         with busy, locked(FOLDER):
             pass
         assert is_held(FOLDER)
@@ -64,7 +66,9 @@ def test_a_damaged_holder_file_is_no_traceback(
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0)
     with locked(FOLDER):
         (FOLDER / "driver.json").write_text(content)
-        busy = pytest.raises(Busy, match=r"^cells is being run by process \? on \? since \?$")
+        busy = pytest.raises(
+            SearchBusyError, match=r"^cells is being run by process \? on \? since \?$"
+        )
         with busy, locked(FOLDER):
             pass
 
@@ -115,6 +119,6 @@ def test_asking_creates_no_folder() -> None:
 
 def test_a_folder_that_cannot_be_made_is_bad_input() -> None:
     Path("file").touch()
-    with pytest.raises(BadInput) as raised, locked(Path("file") / "search"):
+    with pytest.raises(InputError) as raised, locked(Path("file") / "search"):
         pass
     assert raised.value.errors == ["storage: file/search cannot be made (Not a directory)"]

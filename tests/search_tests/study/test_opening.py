@@ -17,7 +17,7 @@ from search.study.reading import begun_study, read_search
 from search.study.record import End
 from search.study.storage import open_study
 from search.study.study import Study
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.dataset import Splits
 from trainer.data.loading import MADE, load
 from trainer.phases import plan
@@ -74,7 +74,7 @@ def test_other_changes_are_refused_with_the_difference(
     before = make_search({"space": SPACE})
     write_config(before)
     trial_folder(before.folder, 0).mkdir(parents=True)
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         refuse_changes(make_search({"space": SPACE, **changes}))
     assert raised.value.errors[0].endswith("give this one another --name, or undo:")
     assert any(error.startswith(line) for error in raised.value.errors[1:])
@@ -87,14 +87,14 @@ def test_a_field_that_the_stored_config_lacks_has_its_default(make_search: Make)
     del raw["model"]["detections"]
     (config.folder / "search.yaml").write_text(write_yaml(raw))
     refuse_changes(config)
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         refuse_changes(make_search({"space": SPACE, "model.detections": 300}))
     assert raised.value.errors[1:] == ["model.detections: 300 (was 100)"]
 
 
 def test_the_error_says_when_a_search_without_trials_may_be_deleted(make_search: Make) -> None:
     write_config(make_search({"space": SPACE}))
-    with pytest.raises(BadInput, match=r"undo \(or delete it: it has no trials yet\):"):
+    with pytest.raises(InputError, match=r"undo \(or delete it: it has no trials yet\):"):
         refuse_changes(make_search({"space": SPACE, LR: 5e-3}))
 
 
@@ -196,7 +196,7 @@ def test_a_study_of_the_same_name_in_a_database_is_refused(
     uri = f"sqlite:///{tmp_path / 'studies.db'}"
     open_it(make_search({"space": SPACE, "study": uri}), tiny)
     elsewhere = make_search({"space": SPACE, "study": uri, "storage": "elsewhere"})
-    with pytest.raises(BadInput, match="name: tiny: a study of this name belongs to"):
+    with pytest.raises(InputError, match="name: tiny: a study of this name belongs to"):
         open_it(elsewhere, tiny)
 
 
@@ -209,7 +209,7 @@ def test_a_copy_of_a_search_with_its_study_in_a_database_is_refused(
     shutil.copytree(config.folder, config.storage / "copy")
     copy = config.model_copy(update={"name": "copy"})
     with pytest.raises(
-        BadInput, match=r"copy is a copy of .*tiny, and both have one study, in sqli"
+        InputError, match=r"copy is a copy of .*tiny, and both have one study, in sqli"
     ):
         open_it(copy, tiny)
     shutil.rmtree(config.folder)  # now it was moved
@@ -222,7 +222,7 @@ def test_opening_compares_the_config_with_the_stored_one(make_search: Make, tiny
     config = make_search({"space": SPACE})
     open_it(config, tiny)
     before = (config.folder / "search.yaml").read_bytes()
-    with pytest.raises(BadInput, match=f"{LR}: 0.005"):
+    with pytest.raises(InputError, match=f"{LR}: 0.005"):
         open_it(make_search({"space": SPACE, LR: 5e-3}), tiny)
     assert (config.folder / "search.yaml").read_bytes() == before
 
@@ -238,7 +238,7 @@ def test_the_error_of_a_lost_file_names_it_and_what_to_do(
     open_it(config, tiny)
     trial_folder(config.folder, 0).mkdir(parents=True)
     (config.folder / lost).unlink()
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         open_it(config, tiny)
     (line,) = raised.value.errors
     assert line.startswith(str(config.folder / lost)) and message in line
@@ -259,12 +259,12 @@ def test_a_password_is_not_stored(
     loaded = config.model_copy(update={"study": stored(config)["study"]})
     assert study_uri(loaded) == "postgresql://me:secret@host/db"
     monkeypatch.delenv("UNFREEZE_STUDY")
-    with pytest.raises(BadInput, match="set UNFREEZE_STUDY to it, with its password"):
+    with pytest.raises(InputError, match="set UNFREEZE_STUDY to it, with its password"):
         study_uri(loaded)
 
 
 def test_a_password_in_the_yaml_is_refused(make_search: Make) -> None:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         make_search({"study": "postgresql://me:secret@host/db", "tracking": "http://a:b@host"})
     assert [line.partition(" has a password")[0] for line in raised.value.errors] == [
         "study: postgresql://me:***@host/db",
@@ -276,7 +276,7 @@ def test_changed_images_are_refused(make_search: Make, tiny: Splits) -> None:
     config = make_search({"space": SPACE})
     open_it(config, tiny)
     other = replace(tiny, val=replace(tiny.val, pictures=tiny.val.pictures[:-1]))
-    with pytest.raises(BadInput, match="data: its content has changed since "):
+    with pytest.raises(InputError, match="data: its content has changed since "):
         open_it(config, other)
 
 
@@ -323,7 +323,9 @@ def test_a_damaged_stored_split_is_an_error(
     config = make_search()
     config.folder.mkdir(parents=True)
     (config.folder / MADE).write_bytes(content)
-    with pytest.raises(BadInput, match=rf"{config.folder / MADE} is damaged \(.*\): move it away"):
+    with pytest.raises(
+        InputError, match=rf"{config.folder / MADE} is damaged \(.*\): move it away"
+    ):
         load(tiny_data.model_copy(update={"val": None}), config.folder, config.folder)
 
 

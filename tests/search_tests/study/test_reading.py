@@ -17,7 +17,7 @@ from search.space.validation import resolve
 from search.study.facts import SearchState
 from search.study.lock import is_held, locked
 from search.study.reading import begun_study, read_search
-from trainer.config import BadInput
+from trainer.config import InputError
 
 from ..conftest import Trained
 
@@ -27,7 +27,7 @@ def test_a_moved_search_can_be_read(trained: Trained, tmp_path: Path) -> None:
     config = read_search("once", Path("moved"))
     assert config.folder == tmp_path / "moved" / "once"
     assert config.train == trained.config.train
-    with pytest.raises(BadInput, match=r"no search twice in .*; its searches: once"):
+    with pytest.raises(InputError, match=r"no search twice in .*; its searches: once"):
         read_search("twice", Path("moved"))
 
 
@@ -85,7 +85,7 @@ def test_the_yaml_in_a_searchs_folder_has_the_folders_name_and_storage(
 @pytest.mark.parametrize("name", ["", ".", "..", "searches/once", "../searches/once"])
 def test_a_path_is_not_the_name_of_a_search(storage: Path, name: str) -> None:
     (storage.parent / "search.yaml").write_text("name: mine\n")
-    with pytest.raises(BadInput, match=r"no search .* in .*searches; its searches: once"):
+    with pytest.raises(InputError, match=r"no search .* in .*searches; its searches: once"):
         read_search(name, storage)
 
 
@@ -103,7 +103,7 @@ def test_the_error_of_a_damaged_config_names_it_and_what_to_do(
 ) -> None:
     file = storage / "once" / "search.yaml"
     file.write_bytes(content)
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         read_search("once", storage)
     assert all(line.startswith(str(file)) for line in raised.value.errors)
     assert reason in raised.value.errors[-1]
@@ -113,5 +113,5 @@ def test_a_search_without_its_study_is_an_error(trained: Trained, tmp_path: Path
     shutil.copytree(trained.config.storage, tmp_path / "moved")
     assert begun_study(read_search("once", Path("moved"))).state == SearchState.DONE
     (tmp_path / "moved" / "once" / "study.journal").unlink()
-    with pytest.raises(BadInput, match=r"no search in .*moved/once"):
+    with pytest.raises(InputError, match=r"no search in .*moved/once"):
         begun_study(read_search("once", Path("moved")))

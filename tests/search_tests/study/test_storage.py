@@ -11,7 +11,7 @@ from search.study.journal import JOURNAL
 from search.study.record import End
 from search.study.storage import open_study, read_study
 from search.study.study import Study
-from trainer.config import BadInput
+from trainer.config import InputError
 
 from ..conftest import SPACE
 
@@ -60,6 +60,6 @@ def test_reading_a_study_that_does_not_exist_raises() -> None:
 
 def test_a_database_that_cannot_be_opened_is_bad_input(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/none/studies.db"
-    with pytest.raises(BadInput, match=r"study: sqlite:.* cannot be opened: ") as raised:
+    with pytest.raises(InputError, match=r"study: sqlite:.* cannot be opened: ") as raised:
         open_study(FOLDER, "tiny", uri)
     assert "\n" not in str(raised.value)

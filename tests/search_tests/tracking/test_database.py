@@ -9,9 +9,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from search.tracking import database as store
-from search.tracking.database import SQLITE, Unusable, make_ready, open_store
+from search.tracking.database import SQLITE, UnusableDatabaseError, make_ready, open_store
 from search.tracking.ui import serve
-from trainer.config import BadInput
+from trainer.config import InputError
 
 RUN = "insert into runs (run_uuid, experiment_id) values ('a', 0)"
 FILE = Path("mlflow.db")
@@ -98,16 +98,18 @@ def test_a_half_changed_file_with_rows_is_named_with_what_to_do(
 ) -> None:
     write_changed(tables, RUN, "create table _alembic_tmp_experiments (experiment_id int)")
     before = FILE.read_bytes()
-    with pytest.raises(Unusable, match=r"mlflow\.db was left half changed .*: move it away"):
+    with pytest.raises(
+        UnusableDatabaseError, match=r"mlflow\.db was left half changed .*: move it away"
+    ):
         make_ready(FILE)
-    with pytest.raises(BadInput, match="move it away"):
+    with pytest.raises(InputError, match="move it away"):
         serve(f"{SQLITE}{FILE}", 5000)
     assert FILE.read_bytes() == before and not making
 
 
 def test_a_file_that_is_no_database_is_named_with_what_to_do(making: list[Path]) -> None:
     FILE.write_bytes(b"no database" * 1000)
-    with pytest.raises(Unusable, match=r"mlflow\.db is no database .*: move it away"):
+    with pytest.raises(UnusableDatabaseError, match=r"mlflow\.db is no database .*: move it away"):
         make_ready(FILE)
     assert not making
 

@@ -20,7 +20,7 @@ from search.reporting.progress import Quiet
 from search.running import conclude
 from search.tracking import registry
 from search.tracking.registry import VAL, VAL_AP, is_better, register
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.dataset import Splits
 
 from ..conftest import Trained
@@ -81,7 +81,7 @@ def test_a_winner_is_registered_once_and_the_better_one_is_champion(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "error", [BadInput(["it cannot be exported"]), ConnectionError("refused\nmore")]
+    "error", [InputError(["it cannot be exported"]), ConnectionError("refused\nmore")]
 )
 def test_a_registry_that_refuses_is_a_warning_and_no_failure(
     error: Exception,

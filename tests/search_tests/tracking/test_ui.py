@@ -8,17 +8,17 @@ from mlflow.tracking import MlflowClient
 
 from search.tracking import ui
 from search.tracking.ui import page_lines, serve, server_command, server_environment
-from trainer.config import BadInput
+from trainer.config import InputError
 
 
 def test_without_a_store_there_is_nothing_to_show() -> None:
-    with pytest.raises(BadInput, match=r"no MLflow store .*/mlflow\.db; run it where"):
+    with pytest.raises(InputError, match=r"no MLflow store .*/mlflow\.db; run it where"):
         serve(None, 5000)
 
 
 def test_a_server_that_does_not_answer_is_bad_input_without_its_password() -> None:
     with pytest.raises(
-        BadInput, match=r"http://me:\*\*\*@127\.0\.0\.1:1 does not answer"
+        InputError, match=r"http://me:\*\*\*@127\.0\.0\.1:1 does not answer"
     ) as raised:
         serve("http://me:canary@127.0.0.1:1", 5000)
     assert "canary" not in str(raised.value)
@@ -35,18 +35,18 @@ def test_the_pages_of_a_store_with_a_server_are_printed(
 
 
 def test_without_tracking_there_is_nothing_to_show() -> None:
-    with pytest.raises(BadInput, match="tracking: off, so there is no store to show"):
+    with pytest.raises(InputError, match="tracking: off, so there is no store to show"):
         serve("off", 5000)
 
 
 @pytest.mark.parametrize("port", [0, 99999])
 def test_an_invalid_port_is_bad_input(store: str, port: int) -> None:
-    with pytest.raises(BadInput, match=rf"--port {port} \(legal: 1 to 65535\)"):
+    with pytest.raises(InputError, match=rf"--port {port} \(legal: 1 to 65535\)"):
         serve(store, port)
 
 
 def test_an_unknown_kind_of_store_is_bad_input() -> None:
-    with pytest.raises(BadInput, match=r"tracking: foo \(legal: off, or one of"):
+    with pytest.raises(InputError, match=r"tracking: foo \(legal: off, or one of"):
         serve("foo", 5000)
 
 
@@ -55,7 +55,7 @@ def test_a_port_that_is_taken_is_bad_input(store: str) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(BadInput, match=rf"--port {port}: Address already in use; choose"):
+        with pytest.raises(InputError, match=rf"--port {port}: Address already in use; choose"):
             serve(store, port)
 
 

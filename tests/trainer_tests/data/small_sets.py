@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.formats.layouts import ROBOFLOW
 from trainer.data.loading import load
 
@@ -53,7 +53,7 @@ def write(file: Path, content: Any) -> Path:
 
 
 def errors_of(data: Data) -> list[str]:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         load(data, CACHE)
     return raised.value.errors
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data import canvas
 from trainer.data.canvas import (
     cache_folder,
@@ -187,7 +187,7 @@ def test_a_picture_in_a_format_that_no_camera_writes_is_refused(
 ) -> None:
     file = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(file, format="PCX")
-    with pytest.raises(BadInput, match=r"a\.png: cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"a\.png: cannot be read as a picture"):
         letterbox(make_picture(file=file, size=(8, 8)), 8)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 import pytest
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data import canvas, canvas_store, pixels, shared_arrays
 from trainer.data.canvas import letterbox
 from trainer.data.canvas_store import open_store, store_digest
@@ -156,7 +156,7 @@ def test_a_store_that_fails_leaves_no_part_behind(
     (tmp_path / "broken.png").write_bytes(b"no picture")
     broken = make_picture(file=tmp_path / "broken.png")
     stores = tmp_path / "stores"
-    with pytest.raises(BadInput, match=r"broken\.png: cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"broken\.png: cannot be read as a picture"):
         open_store(make_split(tiny.val.pictures[0], broken), 64, stores)
     assert not [file.name for file in stores.iterdir() if file.suffix != ".lock"]
 
@@ -170,7 +170,7 @@ def test_a_picture_that_changed_since_it_was_checked_is_not_filed(
     before = file.read_bytes()
     file.write_bytes(split.pictures[3].file.read_bytes())
     stores = tmp_path / "stores"
-    with pytest.raises(BadInput, match=rf"{file.name}: was changed after .* `unfreeze check`"):
+    with pytest.raises(InputError, match=rf"{file.name}: was changed after .* `unfreeze check`"):
         open_store(split, 64, stores)
     assert not list(stores.glob("*.npy"))
     file.write_bytes(before)

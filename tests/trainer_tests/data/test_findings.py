@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.findings import SHOWN, Finding, Findings, Place, check_allowed, shown
 
 
@@ -57,7 +57,7 @@ def test_a_line_has_code_text_place_hint_and_next_step() -> None:
 
 
 def test_a_code_that_cannot_be_allowed_is_bad_input() -> None:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         check_allowed(["box-emty", "image-id-twice", "box-empty"])
     unknown, fixed = raised.value.errors
     assert "box-emty: no such code" in unknown and "did you mean box-empty?" in unknown

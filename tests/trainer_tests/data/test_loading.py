@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.dataset import Splits
 from trainer.data.loading import load, load_split
 
@@ -75,7 +75,7 @@ def test_a_file_that_is_no_picture_is_reported(data: Data, tmp_path: Path) -> No
 
 def test_a_file_alone_is_reported_as_the_split_that_it_is(data: Data, tmp_path: Path) -> None:
     (tmp_path / "a.png").unlink()
-    with pytest.raises(BadInput, match=r"^data\.test: picture-missing"):
+    with pytest.raises(InputError, match=r"^data\.test: picture-missing"):
         load_split(Data(train=data.train), "test", tmp_path / "cache")
 
 

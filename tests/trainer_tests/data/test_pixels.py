@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from trainer.data import pixels
 from trainer.data.canvas import open_picture
-from trainer.data.pixels import GREY, NotFinite, to_rgb
+from trainer.data.pixels import GREY, NotFiniteError, to_rgb
 
 
 def through(image: Image.Image, format: str, **options: Any) -> np.ndarray[Any, Any]:
@@ -49,7 +49,7 @@ def test_a_declared_range_counts() -> None:
 
 
 def test_nan_is_no_pixel() -> None:
-    with pytest.raises(NotFinite):
+    with pytest.raises(NotFiniteError):
         through(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF")
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.dataset import Picture, Split
 from trainer.data.split import split_chosen, split_off
 
@@ -96,7 +96,7 @@ def test_both_sides_of_any_tiny_set_have_a_box_that_counts(
         split = make_split(*pictures)
         try:
             halves = split_off(split, "val", draw.choice([0.05, 0.2, 0.5, 0.9]))
-        except BadInput:
+        except InputError:
             assert len(counting(split)) < 2
             refused += 1
             continue
@@ -123,15 +123,17 @@ def test_boxes_on_one_picture_alone_cannot_be_split(
 ) -> None:
     crowd = make_picture(1, [(1, 0, 0, 5, 5)], crowd=(0,))
     alone = [make_picture(2, [(1, 0, 0, 5, 5)]), crowd, make_picture(3)]
-    with pytest.raises(BadInput, match=r"data\.val: only one picture .* annotate .*, or give val"):
+    with pytest.raises(
+        InputError, match=r"data\.val: only one picture .* annotate .*, or give val"
+    ):
         split_off(make_split(*alone), "val", 0.5)
-    with pytest.raises(BadInput, match=r"data\.val: no picture .* annotate .*, or give val"):
+    with pytest.raises(InputError, match=r"data\.val: no picture .* annotate .*, or give val"):
         split_off(make_split(*alone[1:]), "val", 0.5)
 
 
 def test_one_file_cannot_be_split(make_picture: MakePicture, make_split: MakeSplit) -> None:
     twins = [make_picture(1), replace(make_picture(1), id=2)]
-    with pytest.raises(BadInput, match=r"data\.val: train has too few pictures"):
+    with pytest.raises(InputError, match=r"data\.val: train has too few pictures"):
         split_off(make_split(*twins), "val", 0.5)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.Image import Transpose
 from torch import Tensor
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.canvas import open_picture
 from trainer.data.dataset import Category
 from trainer.evaluation.drawing import draw
@@ -53,7 +53,7 @@ def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["*.png", "nothing.png"])
 def test_a_place_without_pictures_is_named(tmp_path: Path, place: str) -> None:
-    with pytest.raises(BadInput, match=place.replace("*", r"\*")):
+    with pytest.raises(InputError, match=place.replace("*", r"\*")):
         find_pictures([tmp_path / place])
 
 

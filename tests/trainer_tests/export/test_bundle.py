@@ -11,7 +11,7 @@ import timm
 import torch
 from PIL import Image
 
-from trainer.config import BadInput, TrainConfig
+from trainer.config import InputError, TrainConfig
 from trainer.data.dataset import Category, Split
 from trainer.export.bundle import export, write_pictures
 from trainer.model.checkpoint import BEST, pretrained_digest, save, trained_state
@@ -86,7 +86,9 @@ def test_an_export_is_refused_when_the_weights_file_was_replaced(
     torch.save(state, file)
     exported(config, tmp_path)
     torch.save(state | {"bn1.bias": state["bn1.bias"] + 1}, file)
-    with pytest.raises(BadInput, match=r"model\.weights: what is there now is not what this trial"):
+    with pytest.raises(
+        InputError, match=r"model\.weights: what is there now is not what this trial"
+    ):
         export(tmp_path / BEST, config, CATEGORIES, "data", tmp_path / "another")
     assert not (tmp_path / "another").exists()
 

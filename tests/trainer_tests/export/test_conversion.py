@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.config import BadInput, Model
+from trainer.config import InputError, Model
 from trainer.data.dataset import Splits
 from trainer.export import conversion
 from trainer.export.conversion import open_portable, unmatched, write_portable
@@ -85,7 +85,7 @@ def test_a_file_with_other_detections_is_deleted(
         return [picture_detections()]
 
     monkeypatch.setitem(conversion.OPENERS, "onnx", lambda file: blind)
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(InputError) as error:
         write_portable(new(), SIZE, "onnx", tmp_path, tiny.val.pictures[:2])
     assert "not written, since it differs from the original" in error.value.errors[0]
     assert error.value.errors[1].startswith("val-00.png: ")
@@ -101,7 +101,7 @@ def test_a_failed_export_leaves_no_file_and_names_the_reason(
         raise NotImplementedError("no such operator\nand pages more")
 
     monkeypatch.setitem(conversion.WRITERS, "pt2", fail)
-    with pytest.raises(BadInput, match=r"--format pt2: NotImplementedError: no such operator$"):
+    with pytest.raises(InputError, match=r"--format pt2: NotImplementedError: no such operator$"):
         write_portable(new(), SIZE, "pt2", tmp_path, ())
     assert list(tmp_path.iterdir()) == []
 
@@ -109,7 +109,7 @@ def test_a_failed_export_leaves_no_file_and_names_the_reason(
 def test_opening_an_empty_folder_gives_none_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     assert open_portable(tmp_path) is None
     (tmp_path / "model.onnx").write_bytes(b"torn")
-    with pytest.raises(BadInput, match=r"model\.onnx cannot be read: "):
+    with pytest.raises(InputError, match=r"model\.onnx cannot be read: "):
         open_portable(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.config import BadInput, CocoDetector, Model
+from trainer.config import CocoDetector, InputError, Model
 from trainer.export.conversion import unmatched
 from trainer.export.traceable import ABSENT, Graph, as_graph, keep_best
 from trainer.model.detectors import HEADS, Detector, build
@@ -109,5 +109,5 @@ def test_a_picture_without_boxes_is_all_zeros() -> None:
 def test_a_head_without_a_graph_is_refused_by_name() -> None:
     detector = build(Model(weights="none", image_size=SIZE), 3)
     detector.head = nn.Linear(1, 1)  # type: ignore[assignment]
-    with pytest.raises(BadInput, match=r"Linear cannot be exported .* \(can: RetinaNet, FCOS"):
+    with pytest.raises(InputError, match=r"Linear cannot be exported .* \(can: RetinaNet, FCOS"):
         as_graph(detector, SIZE)

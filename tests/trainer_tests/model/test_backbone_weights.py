@@ -11,7 +11,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.model.backbone_weights import load_weights
 from trainer.model.backbones import build
 
@@ -19,7 +19,7 @@ LITE0, SMALL = "tf_efficientnet_lite0", "test_resnet"
 
 
 def error_of(name: str, weights: str = "none") -> str:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         build(name, weights)
     (error,) = raised.value.errors
     return error
@@ -154,7 +154,7 @@ def test_the_packaged_weights_have_the_digest_in_their_name() -> None:
 
 def test_a_mismatch_names_the_tensors_and_what_to_give(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "a.pth")
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         build("test_resnet", str(tmp_path / "a.pth"))
     (error,) = raised.value.errors
     assert (
@@ -173,6 +173,6 @@ def test_a_deeper_models_file_is_refused_with_its_unexpected_tensors(
 ) -> None:
     torch.save(timm.create_model(deeper).state_dict(), tmp_path / "a.pth")
     with pytest.raises(
-        BadInput, match=rf"does not fit {name}: the model has no \w+\.\S+, .* more; "
+        InputError, match=rf"does not fit {name}: the model has no \w+\.\S+, .* more; "
     ):
         build(name, str(tmp_path / "a.pth"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.model.backbones import TESTED, Backbone, build, count_stages, size_errors
 
 LITE0, SMALL = "tf_efficientnet_lite0", "test_resnet"
@@ -15,7 +15,7 @@ STAGES = {LITE0: 5, "resnet50": 5, "vgg16": 5, "inception_v3": 5, "convnext_tiny
 
 
 def error_of(name: str, weights: str = "none") -> str:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         build(name, weights)
     (error,) = raised.value.errors
     return error
@@ -49,7 +49,7 @@ def test_a_vision_transformer_is_refused_with_the_reason(name: str) -> None:
     error = error_of(name)
     assert error.startswith(f"model.backbone: {name} has feature maps at strides ")
     assert "needs 8, 16 and 32" in error
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         count_stages(name)
 
 

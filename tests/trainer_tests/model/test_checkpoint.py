@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.config import BadInput, Model
+from trainer.config import InputError, Model
 from trainer.model import checkpoint
 from trainer.model.checkpoint import (
     BEST,
     LAST,
     PREVIOUS,
     Checkpoint,
-    Damaged,
+    DamagedFileError,
     load,
     load_last,
     load_reports,
@@ -72,7 +72,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
     save(small(), tmp_path / "a.pt")
     DAMAGE[damage](tmp_path / "a.pt")
-    with pytest.raises(Damaged, match=r"a\.pt"):
+    with pytest.raises(DamagedFileError, match=r"a\.pt"):
         load(tmp_path / "a.pt")
 
 
@@ -281,5 +281,5 @@ def test_a_state_on_another_backbone_is_refused(detector: Detector) -> None:
         other = copy.deepcopy(detector)
         with torch.no_grad():
             change(other).add_(1)
-        with pytest.raises(BadInput, match=r"model\.weights: what is there now is not what this"):
+        with pytest.raises(InputError, match=r"model\.weights: what is there now is not what this"):
             load_trained_state(other, of_this)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from trainer.config import BadInput, Model
+from trainer.config import InputError, Model
 from trainer.data.dataset import Category
 from trainer.evaluation.predict import predict
 from trainer.model.detectors import HEADS, Detector, HeadConfig, build
@@ -85,7 +85,7 @@ def test_a_deeper_models_export_is_refused_with_its_unexpected_tensors(
     state = build(Model(backbone=deeper, weights="none", image_size=SIZE), 2).state_dict()
     save_file({n: t.contiguous() for n, t in state.items()}, tmp_path / "model.safetensors")
     with pytest.raises(
-        BadInput, match=rf"does not fit {name}: the model has no \w+\.\S+, .* more; "
+        InputError, match=rf"does not fit {name}: the model has no \w+\.\S+, .* more; "
     ):
         build(Model(backbone=name, weights=str(tmp_path), image_size=SIZE), 2)
 

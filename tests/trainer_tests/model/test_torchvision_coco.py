@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.config import BadInput, CocoDetector, Model
+from trainer.config import CocoDetector, InputError, Model
 from trainer.data.dataset import Category
 from trainer.evaluation.predict import predict
 from trainer.model.detectors import Detector, build
@@ -180,7 +180,7 @@ def test_a_file_for_other_classes_is_loaded(tmp_path: Path) -> None:
 
 def test_a_file_of_another_detector_is_refused_with_the_tensors_that_differ(tmp_path: Path) -> None:
     torch.save(file_content("retinanet_resnet50_fpn"), tmp_path / "a.pth")
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         ours("fcos_resnet50_fpn", str(tmp_path / "a.pth"))
     (error,) = raised.value.errors
     assert error.startswith(f"model.weights: {tmp_path / 'a.pth'} does not fit fcos_resnet50_fpn: ")
@@ -224,7 +224,7 @@ def test_a_file_that_is_not_in_the_cache_is_fetched_completely_or_not(
     assert file.read_bytes() == away.read_bytes()
     file.unlink()
     away.write_bytes(away.read_bytes()[:-1])  # torn on the way
-    with pytest.raises(BadInput, match=r"cannot be fetched.*Bring the file to"):
+    with pytest.raises(InputError, match=r"cannot be fetched.*Bring the file to"):
         ours(LIGHT, "coco")
     assert not file.exists()
 
@@ -234,7 +234,7 @@ def test_without_a_network_the_error_says_where_to_bring_the_file(
 ) -> None:
     file = cached(LIGHT)
     file.unlink()
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         ours(LIGHT, "coco")
     (error,) = raised.value.errors
     assert error.startswith(f"model.weights: https://localhost:9/{file.name} cannot be fetched (")
@@ -246,7 +246,7 @@ def test_a_damaged_file_in_the_cache_is_refused(cached: Callable[[str], Path]) -
     named = file.rename(file.with_name(file.name.replace("coco-", "coco-a")[:-5] + ".pth"))
     weights: Any = torchvision.models.get_model_weights(LIGHT)
     weights.COCO_V1.value.url = f"https://localhost:9/{named.name}"  # until the fixture ends
-    with pytest.raises(BadInput, match="is not what its name says: its SHA-256 begins with"):
+    with pytest.raises(InputError, match="is not what its name says: its SHA-256 begins with"):
         ours(LIGHT, "coco")
 
 
@@ -303,7 +303,7 @@ def test_category_ids_come_out_as_they_went_in(name: str, ids: tuple[int, ...]) 
 def test_impossible_models_are_refused_with_what_is_legal(
     changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         build(Model.model_validate(changes), 2)
     (error,) = raised.value.errors
     assert error.startswith(message)

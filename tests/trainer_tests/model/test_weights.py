@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.model.backbones import build
 from trainer.model.weights import read
 
@@ -65,7 +65,7 @@ def test_a_damaged_file_in_timms_cache_is_refused_with_its_path(
     blob.write_bytes(
         content[:1000] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1])
     )
-    with pytest.raises(BadInput, match=rf"model.safetensors is damaged: .* delete {blob} and"):
+    with pytest.raises(InputError, match=rf"model.safetensors is damaged: .* delete {blob} and"):
         build("test_resnet", "imagenet")
 
 
@@ -88,7 +88,7 @@ def test_a_file_is_checked_against_the_digest_in_its_name(
     if sound:
         assert read(file, "").digest == digest
     else:
-        with pytest.raises(BadInput, match=f"begins with {digest[:8]}, not 0a1b2c3d; delete it"):
+        with pytest.raises(InputError, match=f"begins with {digest[:8]}, not 0a1b2c3d; delete it"):
             read(file, "")
 
 
@@ -100,7 +100,7 @@ def test_tensors_are_read_out_of_a_training_checkpoint(tmp_path: Path, key: str)
 
 def test_a_checkpoint_without_a_state_dict_is_refused_with_what_to_do(tmp_path: Path) -> None:
     torch.save({"net": {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.pth")
-    with pytest.raises(BadInput, match="holds no state_dict of tensors; save the model"):
+    with pytest.raises(InputError, match="holds no state_dict of tensors; save the model"):
         read(tmp_path / "a.pth", "")
 
 
@@ -118,7 +118,7 @@ def test_a_number_that_is_not_finite_is_refused_with_its_file_and_tensor(
     assert set(read(given, "").state) == {"a", "count"}
     spoiled = {"b.weight": torch.tensor([1.0, number]), "c": torch.tensor(number).half()}
     write(sound | spoiled, file)
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         read(given, "")
     (error,) = raised.value.errors
     assert error.startswith(
@@ -152,12 +152,14 @@ def test_the_root_cause_of_a_failed_fetch_is_named(monkeypatch: pytest.MonkeyPat
             raise RuntimeError("an error happened while trying to locate the file") from error
 
     monkeypatch.setattr("trainer.model.weights.HfApi.model_info", unreachable)
-    with pytest.raises(BadInput, match=r"cannot be fetched \(OSError: Name or service not known\)"):
+    with pytest.raises(
+        InputError, match=r"cannot be fetched \(OSError: Name or service not known\)"
+    ):
         build("resnet10t", "imagenet")
 
 
 def error_of(name: str, weights: str = "none") -> str:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         build(name, weights)
     (error,) = raised.value.errors
     return error

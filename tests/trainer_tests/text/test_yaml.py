@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.text.yaml import MAX_DEPTH, MAX_VALUES, NoYaml, load_yaml
+from trainer.text.yaml import MAX_DEPTH, MAX_VALUES, YamlError, load_yaml
 
 
 def laughs(levels: int, form: str) -> str:
@@ -35,7 +35,7 @@ def test_values_are_plain_and_aliases_are_resolved() -> None:
     ],
 )
 def test_an_unreadable_text_is_reported(text: str, problem: str) -> None:
-    with pytest.raises(NoYaml, match=problem):
+    with pytest.raises(YamlError, match=problem):
         load_yaml(text)
 
 
@@ -43,12 +43,12 @@ def test_an_unreadable_text_is_reported(text: str, problem: str) -> None:
     "text", ["secret: 1\nsecret: secret", "a: *secret", "a: !secret b", "secret: [", "- secret: {"]
 )
 def test_the_kind_of_an_error_does_not_quote_the_text(text: str) -> None:
-    with pytest.raises(NoYaml) as raised:
+    with pytest.raises(YamlError) as raised:
         load_yaml(text)
     assert raised.value.line and "secret" not in raised.value.kind
 
 
 def test_the_value_of_a_repeated_key_is_not_quoted() -> None:
-    with pytest.raises(NoYaml) as raised:
+    with pytest.raises(YamlError) as raised:
         load_yaml("password: hunter2\npassword: hunter3")
     assert '"password"' in raised.value.problem and "hunter" not in raised.value.problem

@@ -11,7 +11,7 @@ from trainer.config import Model, TrainConfig
 from trainer.data.batches import Batch
 from trainer.model.detectors import build
 from trainer.model.freezing import set_depth
-from trainer.training.engine import Diverged, TrainingSummary, seed_step, train_one_epoch
+from trainer.training.engine import DivergedError, TrainingSummary, seed_step, train_one_epoch
 from trainer.training.optim import build as build_optimizer
 
 Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -102,7 +102,7 @@ def test_gradients_do_not_add_up_over_steps() -> None:
 def test_a_loss_that_is_not_finite_ends_the_epoch_before_the_step(value: float) -> None:
     toy = Toy(lambda w, x: {"fine": w.sum(), "bad": value * w.sum()})
     before = state_of(toy)
-    with pytest.raises(Diverged, match=r"epoch 4, step 0: fine 1, bad (nan|-?inf)"):
+    with pytest.raises(DivergedError, match=r"epoch 4, step 0: fine 1, bad (nan|-?inf)"):
         epoch(toy, [batch()], epoch=4)
     assert equal(before, state_of(toy))
 
@@ -110,7 +110,7 @@ def test_a_loss_that_is_not_finite_ends_the_epoch_before_the_step(value: float) 
 def test_a_gradient_that_is_not_finite_ends_the_epoch_before_the_step() -> None:
     toy = Toy(lambda w, x: {"root": w.sqrt().sum()}, start=0.0)  # 0, with a slope of infinity
     before = state_of(toy)
-    with pytest.raises(Diverged, match="gradient"):
+    with pytest.raises(DivergedError, match="gradient"):
         epoch(toy, [batch()])
     assert equal(before, state_of(toy))
 
@@ -120,7 +120,7 @@ def test_a_detector_that_diverges_keeps_every_weight(bits: Any) -> None:
     with torch.no_grad():
         next(bits.neck.parameters())[0] = float("nan")
     before = state_of(bits)
-    with pytest.raises(Diverged):
+    with pytest.raises(DivergedError):
         epoch(bits, [empty_batch()], optimizer=optimizer)
     assert equal(before, state_of(bits))
     assert not optimizer.state
@@ -139,7 +139,9 @@ def test_a_gradient_that_no_scale_makes_finite_ends_the_epoch() -> None:
     scaler = torch.amp.GradScaler("cpu")
     summary = trained(toy, [batch()] * 10, scaler=scaler)
     assert summary.skipped == 10 and scaler.get_scale() == 2.0**6
-    with pytest.raises(Diverged, match=r"epoch 1, step 7, in fp16 with the loss scaled by 0\.5"):
+    with pytest.raises(
+        DivergedError, match=r"epoch 1, step 7, in fp16 with the loss scaled by 0\.5"
+    ):
         trained(toy, [batch()] * 10, scaler=scaler, epoch=1)
     assert toy.weight.item() == 0.0
 
@@ -152,7 +154,7 @@ def test_skipped_steps_are_counted_and_the_others_taken() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_epoch_with_a_scaler_too() -> None:
     toy = Toy(lambda w, x: {"bad": float("inf") * w.sum()})
-    with pytest.raises(Diverged, match="the loss is not finite"):
+    with pytest.raises(DivergedError, match="the loss is not finite"):
         epoch(toy, [batch()], scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
     assert toy.weight.item() == 1.0
 

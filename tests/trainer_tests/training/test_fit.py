@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.config import BadInput, TrainConfig
+from trainer.config import InputError, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
 from trainer.evaluation.coco_metrics import Metrics, Truth, score
 from trainer.evaluation.detections import BATCH_SIZE
-from trainer.machine_errors import OutOfMemory
+from trainer.machine_errors import OutOfMemoryError
 from trainer.model.checkpoint import BEST, LAST, PREVIOUS, load, save
-from trainer.training.engine import Diverged, TrainingSummary
+from trainer.training.engine import DivergedError, TrainingSummary
 from trainer.training.fit import Result, fit
 from trainer.training.phase_cache import PhaseCache
 
@@ -212,11 +212,11 @@ def fails(cause: Callable[[], None]) -> bool:
 @pytest.mark.parametrize(
     ("cause", "raised", "message"),
     [
-        (allocate_too_much, OutOfMemory, "can't allocate memory"),
-        (raise_cuda, OutOfMemory, "CUDA out of memory. Tried to allocate 2 GiB.$"),
-        (raise_cublas, OutOfMemory, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
-        (raise_pinned, OutOfMemory, "CUDA error: out of memory$"),
-        (raise_python, OutOfMemory, "no memory"),
+        (allocate_too_much, OutOfMemoryError, "can't allocate memory"),
+        (raise_cuda, OutOfMemoryError, "CUDA out of memory. Tried to allocate 2 GiB.$"),
+        (raise_cublas, OutOfMemoryError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+        (raise_pinned, OutOfMemoryError, "CUDA error: out of memory$"),
+        (raise_python, OutOfMemoryError, "no memory"),
         (raise_bug, RuntimeError, "a bug"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_depth_beyond_the_backbone_is_reported_before_anything_is_written(
     tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path
 ) -> None:
     config = tiny_config({"model.image_size": 64, "train.unfreeze.depth": 6})
-    with pytest.raises(BadInput, match="legal: 0 to 5, or all"):
+    with pytest.raises(InputError, match="legal: 0 to 5, or all"):
         train_until(config, few, tmp_path / "trial")
     assert not (tmp_path / "trial").exists()
 
@@ -253,7 +253,7 @@ def test_a_trial_that_diverges_keeps_its_checkpoints(
     save(poisoned, folder / LAST)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     reports: list[EpochReport] = []
-    with pytest.raises(Diverged, match="not finite at epoch 1, step 0"):
+    with pytest.raises(DivergedError, match="not finite at epoch 1, step 0"):
         train_until(config, few, folder, reports=reports)
     assert [report.epoch for report in reports] == [1]
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
@@ -277,7 +277,7 @@ def test_a_trial_whose_steps_were_all_skipped_diverges(
     if skipped == "but one":
         assert train_until(config, few, tmp_path / "trial", EPOCHS + 1).epochs == EPOCHS
         return
-    with pytest.raises(Diverged, match="no step was taken"):
+    with pytest.raises(DivergedError, match="no step was taken"):
         train_until(config, few, tmp_path / "trial", EPOCHS + 1, reports)
     assert [report.skipped for report in reports] == [2] * EPOCHS
 

@@ -11,7 +11,7 @@ from trainer.data.batches import batches
 from trainer.data.dataset import Splits
 from trainer.phases import Phase
 from trainer.training import probe
-from trainer.training.engine import Diverged
+from trainer.training.engine import DivergedError
 from trainer.training.feature_files import features_folder
 from trainer.training.probe import choose_trunk_cache, memory_share, time_epochs
 
@@ -139,7 +139,9 @@ def test_the_depth_of_the_user_is_limited_to_the_room(
     assert choice.text.endswith("; not deeper: they are too many")
 
 
-@pytest.mark.parametrize("error", [Diverged("the loss"), torch.OutOfMemoryError("no room\nmore")])
+@pytest.mark.parametrize(
+    "error", [DivergedError("the loss"), torch.OutOfMemoryError("no room\nmore")]
+)
 def test_a_measurement_that_fails_turns_the_cache_off(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import BadInput, TrainConfig
+from trainer.config import InputError, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
 from trainer.model.checkpoint import LAST
@@ -72,7 +72,7 @@ def test_a_trial_does_not_resume_with_other_pretrained_weights(
 ) -> None:
     folder = copytree(unbroken.after(1), tmp_path / "trial")
     train = config.train.model_copy(update={"seed": 1})  # of a backbone of random weights
-    with pytest.raises(BadInput, match=r"model\.weights: what is there now"):
+    with pytest.raises(InputError, match=r"model\.weights: what is there now"):
         train_until(config.model_copy(update={"train": train}), few, folder)
 
 

@@ -12,7 +12,15 @@ from threading import Lock
 
 from PIL import Image
 
-from ..pixels import DEEP, FORMATS, NotFinite, is_transparent, orientation, to_rgb, turn_upright
+from ..pixels import (
+    DEEP,
+    FORMATS,
+    NotFiniteError,
+    is_transparent,
+    orientation,
+    to_rgb,
+    turn_upright,
+)
 from .decoding_cache import FILE, DecodingCache, PictureFacts, identity
 
 
@@ -65,7 +73,7 @@ def decode(content: bytes, sha256: str) -> PictureFacts:
             return _decode(picture, sha256)
     except Image.DecompressionBombError as error:
         return PictureFacts(sha256, problem="picture-huge", detail=str(error))
-    except NotFinite:
+    except NotFiniteError:
         return PictureFacts(sha256, problem="pixels-not-finite")
     except Exception as error:  # a broken file makes Pillow raise almost anything
         truncated = "truncated" in str(error).lower()

@@ -58,7 +58,7 @@ def examine(
         model: If given, objects that this model cannot detect are reported too.
 
     Raises:
-        BadInput: `data.allow` names a code that cannot be allowed. Nothing else is raised.
+        InputError: `data.allow` names a code that cannot be allowed. Nothing else is raised.
     """
     findings = Findings(check_allowed(data.allow or ()))
     notes: list[str] = []

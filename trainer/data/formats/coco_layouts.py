@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ...config import BadInput
+from ...config import InputError
 from .coco import picture_names
 from .file_names import visible
 from .folders import is_file, is_folder, leads_out
@@ -110,11 +110,11 @@ def _only_coco_json(place: Path, split: str) -> Path | None:
 
 
 def _only(files: list[Path], split: str) -> Path:
-    """The only file. Raises BadInput if there are several."""
+    """The only file. Raises InputError if there are several."""
     if len(files) > 1:
         listed = " or ".join(file.name for file in files)
         step = "give that json itself, or a YAML with a data: part"
-        raise BadInput([f"{files[0].parent}: which is {split}, {listed}? {step}"])
+        raise InputError([f"{files[0].parent}: which is {split}, {listed}? {step}"])
     return files[0]
 
 

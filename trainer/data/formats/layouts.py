@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ...config import BadInput, Data
+from ...config import Data, InputError
 from .coco_layouts import (
     ALIASES,
     Fields,
@@ -25,7 +25,7 @@ def find(place: Path) -> Data:
     """Guess the `data:` part from an annotation file or a folder.
 
     Raises:
-        BadInput: Says what was looked for, or which unsupported format was met.
+        InputError: Says what was looked for, or which unsupported format was met.
     """
     if place.is_file():
         return _of_file(place)
@@ -34,8 +34,8 @@ def find(place: Path) -> Data:
         if "train" in fields:
             return Data(**fields)
     if unsupported := foreign_in(place):
-        raise BadInput([unsupported])
-    raise BadInput(
+        raise InputError([unsupported])
+    raise InputError(
         [
             f"{place}: no data set here; looked for train.json, train/{ROBOFLOW}, "
             "annotations/instances_train*.json, labels.json, result.json (COCO, Roboflow, CVAT, "
@@ -49,10 +49,10 @@ def _of_file(file: Path) -> Data:
     if file.suffix.lower() in {".yaml", ".yml"} or file.name == CLASS_LIST:
         fields = _yolo_splits(file)
         if "train" not in fields:
-            raise BadInput([f"{file}: names no train"])
+            raise InputError([f"{file}: names no train"])
         return Data(**fields)
     if unsupported := foreign(file):
-        raise BadInput([f"{file}: {unsupported}"])
+        raise InputError([f"{file}: {unsupported}"])
     folder = picture_folder(file) if file.suffix.lower() == ".json" else None
     # pictures are looked for beside a json and in images/ anyway
     return Data(train=file, images=None if folder == file.parent / "images" else folder)
@@ -73,9 +73,9 @@ def _yolo(place: Path) -> Fields:
         try:
             read_yolo_yaml(file)
             return dict(splits_of(file))
-        except BadInput as error:
+        except InputError as error:
             if file.stem == "data":  # it is meant as one, so its error is the answer
-                raise BadInput([f"{file}: {line}" for line in error.errors]) from None
+                raise InputError([f"{file}: {line}" for line in error.errors]) from None
     return {}
 
 
@@ -91,8 +91,8 @@ def _yolo_class_list(place: Path) -> Fields:
 def _yolo_splits(file: Path) -> Fields:
     try:
         return dict(splits_of(file))
-    except BadInput as error:
-        raise BadInput([f"{file}: {line}" for line in error.errors]) from None
+    except InputError as error:
+        raise InputError([f"{file}: {line}" for line in error.errors]) from None
 
 
 def _voc_sets(place: Path) -> Fields:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...config import BadInput
+from ...config import InputError
 from ..findings import Findings, Place
 from ..pixels import SUFFIXES
 from .folders import as_spelt, files_below, is_file, is_folder
@@ -26,10 +26,12 @@ def read_yolo(records: Records, findings: Findings) -> bool:
         content = read_yolo_yaml(records.source)
         names = class_names(content)
         if "kpt_shape" in content:
-            raise BadInput(["has kpt_shape: rows with keypoints are not read; export boxes alone"])
+            raise InputError(
+                ["has kpt_shape: rows with keypoints are not read; export boxes alone"]
+            )
         root = root_folder(records, content, findings)
         places = picture_places(records, content, root, findings)
-    except BadInput as error:
+    except InputError as error:
         wrong = [Place(records.source.name, detail=line) for line in error.errors]
         findings.add("file-unreadable", records.name, records.source, wrong)
         return False

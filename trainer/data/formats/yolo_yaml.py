@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ...config import BadInput
-from ...text.yaml import NoYaml, load_yaml
+from ...config import InputError
+from ...text.yaml import YamlError, load_yaml
 from ..findings import Findings, Place
 from .folders import is_below, is_folder
 from .records import Records
@@ -17,7 +17,7 @@ KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("te
 
 
 def read_yolo_yaml(file: Path) -> dict[str, Any]:
-    """The keys of a data.yaml, or those that a classes.txt stands for. Raises BadInput.
+    """The keys of a data.yaml, or those that a classes.txt stands for. Raises InputError.
 
     Nothing in the file is ever run or downloaded.
     """
@@ -25,15 +25,15 @@ def read_yolo_yaml(file: Path) -> dict[str, Any]:
         return _from_class_list(file)
     try:
         content = load_yaml(file.read_text(encoding="utf-8-sig"))
-    except NoYaml as error:
+    except YamlError as error:
         line = f" (line {error.line})" if error.line else ""
-        raise BadInput([f"{error.kind}{line}"]) from None
+        raise InputError([f"{error.kind}{line}"]) from None
     except UnicodeDecodeError:
-        raise BadInput(["is not UTF-8 text"]) from None
+        raise InputError(["is not UTF-8 text"]) from None
     except OSError as error:
-        raise BadInput([str(error.strerror)]) from None
+        raise InputError([str(error.strerror)]) from None
     if not isinstance(content, dict) or "names" not in content:
-        raise BadInput(["is no data.yaml of YOLO's: it has no names"])
+        raise InputError(["is no data.yaml of YOLO's: it has no names"])
     return content
 
 
@@ -44,11 +44,11 @@ def _from_class_list(file: Path) -> dict[str, Any]:
     (labelImg). images/ may have a folder per split.
     """
     if file.is_symlink():  # its lines are shown as names, and could be of anyone's file
-        raise BadInput(["is a link; put the file itself there"])
+        raise InputError(["is a link; put the file itself there"])
     try:
         names = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError:
-        raise BadInput(["is not UTF-8 text"]) from None
+        raise InputError(["is not UTF-8 text"]) from None
     beside = file.absolute().parent
     root = beside.parent if beside.name == "labels" else beside
     images = "images" if (root / "labels").is_dir() else "."
@@ -62,13 +62,13 @@ def _from_class_list(file: Path) -> dict[str, Any]:
 
 
 def splits_of(file: Path) -> dict[str, Path]:
-    """The splits that a data.yaml names, each with that file. Raises BadInput."""
+    """The splits that a data.yaml names, each with that file. Raises InputError."""
     content = read_yolo_yaml(file)
     return {split: file for split, keys in KEYS.items() if any(content.get(k) for k in keys)}
 
 
 def class_names(content: dict[str, Any]) -> dict[int, str]:
-    """The classes by number. Raises BadInput.
+    """The classes by number. Raises InputError.
 
     `names` is a list, a mapping of numbers to names, or a list of such mappings.
     """
@@ -82,22 +82,22 @@ def class_names(content: dict[str, Any]) -> dict[int, str]:
     else:
         pairs = [("", "")]
     if not all(str(i).isdecimal() and len(str(i)) < 10 for i, _ in pairs):
-        raise BadInput(["names is neither a list nor names by number"])
+        raise InputError(["names is neither a list nor names by number"])
     by_number = {int(number): _text(name, f"names: {number}") for number, name in pairs}
     if len(by_number) < len(pairs):
-        raise BadInput(["names has a number twice"])
+        raise InputError(["names has a number twice"])
     count = content.get("nc", len(by_number))
     if count != len(by_number) and count is not None:
         count_text = count if type(count) is int else "no integer"
-        raise BadInput([f"nc is {count_text}, but names has {len(by_number)}"])
+        raise InputError([f"nc is {count_text}, but names has {len(by_number)}"])
     return by_number
 
 
 def _text(value: Any, field: str) -> str:
-    """A name or a path, which YAML may take for a number. Raises BadInput."""
+    """A name or a path, which YAML may take for a number. Raises InputError."""
     text = "\0" if value is None or isinstance(value, list | dict | set | bytes) else str(value)
     if "\0" in text:
-        raise BadInput([f"{field} is no text; write it in quotes"])
+        raise InputError([f"{field} is no text; write it in quotes"])
     return text
 
 
@@ -117,10 +117,10 @@ def root_folder(records: Records, content: dict[str, Any], findings: Findings) -
 def picture_places(
     records: Records, content: dict[str, Any], root: Path, findings: Findings
 ) -> list[Path]:
-    """The folders and lists of pictures of a split. Raises BadInput."""
+    """The folders and lists of pictures of a split. Raises InputError."""
     key = next((key for key in KEYS[records.name] if content.get(key)), None)
     if key is None:
-        raise BadInput([f"has no {records.name}"])
+        raise InputError([f"has no {records.name}"])
     entries = content[key] if isinstance(content[key], list) else [content[key]]
     places = []
     ambiguous = []

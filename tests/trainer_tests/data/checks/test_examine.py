@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.checks.examine import examine
 from trainer.data.formats.layouts import find
 
@@ -57,5 +57,5 @@ def test_all_warnings_are_one_note(data: Data, tmp_path: Path) -> None:
 
 
 def test_a_code_that_cannot_be_allowed_is_bad_input(data: Data, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"data\.allow: split-empty: cannot be allowed"):
+    with pytest.raises(InputError, match=r"data\.allow: split-empty: cannot be allowed"):
         examine(data.model_copy(update={"allow": ["split-empty"]}), tmp_path)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.checks.examine import examine
 from trainer.data.formats.layouts import find
 
@@ -126,7 +126,7 @@ def test_cocos_files_of_other_tasks_are_none(tmp_path: Path) -> None:
 def test_of_two_that_could_be_train_none_is_chosen(tmp_path: Path, first: str, second: str) -> None:
     place = lay_out(tmp_path, {first: ("images", ""), second: ("images", "")})
     names = f"{Path(first).name} or {Path(second).name}"
-    with pytest.raises(BadInput, match=rf"which is train, {names}\? give that json itself"):
+    with pytest.raises(InputError, match=rf"which is train, {names}\? give that json itself"):
         find(place)
 
 
@@ -137,7 +137,7 @@ def test_the_plainest_name_of_a_split_counts(tmp_path: Path) -> None:
 
 
 def test_a_json_of_val_alone_is_not_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no data set here"):
+    with pytest.raises(InputError, match="no data set here"):
         find(lay_out(tmp_path, {"annotations/val.json": ("val", "")}))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.formats.layouts import find
 from trainer.data.loading import load, load_split
 
@@ -34,7 +34,7 @@ def test_find_takes_a_json_or_a_folder_of_them(data: Data, tmp_path: Path) -> No
 
 def test_find_says_what_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=r"looked for train\.json, train/_annotations.*\(YOLO\), .*VOC"
+        InputError, match=r"looked for train\.json, train/_annotations.*\(YOLO\), .*VOC"
     ):
         find(tmp_path)
 
@@ -79,11 +79,11 @@ def test_a_class_list_shows_nothing_of_a_file_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "place" / "labels").mkdir(parents=True)
     write(tmp_path / "secret", "a password")
     (tmp_path / "place" / "classes.txt").symlink_to(tmp_path / "secret")
-    with pytest.raises(BadInput, match=r"classes\.txt: is a link; put the file itself there"):
+    with pytest.raises(InputError, match=r"classes\.txt: is a link; put the file itself there"):
         find(tmp_path / "place")
     (tmp_path / "place" / "classes.txt").unlink()
     (tmp_path / "place" / "classes.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(BadInput, match=r"classes\.txt: is not UTF-8 text"):
+    with pytest.raises(InputError, match=r"classes\.txt: is not UTF-8 text"):
         find(tmp_path / "place")
 
 
@@ -99,7 +99,7 @@ def test_a_class_list_is_enough_from_its_folder(
 
 def test_a_class_list_without_labels_is_none(tmp_path: Path) -> None:
     write(tmp_path / "classes.txt", "red")
-    with pytest.raises(BadInput, match="no data set here"):
+    with pytest.raises(InputError, match="no data set here"):
         find(tmp_path)
 
 

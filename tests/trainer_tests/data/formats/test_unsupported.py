@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.checks.examine import examine
 from trainer.data.formats.layouts import find
 
@@ -52,7 +52,7 @@ def test_it_is_named_with_the_next_step(
 ) -> None:
     file = written(tmp_path / "deeper", name, content)
     for place in (tmp_path, file):
-        with pytest.raises(BadInput) as raised:
+        with pytest.raises(InputError) as raised:
             find(place)
         (line,) = raised.value.errors
         assert line.startswith(f"{file}: ") and message in line
@@ -68,16 +68,16 @@ def test_it_is_named_in_a_data_part_too(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_archive_or_a_single_xml_has_another_step(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="an archive is not read; unpack it"):
+    with pytest.raises(InputError, match="an archive is not read; unpack it"):
         find(written(tmp_path, "export.zip", "PK"))
-    with pytest.raises(BadInput, match="one picture alone is not read; give the folder"):
+    with pytest.raises(InputError, match="one picture alone is not read; give the folder"):
         find(written(tmp_path, "a.xml", "<annotation><object/></annotation>"))
 
 
 def test_the_table_for_train_is_named_before_others(tmp_path: Path) -> None:
     written(tmp_path, "sample_submission.csv", "image_id,PredictionString\n")
     train = written(tmp_path, "train.csv", "image_id,bbox\n")
-    with pytest.raises(BadInput, match=f"^{train}: "):
+    with pytest.raises(InputError, match=f"^{train}: "):
         find(tmp_path)
 
 
@@ -95,5 +95,5 @@ def test_a_file_of_something_else_is_not_taken_for_one(
     tmp_path: Path, name: str, content: Any
 ) -> None:
     written(tmp_path, name, content)
-    with pytest.raises(BadInput, match="no data set here"):
+    with pytest.raises(InputError, match="no data set here"):
         find(tmp_path)

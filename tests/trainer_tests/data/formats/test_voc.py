@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.config import BadInput, Data
+from trainer.config import Data, InputError
 from trainer.data.checks.examine import examine
 from trainer.data.dataset import Split, Splits
 from trainer.data.formats.layouts import find
@@ -64,7 +64,7 @@ def test_a_list_that_is_no_text_is_reported(tmp_path: Path) -> None:
     sets.mkdir(parents=True)
     (sets / "train.txt").write_bytes("é\n".encode("latin-1"))
     write(tmp_path / "voc" / "Annotations" / "a.xml", ("cat", 1, 2, 11, 22))
-    with pytest.raises(BadInput, match="without a label file"):
+    with pytest.raises(InputError, match="without a label file"):
         read(tmp_path / "voc", tmp_path)
 
 
@@ -83,10 +83,10 @@ def test_xml_files_beside_their_pictures(tmp_path: Path) -> None:
 def test_what_is_wrong_is_reported_with_the_file(tmp_path: Path) -> None:
     write(tmp_path / "train" / "a.xml", ("cat", 5, 5, 5, 9))
     draw(tmp_path / "train" / "a.png")
-    with pytest.raises(BadInput, match=r"box-empty: .*annotation a\.xml object 1 of image 1"):
+    with pytest.raises(InputError, match=r"box-empty: .*annotation a\.xml object 1 of image 1"):
         load(Data(train=tmp_path / "train"), tmp_path)
     (tmp_path / "train" / "b.xml").write_text("<annotation>")
-    with pytest.raises(BadInput, match=r"file-unreadable: .*b\.xml"):
+    with pytest.raises(InputError, match=r"file-unreadable: .*b\.xml"):
         load(Data(train=tmp_path / "train"), tmp_path)
 
 
@@ -263,7 +263,7 @@ def test_a_field_of_the_wrong_type_is_an_error(
 @pytest.mark.skipif(not BCCD.is_dir(), reason="needs the BCCD data set")
 def test_bccd_as_voc_is_bccd_as_coco_but_for_two_boxes_of_no_size(tmp_path: Path) -> None:
     coco = read(BCCD, tmp_path)
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         read(BCCD / "voc", tmp_path)
     assert [line.split(": ")[1] for line in raised.value.errors] == ["box-empty", "box-empty"]
     data = find(BCCD / "voc").model_copy(update={"allow": ["box-empty"]})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import BadInput
+from trainer.config import InputError
 from trainer.data.checks.examine import examine
 from trainer.data.formats.layouts import find
 from trainer.data.loading import load
@@ -56,13 +56,13 @@ def test_a_path_with_backslashes_gives_a_hint(place: Path) -> None:
 
 def test_a_broken_data_yaml_is_reported_where_its_folder_is_given(place: Path) -> None:
     (place / "data.yaml").write_text("names: [red\n")
-    with pytest.raises(BadInput, match=r"data\.yaml: while parsing"):
+    with pytest.raises(InputError, match=r"data\.yaml: while parsing"):
         find(place)
 
 
 def test_nothing_in_a_yaml_is_run(place: Path) -> None:
     (place / "data.yaml").write_text('names: !!python/object/apply:os.system ["touch ran"]\n')
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         find(place / "data.yaml")
 
 
@@ -97,7 +97,7 @@ def test_no_word_of_a_foreign_yaml_is_reported(place: Path, text: str) -> None:
     write(place.parent / "foreign", text)
     (place / "data.yaml").unlink()
     (place / "data.yaml").symlink_to("../foreign")
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InputError) as raised:
         find(place)
     assert "hunter2" not in str(raised.value)
 
@@ -155,7 +155,7 @@ def test_what_a_yaml_cannot_mean_is_bad_input(place: Path, text: str) -> None:
     write(place / "data.yaml", f"{lines}\n")
     try:
         errors = [(f.code, f.line) for f in check(place).errors]
-    except BadInput as error:
+    except InputError as error:
         errors = [("file-unreadable", line) for line in error.errors]
     assert [code for code, _ in errors] == ["file-unreadable"]
     assert all(len(line) < 500 for _, line in errors)
