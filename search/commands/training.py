@@ -64,12 +64,12 @@ def _run_search(config: "SearchConfig") -> int:
     from ..reporting import summary
     from ..reporting.console import tell
     from ..running.driver import run
-    from ..study.disk import is_full
+    from ..study.disk import is_disk_full
 
     try:
         result = run(config, summary.progress())
     except OSError as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
         tell(f"{error}; free some space, and the same command continues", error=True)
         return 1

@@ -23,7 +23,7 @@ from trainer.training.fit import fit
 from trainer.training.phase_cache import PhaseCache
 
 from ..space.locations import trial_folder
-from ..study.disk import is_full
+from ..study.disk import is_disk_full
 from ..study.record import End, to_json
 from .resources import USABLE_GPU_MEMORY
 from .watchdog import Watchdog
@@ -115,7 +115,7 @@ def _train_and_review(
     except Exception as error:
         if is_of_accelerator(error):
             _exit_worker(place, traceback.format_exc())
-        if is_full(error):
+        if is_disk_full(error):
             return {"full_disk": str(error)}
         return {"end": End.ERROR, "text": traceback.format_exc()}  # a bug ends this trial alone
     return {"end": End.FINISHED}

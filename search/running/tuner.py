@@ -24,7 +24,7 @@ from ..space.config import Resources, SearchConfig
 from ..space.locations import trial_folder
 from ..space.space import Space
 from ..study.allocation import note_share
-from ..study.disk import is_full
+from ..study.disk import is_disk_full
 from ..study.facts import SearchState
 from ..study.study import Study
 from .auto import resolved_config
@@ -81,7 +81,7 @@ def run_trials(
             _leave_interrupted(study, retention)
             watchers.close(study, tracking_timeout(study))
             cause = error.__context__
-            if isinstance(error, TuneError) and cause is not None and is_full(cause):
+            if isinstance(error, TuneError) and cause is not None and is_disk_full(cause):
                 raise cause from None  # Tune keeps nothing but the text of the full disk's error
             raise
     retention()

@@ -8,7 +8,7 @@ FULL_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers of a full disk and of a used-up quota."""
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that a disk is full."""
     return isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS
 

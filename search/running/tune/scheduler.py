@@ -12,7 +12,7 @@ from trainer.epoch_report import EpochReport
 
 from ...ranking.asha import stops
 from ...space.config import Asha
-from ...study.disk import is_full
+from ...study.disk import is_disk_full
 from ...study.environment_changes import difference
 from ...study.record import End, from_json
 from ...study.study import Study
@@ -112,7 +112,7 @@ class StudyScheduler(FIFOScheduler):
         try:
             return STOP if self.take(number, from_json(result["report"])) else CONTINUE
         except OSError as error:
-            if not is_full(error):
+            if not is_disk_full(error):
                 raise
             self._study.full_disk = str(error)
             return STOP

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from search.study.disk import is_full, sweep
+from search.study.disk import is_disk_full, sweep
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from search.study.disk import is_full, sweep
     ],
 )
 def test_the_error_of_a_full_disk_is_known_by_its_number(error: Exception, full: bool) -> None:
-    assert is_full(error) is full
+    assert is_disk_full(error) is full
 
 
 def test_half_written_files_of_trials_and_phases_are_deleted(tmp_path: Path) -> None:
