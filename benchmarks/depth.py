@@ -28,10 +28,10 @@ from trainer.data.dataset import Splits
 from trainer.data.formats.layouts import find
 from trainer.data.loading import load as load_data
 from trainer.evaluation.coco_metrics import measure
-from trainer.model.checkpoint import BEST, load, load_trained_state, write_whole
+from trainer.model.checkpoint import BEST, load, load_trained_state, write_atomically
 from trainer.model.detectors import build
 from trainer.model.outline import count_stages
-from trainer.precision import device
+from trainer.precision import default_device
 from trainer.training.environment import environment
 from trainer.training.fit import fit
 from trainer.training.phase_cache import PhaseCache
@@ -152,7 +152,7 @@ def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
     identity = {
         "config": run.config.model_dump(mode="json"),
         "data": data.digest,
-        "environment": environment(device()),
+        "environment": environment(default_device()),
     }
     if file.is_file():
         kept: dict[str, Any] = json.loads(file.read_text())
@@ -170,7 +170,7 @@ def finished(run: Run, data: Splits, place: Path) -> dict[str, Any]:
         "val_map": result.best_map,
         "best_epoch": result.best_epoch,
     }
-    write_whole(json.dumps({"of": identity, "figures": figures}, indent=2).encode(), file)
+    write_atomically(json.dumps({"of": identity, "figures": figures}, indent=2).encode(), file)
     shutil.rmtree(folder)
     return figures
 

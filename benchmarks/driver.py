@@ -26,7 +26,7 @@ from ray import tune
 from search.reporting.progress import Quiet
 from search.running import tuner
 from search.running.tune.internals import configure_tune
-from search.space.config import Resources, SearchConfig
+from search.space.config import SearchConfig, TrialResources
 from search.space.space import read_space
 from search.space.validation import resolve
 from search.study.opening import open_search
@@ -164,7 +164,7 @@ def _ours(options: argparse.Namespace) -> tuple[float, float]:
 
     vars(tuner)["run_trial"] = sleeper
     started, used = time.monotonic(), time.process_time()
-    tuner.run_trials(config, space, data, Resources(), study, Quiet())
+    tuner.run_trials(config, space, data, TrialResources(), study, Quiet())
     wall, cpu = time.monotonic() - started, time.process_time() - used
     assert len(study.ended()) == options.trials
     return wall, cpu

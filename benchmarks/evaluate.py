@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.dataset import Category, Picture, Split
-from trainer.evaluation.coco_metrics import Metrics, Truth, score, score_finally
+from trainer.evaluation.coco_metrics import GroundTruth, Metrics, score, score_finally
 
 CLASSES = 80
 
@@ -32,7 +32,7 @@ def main() -> None:
     split, results = random_data(options.images)
     ratios, seconds = [], []
     for _ in range(options.runs):
-        fast, ours = timed(lambda: score(Truth(split), results))
+        fast, ours = timed(lambda: score(GroundTruth(split), results))
         slow, finals = timed(lambda: score_finally(split, results))
         assert ours == finals, "the figures differ"
         seconds.append((fast, slow))

@@ -30,16 +30,16 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
 from trainer.config import Data, Model, Train, TrainConfig
-from trainer.data.batches import batches, makers_for
-from trainer.data.canvas_store import open_store
+from trainer.data.batches import batches, num_workers_for
+from trainer.data.canvas_store import open_canvases
 from trainer.data.dataset import Splits
 from trainer.data.loading import load
 from trainer.model.detectors import build
 from trainer.model.freezing import set_depth
-from trainer.precision import DTYPES, device, resolve
+from trainer.precision import DTYPES, default_device, resolve_precision
 from trainer.training import optim
 from trainer.training.engine import train_one_epoch
-from trainer.training.frozen_features import keep_outputs
+from trainer.training.frozen_features import cache_frozen_features
 from trainer.training.probe import choose_trunk_cache
 
 EPOCHS_OF_A_TRIAL = (2, 4)
@@ -58,9 +58,9 @@ def main() -> None:
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
-    on_gpu = device().type == "cuda"
+    on_gpu = default_device().type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "no GPU"
-    print(f"{name}, {cores} cores, {resolve('auto')}", flush=True)
+    print(f"{name}, {cores} cores, {resolve_precision('auto')}", flush=True)
     figures: dict[str, Any] = {"device": name, "cores": cores}
     with tempfile.TemporaryDirectory(prefix="unfreeze-benchmark-") as place:
         os.environ["XDG_CACHE_HOME"] = place
@@ -118,23 +118,23 @@ def ours(
     graphs: bool = True,
 ) -> Callable[[int], None]:
     """An epoch as a trial trains it, with frozen features cached where a search caches them."""
-    train = Train.model_validate({"augment": "flip", "precision": resolve("auto")})
+    train = Train.model_validate({"augment": "flip", "precision": resolve_precision("auto")})
     model = Model(backbone=options.backbone, weights="none", image_size=options.size)
     config = TrainConfig(model=model, train=train)
     torch.manual_seed(0)
-    detector = build(model, len(data.categories)).to(device())
+    detector = build(model, len(data.categories)).to(default_device())
     detector.cuda_graphs.off = not graphs
     optimizer = optim.build(detector, train)
-    scaler = torch.amp.GradScaler(device().type, enabled=train.precision == "fp16")
-    canvases = open_store(data.train, options.size, place)
+    scaler = torch.amp.GradScaler(default_device().type, enabled=train.precision == "fp16")
+    canvases = open_canvases(data.train, options.size, place)
     deep = len(detector.stages) if depth is None else depth
     features = {}
     if (limit := choose_trunk_cache(config, data, cores).setting) != "off" and deep <= limit:
-        features = keep_outputs(detector, deep, config, [(data.train, canvases)], place)
+        features = cache_frozen_features(detector, deep, config, [(data.train, canvases)], place)
 
     def epoch(number: int) -> None:
         set_depth(detector, detector.stages, deep)
-        with makers_for(device()) as makers:
+        with num_workers_for(default_device()) as num_workers:
             train_one_epoch(
                 detector,
                 optimizer,
@@ -147,7 +147,7 @@ def ours(
                     seed=0,
                     epoch=number,
                     outputs=features.get("train"),
-                    makers=makers,
+                    num_workers=num_workers,
                 ),
                 set_step=lambda step: None,  # at a learning rate of 0
                 precision=train.precision,
@@ -163,7 +163,7 @@ def plain(
     options: argparse.Namespace, data: Splits, depth: int | None, cores: int
 ) -> Callable[[int], None]:
     """An epoch of torchvision's reference loop: decoding, AMP, PyTorch's default memory format."""
-    place, dtype = device(), DTYPES[resolve("auto")]
+    place, dtype = default_device(), DTYPES[resolve_precision("auto")]
     torch.manual_seed(0)
     model = Model(backbone=options.backbone, weights="none", image_size=options.size)
     detector = make_plain(build(model, len(data.categories))).to(place)

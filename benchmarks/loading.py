@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from trainer.config import Data
 from trainer.data.batches import batches
-from trainer.data.canvas_store import open_store
+from trainer.data.canvas_store import open_canvases
 from trainer.data.loading import load
 
 READER = """
@@ -52,7 +52,7 @@ def main() -> None:
         data = load(Data(**files, images=options.folder / "images"), cache)
         train = data.train
         started = time.perf_counter()
-        store = open_store(train, options.size, cache)
+        store = open_canvases(train, options.size, cache)
         made = time.perf_counter() - started
         decoding = decoded(options.folder, options.size, len(train.pictures))
         runs = []

@@ -108,7 +108,7 @@ def run_trial(asked: dict[str, Any], data: Any, folder: Path) -> None:
     from search.running import trial
 
     ended = trial.run_trial(
-        asked, data=data, folder=folder, threads=1, gpu_share=0, hang_timeout=600, disk_cap=1e9
+        asked, data=data, folder=folder, threads=1, gpu_fraction=0, hang_timeout=600, disk_cap=1e9
     )
     if ended["end"] != "finished":
         print(ended, file=sys.stderr)

@@ -27,7 +27,7 @@ from ray.cluster_utils import Cluster
 from search.reporting.progress import Quiet
 from search.running import tuner
 from search.running.tune.internals import configure_tune
-from search.space.config import Resources
+from search.space.config import TrialResources
 from search.space.space import read_space
 from search.space.validation import resolve
 from search.study.opening import open_search
@@ -140,7 +140,7 @@ def _search(cluster: Cluster, trials: int, seconds: int, steps: Path) -> None:
 
     configure_tune()
     vars(tuner)["run_trial"] = sleeper
-    tuner.run_trials(config, space, data, Resources(), study, Quiet())
+    tuner.run_trials(config, space, data, TrialResources(), study, Quiet())
     assert len(study.ended()) == trials
     ray.shutdown()
     cluster.shutdown()  # type: ignore[no-untyped-call]

@@ -117,7 +117,7 @@ def measured_trial(
     result = fit(config, data, folder, report, cache, on_step=on_step)
     ended = time.monotonic()
     before = steps[0] - started
-    review(config, data.val, folder, result.found, on_step)
+    review(config, data.val, folder, result.detections, on_step)
     epochs = sum(epoch.seconds for epoch in reports if not epoch.forked)
     return before, {
         "review": time.monotonic() - ended,

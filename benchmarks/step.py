@@ -26,10 +26,10 @@ from trainer.data.dataset import Category, Picture, Split
 from trainer.data.shared_arrays import Bytes
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
-from trainer.precision import device, resolve
+from trainer.precision import default_device, resolve_precision
 from trainer.training import optim
 from trainer.training.engine import train_one_epoch
-from trainer.training.frozen_features import KeptOutputs, keep_outputs
+from trainer.training.frozen_features import CachedFeatures, cache_frozen_features
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet50", "vgg16")
 
@@ -51,7 +51,9 @@ def main() -> None:
         plain = Side(TrainConfig(model=model, train=Train(precision="fp32")), split, canvases)
         make_plain(plain.detector)
         ours = Side(
-            TrainConfig(model=model, train=Train.model_validate({"precision": resolve("auto")})),
+            TrainConfig(
+                model=model, train=Train.model_validate({"precision": resolve_precision("auto")})
+            ),
             split,
             canvases,
         )
@@ -62,7 +64,9 @@ def main() -> None:
             milliseconds[name][str(depth)] = figures
             print(f"{name}, depth {depth}: {shown(figures)}", flush=True)
     print(
-        json.dumps({"threads": options.threads, "precision": resolve("auto"), "ms": milliseconds})
+        json.dumps(
+            {"threads": options.threads, "precision": resolve_precision("auto"), "ms": milliseconds}
+        )
     )
 
 
@@ -98,10 +102,10 @@ class Side:
     def __init__(self, config: TrainConfig, split: Split, canvases: Bytes) -> None:
         self.config, self.split, self.canvases = config, split, canvases
         torch.manual_seed(0)
-        self.detector: Detector = build(config.model, len(split.categories)).to(device())
+        self.detector: Detector = build(config.model, len(split.categories)).to(default_device())
         self.optimizer = optim.build(self.detector, config.train)
 
-    def step(self, depth: int, outputs: KeptOutputs | None = None) -> float:
+    def step(self, depth: int, outputs: CachedFeatures | None = None) -> float:
         """Milliseconds a picture of one step, with the making of its batch."""
         count = len(self.split.pictures)
         set_depth(self.detector, self.detector.stages, depth)
@@ -109,7 +113,9 @@ class Side:
         train_one_epoch(
             self.detector,
             self.optimizer,
-            torch.amp.GradScaler(device().type, enabled=self.config.train.precision == "fp16"),
+            torch.amp.GradScaler(
+                default_device().type, enabled=self.config.train.precision == "fp16"
+            ),
             batches(
                 self.split,
                 self.canvases,
@@ -141,7 +147,7 @@ def now() -> float:
 
 def compare(plain: Side, ours: Side, depth: int, folder: Path, runs: int) -> dict[str, list[float]]:
     """Milliseconds a picture of each run, by side; with everything unfrozen nothing is cached."""
-    features = keep_outputs(
+    features = cache_frozen_features(
         ours.detector, depth, ours.config, [(ours.split, ours.canvases)], folder
     ).get("train")
     sides: dict[str, Callable[[], float]] = {

@@ -72,7 +72,11 @@ def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -
     return {
         "minutes": round(seconds / 60, 2),
         "trials": spent.trials,
-        "epochs": {"trained": spent.run, "forked": spent.forked, "stopped": spent.stopped},
+        "epochs": {
+            "trained": spent.epochs_run,
+            "forked": spent.epochs_forked,
+            "stopped": spent.epochs_not_run,
+        },
         "parts": _parts((report for report in reports if not report.forked), pictures),
         "peak_pss_gib": round(peak[0] / 2**30, 2),
         **{

@@ -43,7 +43,8 @@ RAY_ERRORS = (AuthenticationError, ConnectionError, TimeoutError, RuntimeError, 
 def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
     """Stay connected to a cluster; workers import these packages before any others.
 
-    `cluster` is `local`, `auto`, the address of a head, or a definition. Raises ClusterConnectionError.
+    `cluster` is `local`, `auto`, the address of a head, or a definition.
+    Raises ClusterConnectionError.
     """
     # By default, Ray reports its usage over the network.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -78,7 +79,7 @@ def _address(cluster: str) -> str:
 
 
 def _probe(cluster: str, address: str) -> None:
-    """Raise ClusterConnectionError if nothing listens there, or this machine is no node of the cluster.
+    """Raise ClusterConnectionError if nothing listens there, or this machine is none of its nodes.
 
     Ray itself would try for minutes.
     """

@@ -149,7 +149,7 @@ def findings() -> str:
     text = NOTE + "# Findings\n\nWhat `unfreeze check` reports ([Data](../data.md)).\n"
     for severity, title in (("error", "Errors"), ("warning", "Warnings"), ("note", "Notes")):
         rows = [
-            (f"`{name}`", _line(code.what), _line(code.mend), _line(code.allowed))
+            (f"`{name}`", _line(code.text), _line(code.fix), _line(code.allowed))
             for name, code in CODES.items()
             if code.severity == severity
         ]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from trainer.config import Data, TrainConfig
 from trainer.config_errors import parse
-from trainer.config_fields import override
+from trainer.config_fields import set_field
 from trainer.data.dataset import Category, Picture, Split, Splits
 from trainer.data.loading import load
 from trainer.model.backbones import Backbone, build
@@ -115,7 +115,7 @@ def tiny_config() -> Callable[..., TrainConfig]:
     def make(changes: dict[str, Any] | None = None) -> TrainConfig:
         raw = json.loads(json.dumps(TINY))
         for path, value in (changes or {}).items():
-            override(raw, path, value)
+            set_field(raw, path, value)
         return parse(TrainConfig, raw)
 
     return make

@@ -20,7 +20,7 @@ from rich.console import Console
 from search.exports.evaluate import evaluate_model
 from search.reporting.progress import Lines
 from search.running.driver import run
-from search.study.reading import begun_study, read_search
+from search.study.reading import load_study, read_search
 from search.study.record import End, TrialRecord
 from trainer.data.loading import load
 from trainer.epoch_report import EpochReport
@@ -49,7 +49,7 @@ def read(file: Path) -> Any:
 
 
 def records(folder: Path) -> dict[int, TrialRecord]:
-    return begun_study(read_search("old", folder)).records
+    return load_study(read_search("old", folder)).records
 
 
 def test_an_export_finds_what_it_found(recorded: Path) -> None:

@@ -22,7 +22,7 @@ CocoDetector = Literal[
 """Detectors that torchvision trained on COCO, by the names of their builders."""
 NAMED_WEIGHTS = ("imagenet", "coco", "none")
 """Values of `model.weights` that do not name a file."""
-MOST_DETECTIONS = 2000
+MAX_DETECTIONS = 2000
 """Upper bound of `model.detections`. The detectors score ten times as many candidate boxes."""
 LR_RANGES = {"adamw": (1e-4, 1e-2), "sgd": (1e-3, 3e-2)}
 """Range of the learning rate by optimizer, for a search dimension `{log: auto}`."""
@@ -50,11 +50,11 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
-Number = BeforeValidator(_refuse_bool)
+NotBool = BeforeValidator(_refuse_bool)
 """Refuses true and false. Pydantic's `Strict` would also refuse 4.0 and "4" for an integer."""
-LearningRate = Annotated[float, Field(gt=0, le=10), Number]
-WeightDecay = Annotated[float, Field(ge=0, le=1), Number]
-BatchSize = Annotated[int, Field(ge=1, le=1024), Number]
+LearningRate = Annotated[float, Field(gt=0, le=10), NotBool]
+WeightDecay = Annotated[float, Field(ge=0, le=1), NotBool]
+BatchSize = Annotated[int, Field(ge=1, le=1024), NotBool]
 
 
 class Model(Config):
@@ -68,9 +68,9 @@ class Model(Config):
     weights: str = "imagenet"
     """Pretrained weights: `imagenet` (through timm), `coco` (torchvision's detectors), `none`, a
     local .pth or .safetensors file of the model, or the folder of an export of Unfreeze."""
-    image_size: Annotated[int, Field(ge=64, le=2048, multiple_of=32), Number] = 320
+    image_size: Annotated[int, Field(ge=64, le=2048, multiple_of=32), NotBool] = 320
     """Side in pixels of the square canvas that each picture is letterboxed onto."""
-    detections: Annotated[int, Field(ge=1, le=MOST_DETECTIONS), Number] = 100
+    detections: Annotated[int, Field(ge=1, le=MAX_DETECTIONS), NotBool] = 100
     """Maximum number of boxes on a picture, over all classes. COCO counts 100 of a class. The
     AP of a trial is measured with this limit too."""
 
@@ -78,7 +78,7 @@ class Model(Config):
 class HeadPhase(Config):
     """The head phase: the new neck and head train, the backbone is frozen."""
 
-    epochs: Annotated[int, Field(ge=0, le=1000), Number] = 4
+    epochs: Annotated[int, Field(ge=0, le=1000), NotBool] = 4
     """Epochs before the first backbone stage is unfrozen."""
     batch_size: BatchSize = 8
     """Pictures a step."""
@@ -91,26 +91,26 @@ class HeadPhase(Config):
 class UnfreezePhases(Config):
     """The phases after the head phase: the top `depth` backbone stages train too."""
 
-    epochs: Annotated[int, Field(ge=1, le=1000), Number] = 12
+    epochs: Annotated[int, Field(ge=1, le=1000), NotBool] = 12
     """Epochs after the head phase. This is the budget of ASHA."""
     batch_size: BatchSize = 8
     """Pictures a step."""
-    depth: Annotated[Depth, Field(union_mode="left_to_right"), Number] = 3
+    depth: Annotated[Depth, Field(union_mode="left_to_right"), NotBool] = 3
     """Number of backbone stages that train, counted from the head end: 0 to all."""
     schedule: Literal["gradual", "at_once"] = "gradual"
     """`gradual` unfreezes the stages top first over `open_epochs`, `at_once` all together."""
-    open_epochs: Annotated[int, Field(ge=1, le=1000), Number] = 3
+    open_epochs: Annotated[int, Field(ge=1, le=1000), NotBool] = 3
     """Epochs over which `gradual` unfreezes the stages."""
     lr: LearningRate = 1e-3
     """Peak learning rate of neck and head."""
     batch_norm: Literal["keep", "adapt"] = "keep"
     """BatchNorm statistics of unfrozen stages. `keep` holds the pretrained ones, which small
     batches would spoil. `adapt` follows the batches, as a backbone without weights needs."""
-    backbone_lr_ratio: Annotated[float, Field(gt=0, le=10), Number] = 0.1
+    backbone_lr_ratio: Annotated[float, Field(gt=0, le=10), NotBool] = 0.1
     """Learning rate of the top backbone stage, as a fraction of `lr`."""
-    stage_lr_decay: Annotated[float, Field(gt=0, le=1), Number] = 1.0
+    stage_lr_decay: Annotated[float, Field(gt=0, le=1), NotBool] = 1.0
     """Learning rate of each lower stage, as a fraction of that of the stage above it."""
-    drop_path: Annotated[float, Field(ge=0, lt=1), Number] = 0.0
+    drop_path: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.0
     """Stochastic depth, for backbones that support it: the probability that a block of an unfrozen
     stage is skipped in training. It rises from 0 at the first block to this at the last."""
     weight_decay: WeightDecay = 1e-4
@@ -122,27 +122,27 @@ class Train(Config):
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum."""
-    momentum: Annotated[float, Field(ge=0, lt=1), Number] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1), NotBool] = 0.9
     """Momentum of SGD."""
     augment: Literal["none", "flip", "light", "light_flip"] = "flip"
     """`flip` mirrors a picture left to right with probability one half. `light` slightly changes
     tone, size and position; a box cut to less than 0.4 of its area is no target. `light_flip` does
     both."""
-    warmup_epochs: Annotated[float, Field(ge=0, le=100), Number] = 0.5
+    warmup_epochs: Annotated[float, Field(ge=0, le=100), NotBool] = 0.5
     """Epochs of linear warm-up at the start of each phase, limited to half of the phase."""
-    clip_norm: Annotated[float, Field(gt=0, le=1e6), Number] = 10.0
+    clip_norm: Annotated[float, Field(gt=0, le=1e6), NotBool] = 10.0
     """Gradients are clipped to this global norm."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the forward pass. `auto` takes the fastest that the hardware supports."""
     trunk_cache: Annotated[
         Annotated[int, Field(ge=0)] | Literal["auto", "off"],
         Field(union_mode="left_to_right"),
-        Number,
+        NotBool,
     ] = "auto"
     """Largest depth at which the features of the frozen stages are computed once and cached on disk
     for all trials, if the disk has room. `auto` is measured when a search starts: caching is used
     where it makes a phase at least 1.2 times as fast."""
-    seed: Annotated[int, Field(ge=0, lt=2**31), Number] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31), NotBool] = 0
     """Seed of initial weights, order of pictures, augmentation and dropout."""
     head: HeadPhase = HeadPhase()
     """The head phase."""
@@ -177,5 +177,5 @@ class Data(Config):
     crowds: Literal["ignore", "objects"] = "ignore"
     """Boxes with COCO's `iscrowd`. `ignore`: a detection there counts neither as right nor as
     wrong. `objects`: they are normal objects, for tools that export masks with this flag."""
-    val_fraction: Annotated[float, Field(gt=0, lt=1), Number] = 0.2
+    val_fraction: Annotated[float, Field(gt=0, lt=1), NotBool] = 0.2
     """Fraction of train that becomes val when `val` is not given."""

@@ -37,7 +37,7 @@ def describe(model: type[Config], error: ValidationError) -> list[str]:
     ]
 
 
-def parse_what_can_be(
+def parse_valid_fields(
     model: type[AnyConfig], raw: dict[str, Any]
 ) -> tuple[AnyConfig | None, list[str]]:
     """A config of the valid fields, and every error of the others.
@@ -86,7 +86,7 @@ def _configs(base: type[Config]) -> Iterator[type[Config]]:
 def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "extra_forbidden":
-        return "unknown key" + nearest(path[-1], _sibling_names(model, path))
+        return "unknown key" + name_hint(path[-1], _sibling_names(model, path))
     if kind == "missing":
         return "is required"
     if path[-1:] == ["depth"]:
@@ -107,7 +107,7 @@ def did_you_mean(name: str, legal: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def nearest(name: str, legal: list[str]) -> str:
+def name_hint(name: str, legal: list[str]) -> str:
     """The hint of `did_you_mean` or, if no legal name is similar, all legal names."""
     if hint := did_you_mean(name, legal):
         return hint

@@ -6,32 +6,32 @@ from typing import Any
 from .config import Config
 
 
-def is_written(config: Config, path: str) -> bool:
+def is_set_by_user(config: Config, path: str) -> bool:
     """Whether the user set the field at this dotted path, even if to its default value."""
     name, _, rest = path.partition(".")
     if name not in config.model_fields_set:
         return False
-    return is_written(getattr(config, name), rest) if rest else True
+    return is_set_by_user(getattr(config, name), rest) if rest else True
 
 
-def leaves(model: type[Config], prefix: str = "") -> Iterator[str]:
+def field_paths(model: type[Config], prefix: str = "") -> Iterator[str]:
     """Dotted paths of all plain fields of a config class, nested configs included."""
     for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Config):
-            yield from leaves(annotation, f"{prefix}{name}.")
+            yield from field_paths(annotation, f"{prefix}{name}.")
         else:
             yield prefix + name
 
 
-def get(config: Config, path: str) -> Any:
+def get_field(config: Config, path: str) -> Any:
     """The value at a dotted path."""
     for name in path.split("."):
         config = getattr(config, name)
     return config
 
 
-def override(raw: dict[str, Any], path: str, value: Any) -> None:
+def set_field(raw: dict[str, Any], path: str, value: Any) -> None:
     """Set the value at a dotted path of a nested dict, creating missing dicts."""
     *parents, last = path.split(".")
     for name in parents:

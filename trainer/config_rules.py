@@ -3,13 +3,13 @@
 from collections.abc import Set as AbstractSet
 
 from .config import Train
-from .config_fields import get, is_written
+from .config_fields import get_field, is_set_by_user
 
 NEUTRAL = {"train.unfreeze.schedule": "at_once", "train.unfreeze.stage_lr_decay": 1.0}
 """Values that change nothing: the user may set them even where the field has no effect."""
 
 
-def inert(train: Train) -> dict[str, str]:
+def fields_without_effect(train: Train) -> dict[str, str]:
     """Dotted fields (from `train.`) that have no effect in this config, each with the reason."""
     reasons = {}
     unfreeze = train.unfreeze
@@ -34,7 +34,7 @@ def inert(train: Train) -> dict[str, str]:
     return reasons
 
 
-def opens_slowly(train: Train, searched: AbstractSet[str] = frozenset()) -> bool:
+def opens_gradually(train: Train, searched: AbstractSet[str] = frozenset()) -> bool:
     """Whether a trial may unfreeze one stage after another.
 
     Args:
@@ -46,7 +46,7 @@ def opens_slowly(train: Train, searched: AbstractSet[str] = frozenset()) -> bool
     return gradual and not shallow
 
 
-def fixed_errors(train: Train, searched: frozenset[str] = frozenset()) -> list[str]:
+def cross_field_errors(train: Train, searched: frozenset[str] = frozenset()) -> list[str]:
     """Errors between fields, one line each.
 
     Args:
@@ -55,15 +55,15 @@ def fixed_errors(train: Train, searched: frozenset[str] = frozenset()) -> list[s
     """
     errors = []
     unfreeze = train.unfreeze
-    if opens_slowly(train, searched) and unfreeze.open_epochs > unfreeze.epochs:
+    if opens_gradually(train, searched) and unfreeze.open_epochs > unfreeze.epochs:
         errors.append(
             f"train.unfreeze.open_epochs: {unfreeze.open_epochs} is more than "
             f"train.unfreeze.epochs ({unfreeze.epochs})"
         )
     if not {"train.unfreeze.depth", "train.unfreeze.schedule", "train.optimizer"} & searched:
-        for path, why in inert(train).items():
+        for path, why in fields_without_effect(train).items():
             name = path.removeprefix("train.")
-            is_neutral = NEUTRAL.get(path) == get(train, name)
-            if path not in searched and is_written(train, name) and not is_neutral:
+            is_neutral = NEUTRAL.get(path) == get_field(train, name)
+            if path not in searched and is_set_by_user(train, name) and not is_neutral:
                 errors.append(f"{path}: has no effect, since {why}; leave it out")
     return errors

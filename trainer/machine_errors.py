@@ -42,14 +42,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, OutOfMemoryError | MemoryError | torch.OutOfMemoryError)
 
 
-def is_of_accelerator(error: BaseException) -> bool:
+def is_accelerator_error(error: BaseException) -> bool:
     """Whether an error comes from the accelerator; this process may not be able to use it again."""
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
-def is_of_machine(error: BaseException) -> bool:
+def is_machine_error(error: BaseException) -> bool:
     """Whether the machine is the cause of an error, not the file or the model at hand."""
-    return is_out_of_memory(error) or is_of_accelerator(error)
+    return is_out_of_memory(error) or is_accelerator_error(error)
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def has_lost_accelerator() -> bool:
     return False
 
 
-def give_memory_back() -> None:
+def release_memory() -> None:
     """Return the freed memory of this process to the system.
 
     Without it Python frees a detector late, because its parts refer to each other, and glibc keeps

@@ -10,12 +10,12 @@ ISA_WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_
 """Values of ONEDNN_MAX_CPU_ISA at which oneDNN emulates bf16 in fp32, several times slower."""
 
 
-def device() -> torch.device:
+def default_device() -> torch.device:
     """The device that a trial trains on: the first visible GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def resolve(wanted: str) -> str:
+def resolve_precision(wanted: str) -> str:
     """`auto` as the fastest of fp32, bf16 and fp16 that the hardware of this machine supports."""
     if wanted != "auto":
         return wanted

@@ -15,17 +15,17 @@ from rich.padding import Padding
 from rich.text import Text
 
 from trainer.config import InputError, Model
-from trainer.config_errors import parse_what_can_be
+from trainer.config_errors import parse_valid_fields
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import Examined, examine
 from trainer.data.dataset import Picture
 from trainer.data.finding_codes import CODES, allowable
 from trainer.data.findings import Finding
-from trainer.data.loading import given
+from trainer.data.loading import resolve_data
 from trainer.text.escaping import printable
 
 from ..reporting.console import text_console
-from ..space.data import allowing, find_data, with_images
+from ..space.data import find_data, with_allowed_codes, with_images
 from .errors import writing
 
 SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -59,7 +59,7 @@ def check_data(
     if out is not None:
         _check_out(out)
     data = with_images(find_data(place), images)
-    data = allowing(given(data, cache_folder()), allow)
+    data = with_allowed_codes(resolve_data(data, cache_folder()), allow)
     model = model_of(place)
     with progress_bar() as step:
         examined = examine(data, cache_folder(), pictures=pictures, step=step, model=model)
@@ -73,7 +73,7 @@ def check_data(
 
 
 def _check_out(out: Path) -> None:
-    """Raises InputError where the folder cannot be made or written, before the pictures are read."""
+    """Raise InputError if the folder cannot be made or written, before pictures are read."""
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError([f"--out {out}: {existing} is no folder"])
@@ -90,7 +90,7 @@ def model_of(place: Path) -> Model:
         return Model()
     from ..space.config_file import read_yaml
 
-    model, _ = parse_what_can_be(Model, read_yaml(place).get("model") or {})
+    model, _ = parse_valid_fields(Model, read_yaml(place).get("model") or {})
     return model or Model()
 
 
@@ -123,8 +123,8 @@ def _as_json(examined: Examined) -> dict[str, Any]:
         "findings": [
             {
                 **asdict(finding),
-                "what": CODES[finding.code].what,
-                "mend": CODES[finding.code].mend,
+                "what": CODES[finding.code].text,
+                "mend": CODES[finding.code].fix,
                 "allowable": finding.code in allowable(),
             }
             for finding in _ordered(examined)
@@ -173,15 +173,15 @@ def _print_finding(finding: Finding, console: Console) -> None:
     head = Text.assemble(
         (finding.severity, SEVERITIES[finding.severity]),
         f" {finding.code}, {finding.split}: ",
-        (f"{finding.count} " if finding.count > 1 else "") + code.what,
+        (f"{finding.count} " if finding.count > 1 else "") + code.text,
     )
     console.print(head)
     lines = [f"in {finding.source}", *map(str, finding.places)]
     more = finding.count - len(finding.places)
     lines += [f"and {more} more"] if more else []
     lines.append(printable(finding.hint))
-    if code.mend:
-        lines.append(f"-> {code.mend}" + (f"; allowed: {code.allowed}" if code.allowed else ""))
+    if code.fix:
+        lines.append(f"-> {code.fix}" + (f"; allowed: {code.allowed}" if code.allowed else ""))
     for line in filter(None, lines):
         console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 

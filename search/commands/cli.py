@@ -100,10 +100,10 @@ def _package_conflict() -> str:
 
 
 def _fail(options: argparse.Namespace, lines: list[str], status: int) -> int:
-    from ..reporting.console import tell
+    from ..reporting.console import print_plain
 
     for line in lines:
-        tell(line, error=True)
+        print_plain(line, error=True)
     if getattr(options, "json", False):
         print(as_json(lines))
     return status

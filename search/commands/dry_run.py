@@ -10,25 +10,30 @@ from trainer.data.dataset import Splits
 from trainer.data.loading import load
 from trainer.phases import plan
 from trainer.training.phase_cache import phase_key
-from trainer.training.probe import memory_share, time_epochs
+from trainer.training.probe import gpu_memory_fraction, time_epochs
 
 from ..ranking.asha import rungs
 from ..ranking.forecast import confirming_epochs, expected_epochs
 from ..reporting.console import text_console
 from ..reporting.cost_text import duration
-from ..running.auto import settle
-from ..running.resources import divided, here, largest_trial, threads_of
-from ..running.slots import at_once
+from ..running.auto import resolve_auto
+from ..running.resources import (
+    largest_config,
+    num_threads,
+    resources_of_this_machine,
+    resources_on_shared_gpu,
+)
+from ..running.slots import trials_at_once
 from ..space.config import SearchConfig
-from ..space.config_file import stored, write_yaml
-from ..space.space import Dimension, Space, apply, flat, read_space
+from ..space.config_file import stored_config, write_yaml
+from ..space.space import Dimension, Space, all_dimensions, apply, read_space
 
 
 def print_plan(config: SearchConfig) -> None:
     """Print the plan of a search. Raises InputError like the search itself."""
     data = load(config.data, cache_folder(), model=config.model)
     console = text_console()
-    console.print(write_yaml(stored(config)), end="", soft_wrap=True)
+    console.print(write_yaml(stored_config(config)), end="", soft_wrap=True)
     space = read_space(config.space)
     varied = head_dimensions(config, space)
     heads = 0
@@ -54,7 +59,7 @@ def head_dimensions(config: TrainConfig, space: Space) -> list[str]:
     as_written = _head_key(config)
     return [
         dimension.name
-        for dimension in flat(space)
+        for dimension in all_dimensions(space)
         if any(
             _head_key(_with_value(config, dimension.name, value)) != as_written
             for value in _two_values(dimension)
@@ -109,14 +114,14 @@ def _trials_at_once(
     console: Console, config: SearchConfig, data: Splits, space: Space
 ) -> tuple[int, int, int]:
     """Threads a trial, trials at once that each have a device alone, and trials at once."""
-    resources, machines = here(config)
-    alone = max(1, at_once(resources, machines))
-    largest = largest_trial(config, space) if config.resources == "auto" else None
+    resources, machines = resources_of_this_machine(config)
+    alone = max(1, trials_at_once(resources, machines))
+    largest = largest_config(config, space) if config.resources == "auto" else None
     if resources.gpus_per_trial and largest:
         with console.status("timing a few steps"):
-            memory = memory_share(largest, data, threads_of(resources))
-        resources = divided(config, resources, memory, machines, [])
-    return threads_of(resources), alone, max(alone, at_once(resources, machines))
+            memory = gpu_memory_fraction(largest, data, num_threads(resources))
+        resources = resources_on_shared_gpu(config, resources, memory, machines, [])
+    return num_threads(resources), alone, max(alone, trials_at_once(resources, machines))
 
 
 def _print_timing(
@@ -140,7 +145,7 @@ def _print_timing(
         alone: of these, how many would have their devices alone, as the timed steps have.
     """
     with console.status("timing a few steps"):
-        resolved = settle(config, data, threads)
+        resolved = resolve_auto(config, data, threads)
         values = {"train.precision": resolved.precision, "train.trunk_cache": resolved.trunk_cache}
         timing = time_epochs(apply(config, values), data, threads)
     head = config.train.head.epochs

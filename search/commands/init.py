@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from trainer.config import MOST_DETECTIONS, Data, InputError, Model
+from trainer.config import MAX_DETECTIONS, Data, InputError, Model
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.undetectable import most_objects
 from trainer.data.dataset import Picture, Splits
 from trainer.data.formats.layouts import find
 from trainer.data.loading import load
-from trainer.text.escaping import printable, quoted
+from trainer.text.escaping import printable, quote_yaml
 
-from ..reporting.console import program
-from ..space.data import allowing, with_images
+from ..reporting.console import program_name
+from ..space.data import with_allowed_codes, with_images
 from .canvas_size import choose_canvas_size, every_picture
 from .errors import writing
 
@@ -103,7 +103,7 @@ def write_search(
         _check_out(out)
     if not place.exists():
         raise InputError([f"{place}: no such file or folder"])
-    data = allowing(with_images(find(place), images), allow)
+    data = with_allowed_codes(with_images(find(place), images), allow)
     splits = load(data, cache_folder())
     for note in splits.notes:
         say(note)
@@ -120,7 +120,7 @@ def write_search(
     with writing("--out", out):
         out.write_text(text)
     say(f"wrote {out}: {_counts(splits)}. Next:")
-    say(f"  {program()} search {quote(str(out))}")
+    say(f"  {program_name()} search {quote(str(out))}")
 
 
 def _check_out(out: Path) -> None:
@@ -177,7 +177,7 @@ def _data_lines(data: Data, folder: Path) -> str:
             return "[" + ", ".join(value) + "]"
         # not resolve(): a link keeps its path, as when it is read
         path = Path(os.path.abspath(value))  # noqa: PTH100
-        return quoted(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
+        return quote_yaml(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
 
     keys = ("train", "val", "test", "images", "allow")
     values = {key: value for key in keys if (value := getattr(data, key))}
@@ -192,5 +192,5 @@ def _detections_line(pictures: list[Picture]) -> str:
     most = most_objects(pictures)
     if most <= Model().detections:
         return ""
-    detections = min(100 * ceil(1.2 * most / 100), MOST_DETECTIONS)
+    detections = min(100 * ceil(1.2 * most / 100), MAX_DETECTIONS)
     return f"  detections: {detections}            # boxes kept of a picture; one here has {most}\n"

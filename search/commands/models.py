@@ -7,7 +7,7 @@ from rich.table import Table
 
 from trainer.config import CocoDetector, InputError, Model, NewDetector
 from trainer.config_errors import did_you_mean
-from trainer.model.backbones import TESTED, is_known
+from trainer.model.backbones import TESTED_BACKBONES, is_timm_model
 from trainer.model.detectors import errors, is_coco
 from trainer.model.outline import Outline, outline
 
@@ -26,7 +26,10 @@ def print_models(name: str | None, console: Console | None = None) -> None:
         _print_model(console, _model_called(name))
         return
     console.print(
-        _table("Backbones, from timm", [_with_backbone(Model(), backbone) for backbone in TESTED])
+        _table(
+            "Backbones, from timm",
+            [_with_backbone(Model(), backbone) for backbone in TESTED_BACKBONES],
+        )
     )
     heads = ", ".join(get_args(NewDetector))
     console.print(
@@ -46,8 +49,8 @@ def _with_backbone(model: Model, backbone: str) -> Model:
 def _model_called(name: str) -> Model:
     if name in (*get_args(NewDetector), *get_args(CocoDetector)):
         return Model.model_validate({"detector": name, "weights": "none"})
-    hint = did_you_mean(name, [*get_args(CocoDetector), *TESTED])
-    if hint and not is_known(name):
+    hint = did_you_mean(name, [*get_args(CocoDetector), *TESTED_BACKBONES])
+    if hint and not is_timm_model(name):
         raise InputError([f"timm has no {name!r}{hint}"])
     model = _with_backbone(Model(), name)
     if lines := errors(model):
@@ -77,7 +80,9 @@ def _print_model(console: Console, model: Model) -> None:
     table.add_column("opens", overflow="fold")
     table.add_column("its parameters", justify="right")
     table.add_column("trainable in all", justify="right")
-    table.add_row("0", "neck and head", _millions(parts.rest), _millions(parts.trainable(0)))
+    table.add_row(
+        "0", "neck and head", _millions(parts.neck_and_head), _millions(parts.trainable(0))
+    )
     for depth in range(1, len(parts.stages) + 1):
         table.add_row(str(depth), *_stage_cells(parts, depth))
     console.print(table)

@@ -27,10 +27,10 @@ def add_init(commands: "Commands") -> None:
 
 
 def _init(options: argparse.Namespace) -> int:
-    from ..reporting.console import tell
+    from ..reporting.console import print_plain
     from .init import STDOUT, write_search
 
-    say = partial(tell, error=options.out == STDOUT)
+    say = partial(print_plain, error=options.out == STDOUT)
     write_search(options.data, options.out, say, options.allow, options.images)
     return 0
 

@@ -90,10 +90,10 @@ def add_report(commands: "Commands") -> None:
 
 def _report(options: argparse.Namespace) -> int:
     from ..reporting.report import read_result, write_report
-    from ..study.reading import begun_study, read_search
+    from ..study.reading import load_study, read_search
 
     config = read_search(options.name, options.storage)
-    study = begun_study(config)
+    study = load_study(config)
     print(f"wrote {write_report(read_result(config, study), study)}")
     return 0
 
@@ -107,10 +107,10 @@ def add_clean(commands: "Commands") -> None:
 
 def _clean(options: argparse.Namespace) -> int:
     from ..exports.retention import clean
-    from ..study.reading import begun_study, read_search
+    from ..study.reading import load_study, read_search
 
     config = read_search(options.name, options.storage)
-    freed = clean(config, begun_study(config))
+    freed = clean(config, load_study(config))
     print(f"freed {freed / 1e6:.0f} MB")
     return 0
 

@@ -114,7 +114,7 @@ def _score(text: str) -> float:
 def _predict(options: argparse.Namespace) -> int:
     from ..exports.predict import predict_pictures
     from ..reporting import summary
-    from ..reporting.console import tell
+    from ..reporting.console import print_plain
 
     result = predict_pictures(
         options.model,
@@ -123,10 +123,10 @@ def _predict(options: argparse.Namespace) -> int:
         options.out,
         options.threshold,
         force=options.force,
-        watch=summary.bar,
+        watch=summary.progress_bar,
     )
     for line in result.unreadable:
-        tell(line, error=True)
+        print_plain(line, error=True)
     pictures = f"{result.pictures} picture{'' if result.pictures == 1 else 's'}"
     print(f"wrote {pictures} with {result.boxes} boxes to {options.out}")
     if not result.boxes:

@@ -62,7 +62,7 @@ def _search(options: argparse.Namespace) -> int:
 
 def _run_search(config: "SearchConfig") -> int:
     from ..reporting import summary
-    from ..reporting.console import tell
+    from ..reporting.console import print_plain
     from ..running.driver import run
     from ..study.disk import is_disk_full
 
@@ -71,7 +71,7 @@ def _run_search(config: "SearchConfig") -> int:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        tell(f"{error}; free some space, and the same command continues", error=True)
+        print_plain(f"{error}; free some space, and the same command continues", error=True)
         return 1
     summary.print_result(result)
     good = result.state in {SearchState.DONE, SearchState.OUT_OF_TIME, SearchState.STOPPED}
@@ -97,11 +97,11 @@ def _read_config(
     """
     from trainer.config import InputError
 
-    from ..space.config_file import read
+    from ..space.config_file import read_config
     from ..space.data import data_errors
     from ..space.validation import resolve
 
-    raw = read(options.file, [*options.set, *sets], options.name)
+    raw = read_config(options.file, [*options.set, *sets], options.name)
     folder = options.file.parent if options.file else Path()
     if options.allow and isinstance(raw.get("data"), dict):
         raw["data"]["allow"] = [*(raw["data"].get("allow") or []), *options.allow]

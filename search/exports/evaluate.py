@@ -12,8 +12,8 @@ from trainer.config import InputError
 from trainer.data.dataset import Category
 from trainer.evaluation.coco_metrics import measure
 from trainer.evaluation.operating_point import best_thresholds
-from trainer.export.bundle import folder_of, open_export, record_evaluation, write_thresholds
-from trainer.model.checkpoint import write_whole
+from trainer.export.bundle import export_folder, open_export, record_evaluation, write_thresholds
+from trainer.model.checkpoint import write_atomically
 
 from .model_data import is_training_data, load_named_split
 from .model_location import find_model
@@ -49,7 +49,7 @@ def evaluate_model(
         InputError: The model or the split does not exist, or their classes differ.
     """
     location = find_model(model, storage)
-    folder = folder_of(location)
+    folder = export_folder(location)
     if detections is not None and not detections.resolve().parent.is_dir():
         raise InputError([f"--detections {detections}: there is no folder {detections.parent}"])
     detect, spec = open_export(location)
@@ -59,7 +59,7 @@ def evaluate_model(
         detect, split, spec.config.model.image_size, spec.config.model.detections
     )
     if detections is not None:
-        write_whole(json.dumps(results).encode(), detections)
+        write_atomically(json.dumps(results).encode(), detections)
     try:
         record_evaluation(folder, split, metrics)
         if name == "val" and is_training_data(place, spec.data, allow):

@@ -9,20 +9,20 @@ from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Picture
 from trainer.data.loading import load
 from trainer.export.bundle import (
-    METRICS,
+    METRICS_FILE,
     export,
-    folder_of,
+    export_folder,
     load_export,
     write_digest,
     write_thresholds,
 )
 from trainer.export.card import write_card
-from trainer.export.conversion import FILES, write_portable
+from trainer.export.conversion import PORTABLE_FILES, write_portable
 from trainer.model.checkpoint import BEST
-from trainer.model.weights import SPEC
+from trainer.model.weights import SPEC_FILE
 
 from ..space.locations import trial_folder
-from ..study.reading import begun_study, read_search
+from ..study.reading import load_study, read_search
 from .evaluate import evaluate_model
 from .model_data import load_named_split
 from .model_location import find_model, name_of
@@ -59,7 +59,7 @@ def export_model(
             written.
     """
     with new_export(out, force) as part:
-        source = folder_of(find_model(model, storage)) if trial is None else part / "trial"
+        source = export_folder(find_model(model, storage)) if trial is None else part / "trial"
         if source.resolve() == out.resolve():
             raise InputError([f"--out {out} is the model itself; choose another folder"])
         if trial is not None:
@@ -89,17 +89,17 @@ def make_portable(source: Path, format: str, folder: Path, pictures: tuple[Pictu
     """
     detector, spec = load_export(source)
     write_portable(detector, spec.config.model.image_size, format, folder, pictures)
-    shutil.copy(source / SPEC, folder)
+    shutil.copy(source / SPEC_FILE, folder)
     write_thresholds(folder, spec.thresholds)  # the spec of the first version has none
-    write_digest(folder / FILES[format])
-    if (source / METRICS).is_file():
-        shutil.copy(source / METRICS, folder)
+    write_digest(folder / PORTABLE_FILES[format])
+    if (source / METRICS_FILE).is_file():
+        shutil.copy(source / METRICS_FILE, folder)
 
 
 def _export_trial(name: str, trial: int, storage: Path, out: Path) -> None:
     """Export a trial's best checkpoint, with its figures on val."""
     config = read_search(name, storage)
-    study = begun_study(config)
+    study = load_study(config)
     record = study.records.get(trial)
     if record is None:
         raise InputError([f"--trial {trial}: {name} has trials 0 to {len(study.records) - 1}"])

@@ -9,7 +9,7 @@ from trainer.data.dataset import Split, Splits
 from trainer.data.formats.layouts import find
 from trainer.data.loading import load, load_split
 
-from ..space.data import allowing, find_data
+from ..space.data import find_data, with_allowed_codes
 
 
 def load_data(place: Path, allow: Sequence[str] = ()) -> Splits:
@@ -22,7 +22,7 @@ def load_data(place: Path, allow: Sequence[str] = ()) -> Splits:
         allow: Codes of findings that are allowed.
     """
     search = place.parent if place.name == "search.yaml" else None
-    return load(allowing(find_data(place), allow), cache_folder(), search)
+    return load(with_allowed_codes(find_data(place), allow), cache_folder(), search)
 
 
 def load_named_split(place: Path, name: str, allow: Sequence[str]) -> Split:
@@ -32,7 +32,7 @@ def load_named_split(place: Path, name: str, allow: Sequence[str]) -> Split:
         InputError: DATA is damaged, or has no such split.
     """
     if _is_one_split(place):
-        return load_split(allowing(find(place), allow), name, cache_folder())
+        return load_split(with_allowed_codes(find(place), allow), name, cache_folder())
     split: Split | None = getattr(load_data(place, allow), name)
     if split is None:
         raise InputError([f"{place}: has no {name} split"])

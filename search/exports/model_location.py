@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from trainer.config import InputError
-from trainer.export.bundle import folder_of
-from trainer.export.conversion import FILES
-from trainer.model.weights import SPEC, WEIGHTS
+from trainer.export.bundle import export_folder
+from trainer.export.conversion import PORTABLE_FILES
+from trainer.model.weights import SPEC_FILE, WEIGHTS_FILE
 
 
 def find_model(model: str, storage: Path) -> Path:
@@ -17,12 +17,12 @@ def find_model(model: str, storage: Path) -> Path:
     folder = Path(model)
     if not model:
         raise InputError(["MODEL is empty: give a search's name or an exported folder"])
-    if folder.is_file() and folder.name in {WEIGHTS, *FILES.values()}:
+    if folder.is_file() and folder.name in {WEIGHTS_FILE, *PORTABLE_FILES.values()}:
         return folder
-    if (folder / SPEC).is_file():
+    if (folder / SPEC_FILE).is_file():
         return folder
     winner = storage / model / "winner"
-    if (winner / SPEC).is_file():
+    if (winner / SPEC_FILE).is_file():
         return winner
     if (storage / model).is_dir():
         raise InputError([f"{model}: the search in {storage / model} has no winner yet"])
@@ -31,5 +31,5 @@ def find_model(model: str, storage: Path) -> Path:
 
 def name_of(model: str) -> str:
     """The name of MODEL: of a search's winner the search's, else its folder's."""
-    folder = folder_of(Path(model).resolve())
+    folder = export_folder(Path(model).resolve())
     return folder.parent.name if folder.name == "winner" else folder.name

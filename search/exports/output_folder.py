@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.config import InputError
-from trainer.model.weights import SPEC
+from trainer.model.weights import SPEC_FILE
 
 CONTENT = "content"
 """Name of the folder that becomes `out`, within the temporary one."""
@@ -31,7 +31,7 @@ def new_export(out: Path, force: bool) -> Iterator[Path]:
     if out.exists():
         if not force:
             raise InputError([f"{out} exists already; choose another folder, or --force"])
-        if not (out / SPEC).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        if not (out / SPEC_FILE).is_file() and not (out.is_dir() and not any(out.iterdir())):
             raise InputError([f"{out} is no export: --force does not replace it"])
     _make_empty(part, out)
     try:

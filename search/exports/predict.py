@@ -8,10 +8,10 @@ from typing import Any
 
 from trainer.config import InputError
 from trainer.data.canvas import open_picture
-from trainer.evaluation.drawing import draw, free_name
+from trainer.evaluation.drawing import draw, unused_name
 from trainer.evaluation.predict import find_pictures, predict, to_coco
 from trainer.export.bundle import open_export
-from trainer.model.checkpoint import write_whole
+from trainer.model.checkpoint import write_atomically
 
 from .model_location import find_model
 from .output_folder import filled_folder
@@ -46,7 +46,7 @@ class _Detections:
             "categories": [{"id": c.id, "name": c.name} for c in categories],
             "annotations": [{"id": i, **a} for i, a in enumerate(self.annotations, start=1)],
         }
-        write_whole(json.dumps(content, indent=1).encode(), file)
+        write_atomically(json.dumps(content, indent=1).encode(), file)
 
 
 def predict_pictures(
@@ -89,7 +89,7 @@ def predict_pictures(
                 unreadable += error.errors
                 continue
             boxes = predict(detect, spec.categories, picture, spec.config.model.image_size, least)
-            draw(picture, boxes).save(part / free_name(file, names), quality=92)
+            draw(picture, boxes).save(part / unused_name(file, names), quality=92)
             detections.add(number, file, picture.size, to_coco(number, boxes))
         if not detections.images:
             raise InputError([*unreadable, "none of the pictures can be read: nothing was written"])

@@ -3,7 +3,7 @@
 from trainer.config import TrainConfig
 
 from ..space.config import SearchConfig
-from ..space.space import apply, by_field
+from ..space.space import apply, values_by_field
 from ..study.record import TrialRecord
 
 
@@ -15,7 +15,7 @@ def config_of(config: SearchConfig, record: TrialRecord, precision: str) -> Trai
         record: The trial.
         precision: The precision that `auto` was resolved to, as the study records it.
     """
-    values = by_field(record.parameters) | {"train.precision": precision}
+    values = values_by_field(record.parameters) | {"train.precision": precision}
     if record.seed is not None:
         values["train.seed"] = record.seed
     return apply(config, values)

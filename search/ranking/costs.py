@@ -7,7 +7,7 @@ from statistics import mean
 from trainer.epoch_report import EpochReport
 
 from ..space.config import SearchConfig
-from ..study.allocation import held
+from ..study.allocation import allocated_seconds
 from ..study.record import End, TrialRecord
 from ..study.study import Study
 
@@ -17,23 +17,23 @@ class Costs:
     """What a search ran, and what it did not have to run."""
 
     trials: int
-    run: int
+    epochs_run: int
     """Epochs trained."""
-    forked: int
+    epochs_forked: int
     """Epochs taken over from an equal phase."""
-    stopped: int
+    epochs_not_run: int
     """Epochs that trials did not train because ASHA stopped them."""
-    read: int
+    images_from_cache: int
     """Pictures whose frozen stages were read from files instead of run."""
     seconds: float
     """Of training and evaluation, summed over trials."""
-    whole: float
+    baseline_seconds: float
     """Seconds without forks, stops and cached features, at each trial's measured speed.
 
     Cached features count only at depths where their speedup was measured.
     """
-    counts_kept: bool
-    """Whether `whole` counts cached features."""
+    counts_cached_features: bool
+    """Whether `baseline_seconds` counts cached features."""
     cpu_hours: float
     """Cores that trials were given, times hours; forked epochs cost none."""
     gpu_hours: float
@@ -50,21 +50,23 @@ def costs(config: SearchConfig, study: Study) -> Costs:
         for epoch, report in list(record.reports.items())
         if not report.forked
     ]
-    cpus, gpus = held(study, trained)
+    cpus, gpus = allocated_seconds(study, trained)
     budget = config.train.unfreeze.epochs
     gains = study.cache_speedups
     return Costs(
         trials=len(records),
-        run=sum(not report.forked for report in reports),
-        forked=sum(report.forked for report in reports),
-        stopped=sum(
+        epochs_run=sum(not report.forked for report in reports),
+        epochs_forked=sum(report.forked for report in reports),
+        epochs_not_run=sum(
             budget - record.unfreeze_epoch for record in records if record.end is End.PRUNED
         ),
-        read=sum(report.images_from_cache for report in reports if not report.forked),
+        images_from_cache=sum(report.images_from_cache for report in reports if not report.forked),
         seconds=sum(seconds for _, seconds in trained),
-        whole=sum(_uncached_seconds(report, gains) for report in reports)
+        baseline_seconds=sum(_uncached_seconds(report, gains) for report in reports)
         + sum(_stopped_seconds(record, budget, gains) for record in records),
-        counts_kept=any(_uncached_seconds(report, gains) > report.seconds for report in reports),
+        counts_cached_features=any(
+            _uncached_seconds(report, gains) > report.seconds for report in reports
+        ),
         cpu_hours=cpus / 3600,
         gpu_hours=gpus / 3600,
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from statistics import mean
 
 from ..space.config import SearchConfig
-from ..space.space import by_field
+from ..space.space import values_by_field
 from ..study.record import End, TrialRecord
 from .contenders import leaders, to_confirm
 from .row import Row
@@ -28,7 +28,7 @@ def rank(config: SearchConfig, records: Iterable[TrialRecord]) -> list[Row]:
     rows = []
     for place, first in enumerate(searched, start=1):
         for record in (first, *sorted(confirming[first.number], key=lambda run: run.number)):
-            values = by_field(record.parameters)
+            values = values_by_field(record.parameters)
             rung = highest_rung(config, record)
             rows.append(Row(place, record, values, rung, fresh.get(record.number, ())))
     return rows

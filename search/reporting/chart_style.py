@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
 
-from trainer.text.escaping import html
+from trainer.text.escaping import escape_html
 
 from ..ranking.contenders import BASELINE
 from ..ranking.row import Row
@@ -29,7 +29,7 @@ def trial_colour(row: Row, winner: int | None) -> str:
 
 def hover_text(row: Row, space: Space) -> str:
     """`#3 lr 0.001, depth 2`, with nothing in it that plotly takes for markup or a template."""
-    settings = html(show_settings(row, space)).replace("%{", "%&#123;")
+    settings = escape_html(show_settings(row, space)).replace("%{", "%&#123;")
     return f"#{row.record.number} {settings}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from trainer.text.escaping import html
+from trainer.text.escaping import escape_html
 
 from ..ranking.asha import rungs
 from ..ranking.contenders import BASELINE
@@ -223,14 +223,14 @@ def seeds(result: SearchResult) -> Chart:
 
 def epochs(costs: Costs) -> Chart:
     """How many epochs were trained, taken over, and not run."""
-    total = costs.run + costs.forked + costs.stopped
+    total = costs.epochs_run + costs.epochs_forked + costs.epochs_not_run
     if not total:
         return "No epoch was trained yet."
     figure = go.Figure()
     for name, count, colour in (
-        ("trained", costs.run, WINNER_COLOUR),
-        ("taken over from another trial", costs.forked, LIGHT_BLUE),
-        ("not run, since ASHA stopped the trial", costs.stopped, PALE_COLOUR),
+        ("trained", costs.epochs_run, WINNER_COLOUR),
+        ("taken over from another trial", costs.epochs_forked, LIGHT_BLUE),
+        ("not run, since ASHA stopped the trial", costs.epochs_not_run, PALE_COLOUR),
     ):
         figure.add_bar(
             y=[""],
@@ -257,7 +257,7 @@ def classes(metrics: dict[str, Any]) -> Chart:
         if split in splits:
             values = metrics[split]["per_class"]
             figure.add_bar(
-                y=[html(name) for name in values],
+                y=[escape_html(name) for name in values],
                 x=list(values.values()),
                 orientation="h",
                 name=split,

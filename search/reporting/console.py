@@ -50,13 +50,13 @@ def _without_markup(kind: type[_TextConsole]) -> Console:
     return kind(highlight=False, markup=False, emoji=False)
 
 
-def program() -> str:
+def program_name() -> str:
     """What to type for `unfreeze`: its path, where the shell does not find it by name."""
     called = sys.argv[0]
     return PROGRAM if shutil.which(PROGRAM) or Path(called).name != PROGRAM else quote(called)
 
 
-def tell(line: object, *, error: bool = False) -> None:
+def print_plain(line: object, *, error: bool = False) -> None:
     """Print a line as plain text without secrets, to stderr if it is an error."""
     print(_plain(str(line)), file=sys.stderr if error else sys.stdout, flush=True)
 
@@ -81,4 +81,4 @@ def log_plainly() -> None:
 def _print_traceback(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    tell("".join(traceback.format_exception(kind, error, trace)).rstrip(), error=True)
+    print_plain("".join(traceback.format_exception(kind, error, trace)).rstrip(), error=True)

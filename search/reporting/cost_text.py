@@ -9,29 +9,32 @@ def cost_lines(spent: Costs) -> str:
     if spent.gpu_hours:
         hours = f"{spent.gpu_hours:.2f} GPU-hours"
     trials = f"{spent.trials} trial{'' if spent.trials == 1 else 's'}"
-    line = f"{trials}; {spent.run} epochs trained in {hours}, {spent.forked} forked"
-    if spent.stopped:
-        line += f", {spent.stopped} not run since ASHA stopped their trials"
+    line = f"{trials}; {spent.epochs_run} epochs trained in {hours}, {spent.epochs_forked} forked"
+    if spent.epochs_not_run:
+        line += f", {spent.epochs_not_run} not run since ASHA stopped their trials"
     lines = [line]
-    if spent.read:
-        lines.append(f"frozen stages read from files for {spent.read:,} pictures, not run again")
+    if spent.images_from_cache:
+        lines.append(
+            f"frozen stages read from files for {spent.images_from_cache:,} pictures, not run again"
+        )
     lines += filter(None, [time_saved(spent)])
     return "\n".join(lines)
 
 
 def cost_sentences(spent: Costs) -> str:
     """What a search cost, in sentences for the report; empty before its first epoch."""
-    if not spent.run + spent.forked + spent.stopped:
+    if not spent.epochs_run + spent.epochs_forked + spent.epochs_not_run:
         return ""
     text = (
-        f"Its {spent.trials} trial{'s' * (spent.trials > 1)} trained {spent.run} epochs; "
-        f"{spent.forked} were forked, which means taken over from another trial"
+        f"Its {spent.trials} trial{'s' * (spent.trials > 1)} trained {spent.epochs_run} epochs; "
+        f"{spent.epochs_forked} were forked, which means taken over from another trial"
     )
-    if spent.stopped:
-        text += f", and {spent.stopped} were not run, since ASHA had stopped their trials"
+    if spent.epochs_not_run:
+        text += f", and {spent.epochs_not_run} were not run, since ASHA had stopped their trials"
     text += "."
-    if spent.read:
-        text += f" For {spent.read:,} pictures the frozen stages were read from files, not run."
+    if spent.images_from_cache:
+        pictures = f"{spent.images_from_cache:,} pictures"
+        text += f" For {pictures} the frozen stages were read from files, not run."
     line = time_saved(spent)
     return text + (f" {line[0].upper()}{line[1:]}." if line else "")
 
@@ -41,12 +44,12 @@ def time_saved(spent: Costs) -> str:
 
     Empty where nothing was saved.
     """
-    if spent.whole <= spent.seconds:
+    if spent.baseline_seconds <= spent.seconds:
         return ""
-    what = "forks, stops and cached features" if spent.counts_kept else "forks and stops"
+    what = "forks, stops and cached features" if spent.counts_cached_features else "forks and stops"
     return (
         f"training took {duration(spent.seconds)} of trials' time; without {what} about "
-        f"{duration(spent.whole)}"
+        f"{duration(spent.baseline_seconds)}"
     )
 
 

@@ -79,6 +79,6 @@ def markdown(space: Space, rows: list[Row]) -> str:
         best = row.record.best
         figures = [f"{best.map:.4f}", f"{best.map_50:.4f}", str(best.epoch)] if best else ["-"] * 3
         cells = [str(row.rank), trial_name(row), *figures, str(row.rung), show_mean(row)]
-        cells += [escaping.markdown(show_value(row.values.get(name))) for name in headings]
+        cells += [escaping.escape_markdown(show_value(row.values.get(name))) for name in headings]
         lines.append("| " + " | ".join([*cells, row.state]) + " |")
     return "\n".join(lines) + "\n"

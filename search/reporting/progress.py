@@ -13,7 +13,7 @@ from rich.text import Text
 from ..ranking.forecast import expected_epochs
 from ..ranking.trial_order import best_map
 from ..space.config import SearchConfig
-from ..space.space import by_field
+from ..space.space import values_by_field
 from ..study.record import TrialRecord
 from ..study.study import Study
 
@@ -145,7 +145,7 @@ class LiveTable:
     def _epoch_budget(self, record: TrialRecord) -> int:
         """Epochs of a trial that is not stopped, the head phase included."""
         train = self._config.train
-        head: int = by_field(record.parameters).get("train.head.epochs", train.head.epochs)
+        head: int = values_by_field(record.parameters).get("train.head.epochs", train.head.epochs)
         return head + train.unfreeze.epochs
 
     def _summary(self, ended: int) -> str:

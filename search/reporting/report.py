@@ -19,7 +19,7 @@ from trainer.config import InputError
 from trainer.evaluation.review import CURVES, MISSES, REVIEW
 from trainer.evaluation.sheets import THRESHOLD
 from trainer.export.bundle import read_metrics
-from trainer.model.checkpoint import write_whole
+from trainer.model.checkpoint import write_atomically
 from trainer.text.escaping import printable
 
 from ..ranking.costs import costs
@@ -27,10 +27,10 @@ from ..ranking.ranking import rank, winner
 from ..ranking.results import SearchResult
 from ..ranking.row import Row, are_of
 from ..space.config import SearchConfig
-from ..space.config_file import stored, write_yaml
+from ..space.config_file import stored_config, write_yaml
 from ..space.locations import trial_folder
 from ..space.space import read_space
-from ..study.environment_changes import stretches
+from ..study.environment_changes import describe_changes
 from ..study.study import Study
 from .formatting import error_line
 from .report_tables import facts, figures_table, trials_table
@@ -78,7 +78,7 @@ def _metrics(config: SearchConfig, best: Row | None) -> dict[str, Any]:
 def write_report(result: SearchResult, study: Study) -> Path:
     """Write a search's page into its folder; the same study gives the same page."""
     file = result.config.report
-    write_whole(page(result, study).encode(), file)
+    write_atomically(page(result, study).encode(), file)
     return file
 
 
@@ -107,7 +107,7 @@ def page(result: SearchResult, study: Study) -> str:
         pictured=result.metrics.get("pictured", "test"),
         sheets=_sheets(result),
         events=_events(result),
-        yaml=write_yaml(stored(config)),
+        yaml=write_yaml(stored_config(config)),
     )
 
 
@@ -117,7 +117,7 @@ def _events(result: SearchResult) -> list[tuple[int, str, str]]:
         (row.record.number, row.state, text)
         for row in result.rows
         for text in (
-            *(f"went on {line}" for line in stretches(row.record)),
+            *(f"went on {line}" for line in describe_changes(row.record)),
             error_line(row.record),
         )
         if text

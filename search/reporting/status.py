@@ -17,7 +17,7 @@ from ..space.locations import tracking_uri
 from ..space.space import read_space
 from ..study.facts import SearchState
 from ..study.lock import is_held
-from ..study.reading import begun, begun_study, read_search
+from ..study.reading import list_searches, load_study, read_search
 from .console import text_console
 from .cost_text import cost_lines
 from .formatting import show_figure, show_mean
@@ -28,7 +28,7 @@ from .summary import print_environment_changes, trials_table
 def print_list(storage: Path) -> None:
     """Print the searches in a folder, one per line."""
     console = text_console()
-    names = begun(storage)
+    names = list_searches(storage)
     if not names:
         console.print(f"no searches in {storage.absolute()}", soft_wrap=True)
         return
@@ -47,7 +47,7 @@ def print_list(storage: Path) -> None:
 
 def _list_cells(config: SearchConfig) -> tuple[str, str, str]:
     """State, trials and best AP of a search."""
-    study = begun_study(config)
+    study = load_study(config)
     best = winner(rank(config, study.records.values()))
     trials = f"{len(study.ended())} of {expected_trials(config, study)}"
     shown = (show_mean(best) or show_figure(best.map)) if best else "-"
@@ -85,7 +85,7 @@ def watch_status(storage: Path, name: str, seconds: float = 2.0) -> None:
 
 
 def _print_status(console: Console, config: SearchConfig) -> None:
-    study = begun_study(config)
+    study = load_study(config)
     space = read_space(config.space)
     rows = rank(config, study.records.values())
     state = _state(config, study.state)

@@ -15,9 +15,9 @@ from ..ranking.gain_sentence import describe_gain
 from ..ranking.results import SearchResult
 from ..ranking.row import Row, state_in
 from ..space.space import Space
-from ..study.environment_changes import stretches
+from ..study.environment_changes import describe_changes
 from ..study.facts import SearchState
-from .console import lasting_console, program, text_console
+from .console import lasting_console, program_name, text_console
 from .cost_text import cost_lines
 from .formatting import (
     column_headings,
@@ -53,7 +53,7 @@ def lines() -> Lines:
     return Lines(lasting_console())
 
 
-def bar(files: list[Path]) -> Iterable[Path]:
+def progress_bar(files: list[Path]) -> Iterable[Path]:
     """The files one by one, with a progress bar on a terminal."""
     console = Console(stderr=True)
     return track(
@@ -115,7 +115,7 @@ def _print_next(console: Console, result: SearchResult) -> None:
         f"export {config.name} --out model",
         "ui",
     ):
-        console.print(f"  {program()} {line}")
+        console.print(f"  {program_name()} {line}")
 
 
 def _winner_figures(metrics: dict[str, Any]) -> Table:
@@ -184,7 +184,7 @@ def _best_figure(row: Row, heading: str) -> str:
 def print_environment_changes(console: Console, rows: list[Row]) -> None:
     """Print which trials went on in another environment, so cannot be repeated to the bit."""
     for row in rows:
-        for line in stretches(row.record):
+        for line in describe_changes(row.record):
             console.print(f"Trial #{row.record.number} went on {line}")
 
 

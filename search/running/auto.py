@@ -6,14 +6,14 @@ import ray
 
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
-from trainer.precision import resolve
+from trainer.precision import resolve_precision
 from trainer.training.probe import choose_trunk_cache
 
 from ..reporting.progress import Progress
-from ..space.config import Resources, SearchConfig
+from ..space.config import SearchConfig, TrialResources
 from ..space.space import apply
 from ..study.study import Study
-from .resources import threads_of
+from .resources import num_threads
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class ResolvedAuto:
     """How many times as fast cached features make a phase, by its depth, as measured."""
 
 
-def settle(config: TrainConfig, data: Splits, threads: int) -> ResolvedAuto:
+def resolve_auto(config: TrainConfig, data: Splits, threads: int) -> ResolvedAuto:
     """Resolve `auto` for the machine of this process, on which a trial would run."""
-    precision = resolve(config.train.precision)
+    precision = resolve_precision(config.train.precision)
     train = config.train.model_copy(update={"precision": precision})
     choice = choose_trunk_cache(config.model_copy(update={"train": train}), data, threads)
     return ResolvedAuto(precision, choice.setting, choice.text, choice.gains)
 
 
 def resolve_on_worker(
-    config: SearchConfig, data: Splits, resources: Resources, study: Study, progress: Progress
+    config: SearchConfig, data: Splits, resources: TrialResources, study: Study, progress: Progress
 ) -> None:
     """Resolve `auto` once for a search, and record it.
 
@@ -47,13 +47,13 @@ def resolve_on_worker(
         return
     _announce(config, progress)
     # a worker with a fraction of a GPU would keep the memory that it took
-    ask = ray.remote(max_calls=1 if resources.gpus_per_trial else 0)(settle).options(
+    ask = ray.remote(max_calls=1 if resources.gpus_per_trial else 0)(resolve_auto).options(
         num_cpus=resources.cpus_per_trial,
         num_gpus=resources.gpus_per_trial,
         resources=resources.others,
     )
     base_config = TrainConfig(model=config.model, train=config.train)
-    resolved = ray.get(ask.remote(base_config, data, threads_of(resources)))
+    resolved = ray.get(ask.remote(base_config, data, num_threads(resources)))
     record_resolved(study, resolved, progress)
 
 
@@ -63,7 +63,7 @@ def resolve_here(
     """Resolve `auto` once for a trial in this process, and record it."""
     if not is_resolved(study):
         _announce(config, progress)
-        record_resolved(study, settle(config, data, threads), progress)
+        record_resolved(study, resolve_auto(config, data, threads), progress)
 
 
 def _announce(config: TrainConfig, progress: Progress) -> None:

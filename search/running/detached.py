@@ -11,9 +11,9 @@ from clusters.definitions import find_definition
 from trainer.config import InputError
 from trainer.text.redaction import HIDDEN
 
-from ..reporting.console import program
+from ..reporting.console import program_name
 from ..space.config import SearchConfig
-from ..space.config_file import stored, write_yaml
+from ..space.config_file import stored_config, write_yaml
 from .driver import PACKAGES
 from .slots import SLOTS_MARK
 
@@ -26,8 +26,8 @@ Say = Callable[[str], None]
 def send(config: SearchConfig, say: Say) -> int:
     """Start a search on a cluster, and follow it until its checks have passed.
 
-    Returns an exit code: not 0 if it ended before its first trial. Raises InputError if it is running
-    there, and ClusterConnectionError.
+    Returns an exit code: not 0 if it ended before its first trial. Raises InputError if it is
+    running there, and ClusterConnectionError.
     """
     if config.cluster == "local":
         raise InputError(["--detach: needs a cluster to send the search to; give --cluster"])
@@ -52,14 +52,14 @@ def send(config: SearchConfig, say: Say) -> int:
         return code
     say(f"{config.name} continues as job {id}, without this terminal. Next:")
     for command, *options in (["status", "--watch"], ["stop"]):
-        words = [program(), command, config.name, *options, "--cluster", config.cluster]
+        words = [program_name(), command, config.name, *options, "--cluster", config.cluster]
         say(f"  {' '.join(words)}")
     return 0
 
 
 def _yaml(config: SearchConfig) -> str:
     """The search.yaml to send: without a password, which the cluster's environment has itself."""
-    raw = stored(config)
+    raw = stored_config(config)
     if HIDDEN in raw["tracking"]:
         del raw["tracking"]
     return write_yaml(raw)

@@ -13,20 +13,20 @@ from clusters import connect
 from clusters.preflight import failed_checks
 from trainer.config import InputError, TrainConfig
 from trainer.data.canvas import cache_folder
-from trainer.data.canvas_store import open_store
+from trainer.data.canvas_store import open_canvases
 from trainer.data.dataset import Splits
-from trainer.data.loading import given, load
+from trainer.data.loading import load, resolve_data
 
 from ..ranking import confirm
 from ..ranking.results import SearchResult
 from ..reporting.progress import Progress, Quiet
-from ..space.config import Resources, SearchConfig
-from ..space.locations import absolute, tracking_uri
+from ..space.config import SearchConfig, TrialResources
+from ..space.locations import tracking_uri, with_absolute_paths
 from ..space.space import Space, read_space
-from ..space.space_validation import reachable
-from ..space.validation import check
+from ..space.space_validation import reachable_models
+from ..space.validation import config_errors
 from ..study.facts import SearchState
-from ..study.lock import locked, withdraw_request
+from ..study.lock import locked, withdraw_stop_request
 from ..study.opening import open_search, refuse_changes, require_models
 from ..study.study import Study
 from . import preflight
@@ -48,8 +48,8 @@ PACKAGES = [Path(__file__).parents[2] / name for name in ("trainer", "search", "
 def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     """Run a search, or continue the one in its folder, and export its winner.
 
-    Raises InputError before anything is started or written, ClusterConnectionError, or SearchBusyError when another
-    process runs this search.
+    Raises InputError before anything is started or written, ClusterConnectionError, or
+    SearchBusyError when another process runs this search.
     """
     deadline = time.monotonic() + (config.search.time_budget or inf)
     progress = progress or Quiet()
@@ -100,8 +100,8 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
 
 def _checked(config: SearchConfig) -> SearchConfig:
     """The configuration with absolute paths. Raises InputError with everything wrong in it."""
-    config = absolute(config, Path())
-    errors = check(config)
+    config = with_absolute_paths(config, Path())
+    errors = config_errors(config)
     if errors:
         raise InputError(errors)
     return config
@@ -113,7 +113,7 @@ def _load_data(config: SearchConfig, progress: Progress) -> Splits:
     Embedded data is made where all nodes of the cluster can read it.
     """
     place = cache_folder() if config.cluster == "local" else config.storage
-    pictures = given(config.data, place)
+    pictures = resolve_data(config.data, place)
     data = load(pictures, cache_folder(), config.folder, model=config.model)
     for note in data.notes:
         progress.say(note)
@@ -124,7 +124,7 @@ def _decode_pictures(config: SearchConfig, data: Splits) -> None:
     """Decode all pictures of a local search now, to refuse those that cannot be decoded."""
     if config.cluster == "local":
         for split in (data.train, data.val):
-            open_store(split, config.model.image_size, cache_folder() / "canvases")
+            open_canvases(split, config.model.image_size, cache_folder() / "canvases")
 
 
 # -- 2. and 5. the study --------------------------------------------------------------------------
@@ -134,14 +134,16 @@ def _decode_pictures(config: SearchConfig, data: Splits) -> None:
 def _opened(config: SearchConfig, space: Space, data: Splits) -> Iterator[Study]:
     """The study of a search; its folder is locked for all other drivers meanwhile."""
     with locked(config.folder):  # also makes the folder
-        withdraw_request(config.folder)
+        withdraw_stop_request(config.folder)
         yield open_search(config, space, data)
 
 
-def _require_models(config: SearchConfig, space: Space, data: Splits, resources: Resources) -> None:
+def _require_models(
+    config: SearchConfig, space: Space, data: Splits, resources: TrialResources
+) -> None:
     """Build every model of the space on a worker, which has the files. Raises InputError."""
     base_config = TrainConfig(model=config.model, train=config.train)
-    models = {(m.detector, m.backbone, m.weights): m for m in reachable(space, base_config)}
+    models = {(m.detector, m.backbone, m.weights): m for m in reachable_models(space, base_config)}
     ask = ray.remote(require_models).options(
         num_cpus=resources.cpus_per_trial, resources=resources.others
     )

@@ -20,7 +20,7 @@ from ..reporting.formatting import markdown
 from ..reporting.report import read_result, write_report
 from ..reporting.verdict import verdict
 from ..space.config import SearchConfig
-from ..space.config_file import stored, write_yaml
+from ..space.config_file import stored_config, write_yaml
 from ..space.locations import tracking_uri
 from ..study.facts import SearchState
 from ..study.study import Study
@@ -87,7 +87,7 @@ def _describe(config: SearchConfig, data: Splits, study: Study, report: Path | N
         },
         tags=_tags(result, study, table),
         metrics=_metrics(result),
-        texts={"search.yaml": write_yaml(stored(config)), "table.md": table},
+        texts={"search.yaml": write_yaml(stored_config(config)), "table.md": table},
         files=tuple(file for file in (report, config.folder / OVERVIEW) if file and file.is_file()),
         inputs=tuple(_inputs(config, data)),
     )
@@ -112,10 +112,10 @@ def _tags(result: SearchResult, study: Study, table: str) -> dict[str, str]:
 
 def _metrics(result: SearchResult) -> dict[str, float]:
     metrics = {
-        "epochs/trained": float(result.costs.run),
-        "epochs/forked": float(result.costs.forked),
-        "epochs/stopped": float(result.costs.stopped),
-        "epochs/pictures_read": float(result.costs.read),
+        "epochs/trained": float(result.costs.epochs_run),
+        "epochs/forked": float(result.costs.epochs_forked),
+        "epochs/stopped": float(result.costs.epochs_not_run),
+        "epochs/pictures_read": float(result.costs.images_from_cache),
     }
     if result.winner is not None:
         metrics["best_map"] = result.winner.score or 0.0

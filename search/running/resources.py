@@ -11,12 +11,12 @@ from clusters.definitions import nodes_after_growth
 from clusters.nodes import Node, nodes
 from trainer.config import InputError, TrainConfig
 from trainer.data.dataset import Splits
-from trainer.training.probe import memory_share
+from trainer.training.probe import gpu_memory_fraction
 
 from ..reporting.progress import Progress
-from ..space.config import KIND, Resources, SearchConfig
-from ..space.space import Space, Values, apply, flat
-from .slots import at_once
+from ..space.config import KIND, SearchConfig, TrialResources
+from ..space.space import Space, Values, all_dimensions, apply
+from .slots import trials_at_once
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ of it."""
 MAX_TRIALS_PER_GPU = 4
 
 
-def trial_resources(config: SearchConfig) -> Resources:
+def trial_resources(config: SearchConfig) -> TrialResources:
     """What one trial gets on the connected cluster. Raises InputError if no node has that much."""
     machines = nodes() + nodes_after_growth(config.cluster)
     resources = config.resources
@@ -34,12 +34,12 @@ def trial_resources(config: SearchConfig) -> Resources:
         resources = _auto_resources(machines, config.search.trials)
     elif not resources.gpus_per_trial and any(node.gpus for node in machines):
         log.warning("resources.gpus_per_trial is 0: the cluster's GPUs stay unused")
-    if not at_once(resources, machines):
+    if not trials_at_once(resources, machines):
         raise InputError([f"resources: {_too_large(resources, machines)}"])
     return resources
 
 
-def _auto_resources(machines: list[Node], trials: int) -> Resources:
+def _auto_resources(machines: list[Node], trials: int) -> TrialResources:
     """A GPU per trial if there are GPUs; else cores, so that a quarter of the trials run at once.
 
     Small trials side by side use cores best, but a search learns only from trials that ended.
@@ -47,15 +47,15 @@ def _auto_resources(machines: list[Node], trials: int) -> Resources:
     with_gpus = [node for node in machines if node.gpus >= 1]
     if with_gpus:
         cpus = min(node.cpus // node.gpus for node in with_gpus)
-        return Resources(cpus_per_trial=max(1, cpus), gpus_per_trial=1)
+        return TrialResources(cpus_per_trial=max(1, cpus), gpus_per_trial=1)
     cores = [int(node.cpus) for node in machines if node.cpus >= 1]
     if not cores:
-        return Resources()
+        return TrialResources()
     parallel = max(1, min(sum(cores), trials // 4))
-    return Resources(cpus_per_trial=max(1, min(max(cores), sum(cores) // parallel)))
+    return TrialResources(cpus_per_trial=max(1, min(max(cores), sum(cores) // parallel)))
 
 
-def _too_large(resources: Resources, machines: list[Node]) -> str:
+def _too_large(resources: TrialResources, machines: list[Node]) -> str:
     """Why no machine can hold a trial, with what the machines offer."""
     offered = sorted({name for node in machines for name in node.others})
     for name in resources.others:
@@ -71,7 +71,7 @@ def _too_large(resources: Resources, machines: list[Node]) -> str:
     )
 
 
-def here(config: SearchConfig) -> tuple[Resources, list[Node]]:
+def resources_of_this_machine(config: SearchConfig) -> tuple[TrialResources, list[Node]]:
     """What a trial would get on this machine alone, and this machine."""
     machine = Node(float(len(os.sched_getaffinity(0))), float(torch.cuda.device_count()))
     resources = config.resources
@@ -80,7 +80,7 @@ def here(config: SearchConfig) -> tuple[Resources, list[Node]]:
     return resources, [machine]
 
 
-def threads_of(resources: Resources) -> int:
+def num_threads(resources: TrialResources) -> int:
     """How many threads a trial computes with."""
     return int(max(1, resources.cpus_per_trial))
 
@@ -89,34 +89,34 @@ def threads_of(resources: Resources) -> int:
 
 
 def with_measured_gpus(
-    config: SearchConfig, space: Space, data: Splits, resources: Resources, progress: Progress
-) -> Resources:
+    config: SearchConfig, space: Space, data: Splits, resources: TrialResources, progress: Progress
+) -> TrialResources:
     """Reduce the GPU of a trial that is `auto` to the fraction that the largest trial needs.
 
     Measures it on a worker each time a driver starts, for the GPUs may be others than before.
     """
-    largest = largest_trial(config, space) if config.resources == "auto" else None
+    largest = largest_config(config, space) if config.resources == "auto" else None
     if not resources.gpus_per_trial or largest is None:
         return resources
     progress.say("measuring how much of a GPU's memory the largest trial takes")
     # max_calls: the worker keeps that memory, so it ends with this call
-    measure = ray.remote(max_calls=1)(memory_share).options(
+    measure = ray.remote(max_calls=1)(gpu_memory_fraction).options(
         num_cpus=resources.cpus_per_trial,
         num_gpus=resources.gpus_per_trial,
         resources=resources.others,
     )
-    fraction = ray.get(measure.remote(largest, data, threads_of(resources)))
+    fraction = ray.get(measure.remote(largest, data, num_threads(resources)))
     later = nodes_after_growth(config.cluster)
-    return divided(config, resources, fraction, nodes(), later)
+    return resources_on_shared_gpu(config, resources, fraction, nodes(), later)
 
 
-def largest_trial(config: SearchConfig, space: Space) -> TrainConfig | None:
+def largest_config(config: SearchConfig, space: Space) -> TrainConfig | None:
     """The configuration of a space that needs the most memory to train.
 
     None if the space compares models: which of them needs most is not known in advance.
     """
     values: Values = {}
-    for dimension in flat(space):
+    for dimension in all_dimensions(space):
         name = dimension.name
         if name.startswith("model.") and name != "model.image_size":
             return None
@@ -132,13 +132,13 @@ def _number(value: Any) -> float:
     return float("inf") if value == "all" else float(value)
 
 
-def divided(
+def resources_on_shared_gpu(
     config: SearchConfig,
-    resources: Resources,
+    resources: TrialResources,
     taken: float,
     machines: list[Node],
     later: list[Node],
-) -> Resources:
+) -> TrialResources:
     """What a trial gets if several fit on one GPU; at most a quarter of all trials run at once.
 
     Args:
@@ -158,7 +158,7 @@ def divided(
     )
     if count < 2:
         return resources
-    return Resources(
+    return TrialResources(
         cpus_per_trial=resources.cpus_per_trial // count,
         gpus_per_trial=round(1 / count, 4),  # Ray counts in steps of 0.0001
     )

@@ -8,27 +8,27 @@ from trainer.data.dataset import Splits
 from trainer.data.loading import load
 from trainer.epoch_report import EpochReport
 from trainer.evaluation.review import review
-from trainer.precision import device
+from trainer.precision import default_device
 from trainer.training.fit import fit
 
 from ..ranking.results import SearchResult
 from ..reporting.progress import Lines
-from ..space.config import Resources, SearchConfig
-from ..space.config_file import KEPT
+from ..space.config import SearchConfig, TrialResources
+from ..space.config_file import CONFIG_FILE
 from ..space.locations import trial_folder
-from ..study.allocation import note_share
-from ..study.environment_changes import difference
+from ..study.allocation import record_allocation
+from ..study.environment_changes import describe_change
 from ..study.facts import SearchState
-from ..study.lock import is_requested, locked, withdraw_request
+from ..study.lock import is_stop_requested, locked, withdraw_stop_request
 from ..study.opening import open_search, refuse_changes, require_models
-from ..study.reading import kept
+from ..study.reading import read_stored_config
 from ..study.record import End
 from ..study.study import Study
 from ..tracking.tracking import MlflowTracking, NoTracking
 from .auto import resolve_here, resolved_config
 from .conclude import conclude, tracking_timeout
 from .publishing import draw_data, start_tracking
-from .resources import threads_of
+from .resources import num_threads
 from .trial import ENDS, phase_cache
 
 
@@ -42,17 +42,17 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
     _refuse_search(config)
     refuse_changes(config)
     if config.resources != "auto":
-        torch.set_num_threads(threads_of(config.resources))
-    if not (config.folder / KEPT).is_file():
+        torch.set_num_threads(num_threads(config.resources))
+    if not (config.folder / CONFIG_FILE).is_file():
         require_models([config.model], len(data.categories))
     with locked(config.folder):
-        withdraw_request(config.folder)
+        withdraw_stop_request(config.folder)
         # 2. Open the study, and resolve what is `auto`.
         study = open_search(config, [], data)
-        threads, gpus = torch.get_num_threads(), int(device().type == "cuda")
+        threads, gpus = torch.get_num_threads(), int(default_device().type == "cuda")
         resolve_here(config, data, threads, study, progress)
         study.state = SearchState.RUNNING
-        note_share(study, Resources(cpus_per_trial=threads, gpus_per_trial=gpus))
+        record_allocation(study, TrialResources(cpus_per_trial=threads, gpus_per_trial=gpus))
         draw_data(config, data)
         tracking = start_tracking(config, data, study)
         progress.start(config, study, lambda: 1)
@@ -77,7 +77,7 @@ def _without_search(config: SearchConfig) -> SearchConfig:
 
 def _refuse_search(config: SearchConfig) -> None:
     """Raise InputError if the folder, which has the file's name by default, holds a search."""
-    if (config.folder / KEPT).is_file() and kept(config.folder).get("space"):
+    if (config.folder / CONFIG_FILE).is_file() and read_stored_config(config.folder).get("space"):
         raise InputError([f"{config.folder} holds a search; give the one trial another --name"])
 
 
@@ -91,20 +91,20 @@ def _train_trial(
     """Train trial 0 and record its end; it has none yet if `unfreeze stop` was called."""
 
     def report(epoch: EpochReport) -> bool:
-        if change := difference(study.records[0].last, epoch):
+        if change := describe_change(study.records[0].last, epoch):
             progress.say(f"it continues {change}")
         study.record(0, epoch)
         progress.update(0)
         tracking.wake(0)
-        return not is_requested(config.folder)
+        return not is_stop_requested(config.folder)
 
     _, trial_config = study.ask([], resolved_config(config, study))
     folder = trial_folder(config.folder, 0)
     phases = phase_cache(config.folder, config.search.disk_cap)
     try:
         result = fit(trial_config, data, folder, report, phases)
-        if not is_requested(config.folder):
-            review(trial_config, data.val, folder, result.found)
+        if not is_stop_requested(config.folder):
+            review(trial_config, data.val, folder, result.detections)
             study.end(0, End.FINISHED)
     except tuple(ENDS) as error:
         study.end(0, ENDS[type(error)], str(error))

@@ -7,26 +7,26 @@ from clusters import nodes
 from clusters.definitions import nodes_after_growth
 from clusters.nodes import Node
 
-from ..space.config import Resources
+from ..space.config import TrialResources
 
 SLOTS_MARK = " at once, "
 """Part of the line that `describe_slots` makes. With it a search says that its checks passed."""
 
 
-def at_once(resources: Resources, machines: list[Node]) -> int:
+def trials_at_once(resources: TrialResources, machines: list[Node]) -> int:
     """How many trials of this size these machines hold, whatever else they do."""
     return nodes.slots(
         machines, resources.cpus_per_trial, resources.gpus_per_trial, resources.others
     )
 
 
-def slots(resources: Resources, later: list[Node]) -> int:
+def slots(resources: TrialResources, later: list[Node]) -> int:
     """How many trials of this size may be handed out now.
 
     As many as the cluster holds, or as the nodes hold that it may grow to, listed in `later`: a
     cluster grows only while trials wait.
     """
-    return max(at_once(resources, nodes.nodes()), at_once(resources, later))
+    return max(trials_at_once(resources, nodes.nodes()), trials_at_once(resources, later))
 
 
 def every_second(count: Callable[[], int]) -> Callable[[], int]:
@@ -45,10 +45,10 @@ def every_second(count: Callable[[], int]) -> Callable[[], int]:
     return counted
 
 
-def describe_slots(resources: Resources, cluster: str = "local") -> str:
+def describe_slots(resources: TrialResources, cluster: str = "local") -> str:
     """Such as `8 trials at once, 1 GPU each (4 nodes)`."""
     machines, later = nodes.nodes(), nodes_after_growth(cluster)
-    now, grown = at_once(resources, machines), at_once(resources, later)
+    now, grown = trials_at_once(resources, machines), trials_at_once(resources, later)
     cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
     unit, amount = ("GPU", gpus) if gpus else ("CPU", cpus)
     growth = f"; up to {grown} when the cluster has grown" if grown > now else ""

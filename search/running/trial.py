@@ -14,9 +14,9 @@ from trainer.epoch_report import EpochReport
 from trainer.evaluation.review import review
 from trainer.machine_errors import (
     OutOfMemoryError,
-    give_memory_back,
     has_lost_accelerator,
-    is_of_accelerator,
+    is_accelerator_error,
+    release_memory,
 )
 from trainer.training.engine import DivergedError
 from trainer.training.fit import fit
@@ -28,7 +28,7 @@ from ..study.record import End, to_json
 from .resources import USABLE_GPU_MEMORY
 from .watchdog import Watchdog
 
-STACKS = "stacks.txt"
+STACKS_FILE = "stacks.txt"
 """In a trial's folder: the stacks of a worker's threads when it hung, or the error of its GPU."""
 ENDS: dict[type[Exception], End] = {
     DivergedError: End.DIVERGED,
@@ -44,7 +44,7 @@ def run_trial(
     data: Splits,
     folder: Path,
     threads: int,
-    gpu_share: float,
+    gpu_fraction: float,
     hang_timeout: float,
     disk_cap: float,
 ) -> dict[str, str]:
@@ -59,7 +59,7 @@ def run_trial(
         data: The data set.
         folder: The search's folder.
         threads: How many threads to compute with.
-        gpu_share: Fraction of a GPU that the trial gets, 0 to 1.
+        gpu_fraction: Fraction of a GPU that the trial gets, 0 to 1.
         hang_timeout: Seconds that a step may take.
         disk_cap: Bytes that the phase cache may take.
 
@@ -67,9 +67,9 @@ def run_trial(
         `end` and `text`, how the trial ended; or `full_disk`, the error of a full disk.
     """
     torch.set_num_threads(threads)
-    if torch.cuda.is_available() and 0 < gpu_share < 1:
+    if torch.cuda.is_available() and 0 < gpu_fraction < 1:
         # a trial that takes more runs out of memory alone, without the others on its GPU
-        torch.cuda.set_per_process_memory_fraction(USABLE_GPU_MEMORY * gpu_share)
+        torch.cuda.set_per_process_memory_fraction(USABLE_GPU_MEMORY * gpu_fraction)
     place = trial_folder(folder, config["number"])
 
     try:
@@ -78,7 +78,7 @@ def run_trial(
         traceback.clear_frames(error.__traceback__)  # they keep the detector alive
         raise
     finally:
-        give_memory_back()
+        release_memory()
     if has_lost_accelerator():
         _exit_worker(place, f"its GPU takes no more work; the trial would have ended with {ended}")
     return ended
@@ -99,7 +99,7 @@ def _train_and_review(
                 f"{os.uname().nodename} has no {folder}: mount the storage on every node"
             )
         place.mkdir(parents=True, exist_ok=True)
-        with Watchdog(place / STACKS, hang_timeout) as watchdog:
+        with Watchdog(place / STACKS_FILE, hang_timeout) as watchdog:
 
             def report(epoch: EpochReport) -> bool:
                 watchdog.pause()  # the driver may take its time
@@ -109,11 +109,11 @@ def _train_and_review(
             trial = TrainConfig.model_validate(config["config"])
             cache = phase_cache(folder, disk_cap)
             result = fit(trial, data, place, report, cache, on_step=watchdog.step)
-            review(trial, data.val, place, result.found, watchdog.step)
+            review(trial, data.val, place, result.detections, watchdog.step)
     except tuple(ENDS) as error:
         return {"end": ENDS[type(error)], "text": str(error)}
     except Exception as error:
-        if is_of_accelerator(error):
+        if is_accelerator_error(error):
             _exit_worker(place, traceback.format_exc())
         if is_disk_full(error):
             return {"full_disk": str(error)}
@@ -123,7 +123,7 @@ def _train_and_review(
 
 def _exit_worker(place: Path, why: str) -> NoReturn:
     """End this process: it cannot get its GPU back."""
-    with (place / STACKS).open("a") as stacks:
+    with (place / STACKS_FILE).open("a") as stacks:
         stacks.write(f"{why}\n")
     os._exit(1)
 

@@ -20,17 +20,17 @@ from trainer.model.outline import count_stages
 from ..exports.retention import CheckpointRetention
 from ..ranking import confirm
 from ..reporting.progress import Progress
-from ..space.config import Resources, SearchConfig
+from ..space.config import SearchConfig, TrialResources
 from ..space.locations import trial_folder
 from ..space.space import Space
-from ..study.allocation import note_share
+from ..study.allocation import record_allocation
 from ..study.disk import is_disk_full
 from ..study.facts import SearchState
 from ..study.study import Study
 from .auto import resolved_config
 from .conclude import tracking_timeout
 from .publishing import start_tracking
-from .resources import threads_of
+from .resources import num_threads
 from .slots import every_second, slots
 from .trial import run_trial
 from .tune.retries import no_retries_by_tune
@@ -45,7 +45,7 @@ def run_trials(
     config: SearchConfig,
     space: Space,
     data: Splits,
-    resources: Resources,
+    resources: TrialResources,
     study: Study,
     progress: Progress,
     deadline: float = inf,
@@ -56,7 +56,7 @@ def run_trials(
         Why the search stopped early, for the user; empty if it did not, or was asked to.
     """
     study.state = SearchState.RUNNING
-    note_share(study, resources)
+    record_allocation(study, resources)
     retention = CheckpointRetention(config, study)
     watchers = Watchers(start_tracking(config, data, study), progress, retention)
     count_slots = _slots(config, resources)
@@ -92,7 +92,7 @@ def run_trials(
 # -- what Tune is made of -------------------------------------------------------------------------
 
 
-def _slots(config: SearchConfig, resources: Resources) -> Callable[[], int]:
+def _slots(config: SearchConfig, resources: TrialResources) -> Callable[[], int]:
     """Counts the trials that may run at once, from the cluster's nodes at the time of the call."""
     # the definition is read once: a user who edits it meanwhile does not end the search
     later = nodes_after_growth(config.cluster)
@@ -132,15 +132,15 @@ def _searcher(
     )
 
 
-def _trainable(config: SearchConfig, data: Splits, resources: Resources) -> Any:
+def _trainable(config: SearchConfig, data: Splits, resources: TrialResources) -> Any:
     """What Tune starts on a worker: `run_trial`, with what all trials share, and its resources."""
     return tune.with_resources(
         tune.with_parameters(
             run_trial,
             data=data,
             folder=config.folder,
-            threads=threads_of(resources),
-            gpu_share=resources.gpus_per_trial,
+            threads=num_threads(resources),
+            gpu_fraction=resources.gpus_per_trial,
             hang_timeout=config.search.hang_timeout,
             disk_cap=config.search.disk_cap,
         ),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from trainer.config import Config, Data, Number, TrainConfig
+from trainer.config import Config, Data, NotBool, TrainConfig
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 """Seconds of each unit of a duration."""
@@ -45,9 +45,9 @@ def _name(value: str) -> str:
 class Asha(Config):
     """When ASHA stops weak trials."""
 
-    grace_period: Annotated[int, Field(ge=1, le=1000), Number] = 3
+    grace_period: Annotated[int, Field(ge=1, le=1000), NotBool] = 3
     """Unfreeze epochs before the first comparison; the first rung."""
-    reduction_factor: Annotated[int, Field(ge=2, le=100), Number] = 3
+    reduction_factor: Annotated[int, Field(ge=2, le=100), NotBool] = 3
     """About one in this many trials continues after each rung; rungs grow by the same factor."""
 
 
@@ -58,27 +58,27 @@ class Confirm(Config):
     gain from luck; one seed cannot.
     """
 
-    top: Annotated[int, Field(ge=1, le=100), Number] = 2
+    top: Annotated[int, Field(ge=1, le=100), NotBool] = 2
     """How many configurations: the best of those that ran all their epochs."""
-    seeds: Annotated[int, Field(ge=1, le=100), Number] = 1
+    seeds: Annotated[int, Field(ge=1, le=100), NotBool] = 1
     """How many further seeds for each: those that follow `train.seed`."""
 
 
 class Search(Config):
     """How many trials, for how long, and which first."""
 
-    trials: Annotated[int, Field(ge=1, le=100_000), Number] = 32
+    trials: Annotated[int, Field(ge=1, le=100_000), NotBool] = 32
     """How many trials."""
     time_budget: Annotated[float | None, Field(gt=0), BeforeValidator(_seconds)] = None
     """Seconds, or a number with s, m, h or d, from the start of the command. Then running trials
     stop; they continue when the search is continued."""
-    seed: Annotated[int, Field(ge=0, lt=2**31), Number] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31), NotBool] = 0
     """Seed of the sampler."""
     asha: Asha | Literal["off"] = Asha()
     """Early stopping by ASHA, or `off`."""
     confirm: Confirm | Literal["off"] = Confirm()
     """Which configurations are trained again with other seeds, or `off`."""
-    max_failed_trials: Annotated[int | None, Field(ge=0), Number] = None
+    max_failed_trials: Annotated[int | None, Field(ge=0), NotBool] = None
     """How many trials may end in an error or be lost; one more stops the search."""
     hang_timeout: Annotated[float, Field(gt=0), BeforeValidator(_seconds)] = 600
     """Seconds, or a number with a unit. A worker that takes longer for one step writes its stacks
@@ -98,12 +98,12 @@ def _one_gpu(value: Any) -> Any:
     return value
 
 
-class Resources(Config):
+class TrialResources(Config):
     """The resources of one trial."""
 
-    cpus_per_trial: Annotated[float, Field(gt=0, le=4096), Number] = 1
+    cpus_per_trial: Annotated[float, Field(gt=0, le=4096), NotBool] = 1
     """CPU cores; a trial has as many threads."""
-    gpus_per_trial: Annotated[float, Field(ge=0, le=1), Number, BeforeValidator(_one_gpu)] = 0
+    gpus_per_trial: Annotated[float, Field(ge=0, le=1), NotBool, BeforeValidator(_one_gpu)] = 0
     """A GPU, or a fraction of one."""
     accelerator_type: str | None = None
     """The kind of GPU, as Ray names it: A100, H100, L4; `ray status -v` lists the cluster's."""
@@ -127,7 +127,7 @@ class SearchConfig(TrainConfig):
     space: dict[str, Any] = Field(default_factory=dict)
     """The dimensions that are searched, by dotted field."""
     search: Search = Search()
-    resources: Resources | Literal["auto"] = "auto"
+    resources: TrialResources | Literal["auto"] = "auto"
     """Resources of one trial. `auto` is a GPU where the cluster has GPUs, or the fraction of one
     that its memory needs; else a part of the CPU cores."""
     cluster: str = "local"

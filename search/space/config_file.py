@@ -7,26 +7,26 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from trainer.config import InputError
-from trainer.config_fields import override
+from trainer.config_fields import set_field
 from trainer.text.redaction import redacted
 from trainer.text.yaml import YamlError, load_yaml
 
 from .config import SearchConfig
 from .locations import study_uri, tracking_uri
 
-DEFAULT = Path(__file__).parent / "default.yaml"
+DEFAULT_FILE = Path(__file__).parent / "default.yaml"
 """The embedded default search."""
-KEPT = "search.yaml"
+CONFIG_FILE = "search.yaml"
 """File in a search's folder: its resolved configuration."""
-LOCK = "driver.lock"
+LOCK_FILE = "driver.lock"
 """File in a search's folder: its driver holds it locked."""
-BRING_BACK = "restore it from a copy, or start a new search under another --name"
+RESTORE_HINT = "restore it from a copy, or start a new search under another --name"
 """What a user can do if one of a search's files is lost."""
 DIMENSION = "space."
 """Begins the path of a setting that is a dimension."""
 
 
-def stored(config: SearchConfig) -> dict[str, Any]:
+def stored_config(config: SearchConfig) -> dict[str, Any]:
     """The config as a search's folder keeps it: plain values, without passwords."""
     raw = config.model_dump(mode="json")
     uri = study_uri(config)
@@ -36,7 +36,7 @@ def stored(config: SearchConfig) -> dict[str, Any]:
     return raw
 
 
-def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[str, Any]:
+def read_config(file: Path | None, sets: list[str], name: str | None = None) -> dict[str, Any]:
     """The raw values of a configuration.
 
     Args:
@@ -47,8 +47,8 @@ def read(file: Path | None, sets: list[str], name: str | None = None) -> dict[st
     Raises:
         InputError: The file or a setting cannot be read.
     """
-    raw = read_yaml(file or DEFAULT)
-    if file is not None and file.name == KEPT and (file.parent / LOCK).is_file():
+    raw = read_yaml(file or DEFAULT_FILE)
+    if file is not None and file.name == CONFIG_FILE and (file.parent / LOCK_FILE).is_file():
         folder = file.parent.resolve()  # it may be a copy, or have a new name
         raw |= {"name": folder.name, "storage": str(folder.parent)}
     elif file is not None:
@@ -68,7 +68,7 @@ def _apply_setting(raw: dict[str, Any], setting: str) -> None:
     if path.startswith(DIMENSION):  # a dimension is one key, though its name has dots
         raw["space"] = {**(raw.get("space") or {}), path.strip()[len(DIMENSION) :]: value}
     else:
-        override(raw, path.strip(), value)
+        set_field(raw, path.strip(), value)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from trainer.data.dataset import SPLIT_NAMES
 from trainer.data.formats.layouts import find
 
 from .config_file import read_yaml
-from .locations import absolute_data
+from .locations import data_with_absolute_paths
 
 AnyData = TypeVar("AnyData", Data, Data | str)
 
@@ -37,7 +37,7 @@ def find_data(place: Path) -> Data | str:
     return find(place)
 
 
-def allowing(data: AnyData, codes: Sequence[str]) -> AnyData:
+def with_allowed_codes(data: AnyData, codes: Sequence[str]) -> AnyData:
     """The data set with further codes of errors that it allows; the embedded one has no errors."""
     if not isinstance(data, Data) or not codes:
         return data
@@ -99,7 +99,7 @@ def data_errors(raw: Any, beside: Path) -> list[str]:
         beside: The folder of the config's file.
     """
     try:
-        data = absolute_data(parse(Data, raw), beside)
+        data = data_with_absolute_paths(parse(Data, raw), beside)
         errors = examine(data, cache_folder(), pictures=False).errors
     except InputError:
         return []

@@ -48,7 +48,7 @@ def _absolute_uri(uri: str) -> str:
     return uri
 
 
-def absolute(config: SearchConfig, beside: Path) -> SearchConfig:
+def with_absolute_paths(config: SearchConfig, beside: Path) -> SearchConfig:
     """The config with absolute paths.
 
     Args:
@@ -59,7 +59,7 @@ def absolute(config: SearchConfig, beside: Path) -> SearchConfig:
     weights = _absolute_weights(config.model.weights, beside)
     return config.model_copy(
         update={
-            "data": absolute_data(data, beside) if isinstance(data, Data) else data,
+            "data": data_with_absolute_paths(data, beside) if isinstance(data, Data) else data,
             "model": config.model.model_copy(update={"weights": weights}),
             "space": _absolute_space(config.space, beside),
             "storage": config.storage.resolve(),
@@ -67,7 +67,7 @@ def absolute(config: SearchConfig, beside: Path) -> SearchConfig:
     )
 
 
-def absolute_data(data: Data, beside: Path) -> Data:
+def data_with_absolute_paths(data: Data, beside: Path) -> Data:
     """The data part with absolute paths; they are relative to the folder `beside`."""
     images = data.images
     if isinstance(images, dict):

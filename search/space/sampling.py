@@ -7,9 +7,9 @@ from typing import Any
 import optuna
 
 from trainer.config import LR_RANGES, TrainConfig
-from trainer.config_fields import get
-from trainer.config_rules import inert
-from trainer.model.outline import count_stages, unused
+from trainer.config_fields import get_field
+from trainer.config_rules import fields_without_effect
+from trainer.model.outline import count_stages, unused_settings
 from trainer.phases import resolve_depth
 
 from .space import Dimension, Space, Values, apply, precedence
@@ -31,9 +31,9 @@ def walk(space: Space, base_config: TrainConfig, choose: Choose) -> Values:
     left = list(space)
     while left:
         dimension = left.pop(0)
-        if dimension.name in inert(config.train) | unused(config):
+        if dimension.name in fields_without_effect(config.train) | unused_settings(config):
             continue
-        value = choose(_bounded(dimension, config), get(base_config, dimension.name))
+        value = choose(_bounded(dimension, config), get_field(base_config, dimension.name))
         values[dimension.name] = value
         config = apply(base_config, values)
         # the dimensions of a branch join those that are left, so that what they decide is known to
@@ -81,7 +81,7 @@ def suggest(space: Space, base_config: TrainConfig, trial: optuna.trial.BaseTria
     return walk(space, base_config, choose)
 
 
-def as_written(space: Space, base_config: TrainConfig) -> Values:
+def base_parameters(space: Space, base_config: TrainConfig) -> Values:
     """The values of the base configuration, by Optuna's parameter names."""
     parameters: Values = {}
 

@@ -5,8 +5,8 @@ from math import isfinite
 from typing import Any, Literal, get_args
 
 from trainer.config import InputError, TrainConfig
-from trainer.config_errors import nearest, parse
-from trainer.config_fields import leaves, override
+from trainer.config_errors import name_hint, parse
+from trainer.config_fields import field_paths, set_field
 
 Kind = Literal["log", "uniform", "int", "choice"]
 Values = dict[str, Any]
@@ -71,7 +71,7 @@ def read_space(raw: dict[str, Any], branch: str = "") -> Space:
     """
     errors: list[str] = []
     space: Space = []
-    legal = [name for name in leaves(TrainConfig) if name not in UNSEARCHABLE]
+    legal = [name for name in field_paths(TrainConfig) if name not in UNSEARCHABLE]
     for name, spec in raw.items():
         try:
             _require_searchable(name, legal)
@@ -87,7 +87,7 @@ def _require_searchable(name: str, legal: list[str]) -> None:
     if name in UNSEARCHABLE:
         raise InputError([f"space.{name}: cannot be searched: {UNSEARCHABLE[name]}"])
     if name not in legal:
-        raise InputError([f"space.{name}: unknown field{nearest(name, legal)}"])
+        raise InputError([f"space.{name}: unknown field{name_hint(name, legal)}"])
 
 
 def _read_dimension(name: str, spec: Any, branch: str) -> Dimension:
@@ -160,7 +160,7 @@ def precedence(dimension: Dimension) -> int:
     It is the first place in DECISIVE_FIELDS of the dimension or of one in its branches, so that
     what decides whether other dimensions have an effect comes before them.
     """
-    names = [inner.name for inner in flat([dimension])]
+    names = [inner.name for inner in all_dimensions([dimension])]
     places = [
         place
         for place, prefix in enumerate(DECISIVE_FIELDS)
@@ -177,19 +177,22 @@ def apply(base_config: TrainConfig, values: Values) -> TrainConfig:
     """
     raw = base_config.model_dump(include={"model", "train"})
     for name, value in values.items():
-        override(raw, name, value)
+        set_field(raw, name, value)
     return parse(TrainConfig, raw)
 
 
-def by_field(parameters: Values) -> Values:
+def values_by_field(parameters: Values) -> Values:
     """A trial's values by dotted field, from its values by Optuna's parameter names."""
     return {name.partition(" (")[0]: value for name, value in parameters.items()}
 
 
-def flat(space: Space) -> Space:
+def all_dimensions(space: Space) -> Space:
     """All dimensions, with those of branches."""
     inner = [
-        d for dimension in space for branch in dimension.branches.values() for d in flat(branch)
+        d
+        for dimension in space
+        for branch in dimension.branches.values()
+        for d in all_dimensions(branch)
     ]
     return [*space, *inner]
 

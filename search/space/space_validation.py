@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.config import InputError, Model, TrainConfig
-from trainer.config_errors import nearest
-from trainer.config_fields import leaves
-from trainer.config_rules import inert
+from trainer.config_errors import name_hint
+from trainer.config_fields import field_paths
+from trainer.config_rules import fields_without_effect
 from trainer.model.detectors import errors as model_errors
 from trainer.model.detectors import is_coco
-from trainer.model.outline import count_stages, unused
+from trainer.model.outline import count_stages, unused_settings
 from trainer.phases import resolve_depth
 
 from .sampling import walk
@@ -19,9 +19,9 @@ from .space import (
     Dimension,
     Space,
     Values,
+    all_dimensions,
     apply,
     contains,
-    flat,
     precedence,
     samples,
 )
@@ -38,10 +38,10 @@ def space_errors(
         first: `search.first`.
         stages: How many stages the base configuration's backbone has.
     """
-    dimensions = flat(space)
+    dimensions = all_dimensions(space)
     if errors := _field_errors(space, dimensions, base_config):
         return errors
-    stages = min(stages, *(count_stages(model) for model in reachable(space, base_config)))
+    stages = min(stages, *(count_stages(model) for model in reachable_models(space, base_config)))
     return (
         _joint_errors(dimensions, base_config, first, stages)
         or _point_errors(space, base_config, first, stages)
@@ -54,7 +54,7 @@ def _field_errors(space: Space, dimensions: Space, base_config: TrainConfig) -> 
     errors: list[str] = []
     for dimension in dimensions:
         errors += _bound_errors(dimension, base_config)
-    for model in reachable(space, base_config):
+    for model in reachable_models(space, base_config):
         errors += [f"space.{line}" for line in model_errors(model) if f"space.{line}" not in errors]
     return errors
 
@@ -68,10 +68,10 @@ def _joint_errors(
         errors += _depth_errors(dimension, base_config, stages)
         errors += _opening_errors(dimension, base_config)
     searched = {dimension.name for dimension in dimensions}
-    legal = set(leaves(TrainConfig))
+    legal = set(field_paths(TrainConfig))
     for i, values in enumerate(first):
         errors += [
-            f"search.first[{i}].{name}: is not searched" + nearest(name, sorted(searched))
+            f"search.first[{i}].{name}: is not searched" + name_hint(name, sorted(searched))
             for name in values
             if name in legal and name not in searched
         ]
@@ -110,7 +110,7 @@ def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[
     return errors
 
 
-def reachable(space: Space, base_config: TrainConfig) -> Iterator[Model]:
+def reachable_models(space: Space, base_config: TrainConfig) -> Iterator[Model]:
     """Every model that a trial may have, as far as choices tell them apart."""
     has_backbone = is_coco(base_config.model)  # torchvision's COCO detectors bring their backbone
     for dimension in space:
@@ -127,7 +127,7 @@ def reachable(space: Space, base_config: TrainConfig) -> Iterator[Model]:
             except InputError:  # `_bound_errors` has this error
                 continue
             inner = sorted([*dimension.branches.get(value, []), *rest], key=precedence)
-            yield from reachable(inner, config)
+            yield from reachable_models(inner, config)
         return
     yield base_config.model
 
@@ -171,7 +171,7 @@ def _opening_errors(dimension: Dimension, base_config: TrainConfig) -> list[str]
 
 def _effect_errors(space: Space, base_config: TrainConfig) -> list[str]:
     """Dimensions without effect in any trial, whatever the decisive fields are."""
-    dimensions = flat(space)
+    dimensions = all_dimensions(space)
     reached: set[str] = set()
     values: Values = {}
     paths = [_Path()] if space else []
@@ -181,7 +181,7 @@ def _effect_errors(space: Space, base_config: TrainConfig) -> list[str]:
         reached |= path.reached
         paths += path.others()
     config = apply(base_config, values)
-    why = inert(config.train) | unused(config)
+    why = fields_without_effect(config.train) | unused_settings(config)
     return [
         f"space.{dimension.name}: has no effect in any trial"
         + (f", since {why[dimension.name]}" if dimension.name in why else "")

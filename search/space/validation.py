@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from trainer.config import Data, InputError
-from trainer.config_errors import parse_what_can_be
-from trainer.config_fields import is_written
-from trainer.config_rules import fixed_errors, opens_slowly
+from trainer.config_errors import parse_valid_fields
+from trainer.config_fields import is_set_by_user
+from trainer.config_rules import cross_field_errors, opens_gradually
 from trainer.model.detectors import errors as model_errors
-from trainer.model.outline import count_stages, unused
+from trainer.model.outline import count_stages, unused_settings
 from trainer.phases import resolve_depth
 from trainer.text.redaction import HIDDEN, redacted
 
 from .config import SearchConfig
-from .locations import STUDY_VARIABLE, absolute, tracking_uri
-from .space import Space, flat, read_space, samples
+from .locations import STUDY_VARIABLE, tracking_uri, with_absolute_paths
+from .space import Space, all_dimensions, read_space, samples
 from .space_validation import space_errors
 
 STORES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
@@ -36,14 +36,14 @@ def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> Searc
     Raises:
         InputError: Has every error.
     """
-    config, errors = parse_what_can_be(SearchConfig, raw)
+    config, errors = parse_valid_fields(SearchConfig, raw)
     if config is None:
         raise InputError(errors)
-    config = absolute(config, beside)
+    config = with_absolute_paths(config, beside)
     missing = _file_errors(config) if elsewhere else []
     errors += [
         line
-        for line in check(config)
+        for line in config_errors(config)
         if line not in errors
         and line not in missing
         and not (elsewhere and "model.weights: no file or folder" in line)
@@ -53,9 +53,9 @@ def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> Searc
     return config
 
 
-def check(config: SearchConfig) -> list[str]:
+def config_errors(config: SearchConfig) -> list[str]:
     """Errors between fields of a search, and of its space; empty if there are none."""
-    errors = fixed_errors(config.train, frozenset(config.space))
+    errors = cross_field_errors(config.train, frozenset(config.space))
     errors += _password_errors(config)
     errors += uri_errors(tracking_uri(config.tracking))
     errors += _file_errors(config)
@@ -83,8 +83,8 @@ def _unused_errors(config: SearchConfig) -> list[str]:
         return []
     return [
         f"{path}: has no effect, since {why}; leave it out"
-        for path, why in unused(config).items()
-        if path not in config.space and is_written(config, path)
+        for path, why in unused_settings(config).items()
+        if path not in config.space and is_set_by_user(config, path)
     ]
 
 
@@ -153,10 +153,10 @@ def _asha_errors(config: SearchConfig, space: Space) -> list[str]:
     grace = f"search.asha.grace_period: {asha.grace_period}"
     if asha.grace_period > unfreeze.epochs:
         errors.append(f"{grace} is more than train.unfreeze.epochs ({unfreeze.epochs})")
-    dimensions = flat(space)
+    dimensions = all_dimensions(space)
     opening = [d for d in dimensions if d.name == "train.unfreeze.open_epochs"]
     most = max([unfreeze.open_epochs, *(value for d in opening for value in samples(d))])
-    slowly = opens_slowly(config.train, {dimension.name for dimension in dimensions})
+    slowly = opens_gradually(config.train, {dimension.name for dimension in dimensions})
     if slowly and asha.grace_period < most:
         errors.append(
             f"{grace} is less than train.unfreeze.open_epochs ({most}): "

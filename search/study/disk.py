@@ -13,7 +13,7 @@ def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS
 
 
-def sweep(folder: Path) -> None:
+def delete_partial_files(folder: Path) -> None:
     """Delete half-written files in a search's folder; nobody may run the search meanwhile."""
     for part in [*folder.glob("trials/*/.*"), *folder.glob("phases/.*")]:
         # a worker that outlives its driver may finish the file meanwhile

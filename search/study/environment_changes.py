@@ -7,13 +7,13 @@ from trainer.epoch_report import EpochReport
 from .record import TrialRecord
 
 
-def stretches(record: TrialRecord) -> list[str]:
+def describe_changes(record: TrialRecord) -> list[str]:
     """A line for each epoch from which on a trial ran in another environment."""
     reports = [record.reports[epoch] for epoch in sorted(record.reports)]
-    return [line for before, after in pairwise(reports) if (line := difference(before, after))]
+    return [line for before, after in pairwise(reports) if (line := describe_change(before, after))]
 
 
-def difference(before: EpochReport | None, after: EpochReport) -> str:
+def describe_change(before: EpochReport | None, after: EpochReport) -> str:
     """How the environment changed between two epochs; empty if it did not.
 
     An example: `from epoch 5 on with torch 2.15.0 (2.14.1 before)`.

@@ -72,7 +72,7 @@ class SearchFacts:
     cache_speedups = StoredFact[Sequence[float]]("gains", ())
     """How many times as fast cached features make a phase, by its depth, as measured."""
     allocations = StoredFact[Sequence[Any]]("shares", ())
-    """Pairs: a time, seconds since 1970, and the `Resources` of one trial from then on."""
+    """Pairs: a time, seconds since 1970, and the `TrialResources` of one trial from then on."""
     data_digest = StoredFact[str]("data", "")
     """Digest of the data set; empty before the search is opened for the first time."""
     id = StoredFact[str]("id", "")

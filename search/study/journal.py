@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from trainer.config import InputError
 
-from ..space.config_file import BRING_BACK
+from ..space.config_file import RESTORE_HINT
 from .optuna_internals import BaseJournalFileLock, lock_file
 
 JOURNAL = "study.journal"
@@ -36,7 +36,7 @@ def explain_damage(file: Path) -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise InputError([f"{file} is damaged{_damaged_place(file)}; {BRING_BACK}"]) from error
+        raise InputError([f"{file} is damaged{_damaged_place(file)}; {RESTORE_HINT}"]) from error
 
 
 def _damaged_place(file: Path) -> str:

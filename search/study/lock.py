@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from trainer.config import InputError
 
-from ..space.config_file import LOCK
+from ..space.config_file import LOCK_FILE
 
 STOP_FILE = "stop"
 """File in a search's folder that asks its driver to stop."""
@@ -38,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError([f"storage: {folder} cannot be made ({error.strerror})"]) from error
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=0.01)
     except Timeout:
@@ -76,7 +76,7 @@ def is_held(folder: Path) -> bool:
 
     It needs no write access, and several processes can ask at once.
     """
-    with contextlib.suppress(FileNotFoundError), (folder / LOCK).open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), (folder / LOCK_FILE).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -89,11 +89,11 @@ def request_stop(folder: Path) -> None:
     (folder / STOP_FILE).touch()
 
 
-def is_requested(folder: Path) -> bool:
+def is_stop_requested(folder: Path) -> bool:
     """Whether the search in this folder is asked to stop."""
     return (folder / STOP_FILE).exists()
 
 
-def withdraw_request(folder: Path) -> None:
+def withdraw_stop_request(folder: Path) -> None:
     """Remove a request to stop, which may be for an earlier driver."""
     (folder / STOP_FILE).unlink(missing_ok=True)

@@ -8,20 +8,20 @@ from typing import Any
 from trainer.config import Depth, InputError, Model
 from trainer.config_errors import parse
 from trainer.data.dataset import Splits
-from trainer.data.loading import MADE, made_split
-from trainer.model.checkpoint import write_whole
+from trainer.data.loading import SPLITS_FILE, splits_file_content
+from trainer.model.checkpoint import write_atomically
 from trainer.model.detectors import build
 from trainer.model.outline import count_stages
 from trainer.text.redaction import redacted
 
 from ..space.config import SearchConfig
-from ..space.config_file import BRING_BACK, KEPT, stored, write_yaml
+from ..space.config_file import CONFIG_FILE, RESTORE_HINT, stored_config, write_yaml
 from ..space.locations import study_uri
-from ..space.sampling import as_written
+from ..space.sampling import base_parameters
 from ..space.space import Space, apply, contains
-from .disk import sweep
+from .disk import delete_partial_files
 from .journal import JOURNAL
-from .reading import kept, study_name
+from .reading import read_stored_config, study_name
 from .storage import open_study
 from .study import Study
 
@@ -44,9 +44,12 @@ MAY_CHANGE = (
 
 def refuse_changes(config: SearchConfig) -> None:
     """Raise InputError with the differences if the folder has a search of another configuration."""
-    if not (config.folder / KEPT).is_file():
+    if not (config.folder / CONFIG_FILE).is_file():
         return
-    before, now = _flat(_with_defaults(kept(config.folder))), _flat(stored(config))
+    before, now = (
+        _flat(_with_defaults(read_stored_config(config.folder))),
+        _flat(stored_config(config)),
+    )
     errors = [
         f"{name}: {now.get(name, 'nothing')} (was {before.get(name, 'nothing')})"
         for name in sorted(before.keys() | now.keys())
@@ -87,7 +90,7 @@ def require_models(models: Iterable[Model], classes: int) -> None:
     """Build every model that trials may have, with its weights, before the search has a folder.
 
     Args:
-        models: See `reachable`.
+        models: See `reachable_models`.
         classes: How many classes the data set has.
 
     Raises:
@@ -128,7 +131,7 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
         study.data_digest = data.digest
         study.id = uuid.uuid4().hex
     study.release_running()
-    sweep(config.folder)
+    delete_partial_files(config.folder)
     if all(record.origin != "sampled" for record in study.records.values()):
         _enqueue_first(config, space, study)
     return study
@@ -136,27 +139,27 @@ def open_search(config: SearchConfig, space: Space, data: Splits) -> Study:
 
 def _write_folder(config: SearchConfig, data: Splits, name: str) -> None:
     """Write the configuration with the study's name, and the val split if it was made."""
-    content = {k: v for k, v in stored(config).items() if k != "storage"} | {"name": name}
-    write_whole(write_yaml(content).encode(), config.folder / KEPT)
-    if data.made:
-        write_whole(made_split(data), config.folder / MADE)
+    content = {k: v for k, v in stored_config(config).items() if k != "storage"} | {"name": name}
+    write_atomically(write_yaml(content).encode(), config.folder / CONFIG_FILE)
+    if data.val_is_from_train:
+        write_atomically(splits_file_content(data), config.folder / SPLITS_FILE)
 
 
 def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> None:
     """Raise InputError if a study does not belong to this folder."""
     folder, is_known = config.folder, bool(study.id)
     place = redacted(uri) if uri is not None else folder / JOURNAL
-    if is_known and not (folder / KEPT).is_file():
-        missing = f"{folder / KEPT} is missing; {BRING_BACK}"
+    if is_known and not (folder / CONFIG_FILE).is_file():
+        missing = f"{folder / CONFIG_FILE} is missing; {RESTORE_HINT}"
         elsewhere = (
             f"name: {config.name}: a study of this name belongs to a search in another folder; "
             "give this one another --name"
         )
         raise InputError([missing if uri is None else elsewhere])
     if not is_known and any((folder / "trials").glob("*")):
-        raise InputError([f"{place} has none of the trials in {folder}; {BRING_BACK}"])
+        raise InputError([f"{place} has none of the trials in {folder}; {RESTORE_HINT}"])
     other = Path(study.folder or folder)
-    if uri is not None and (other / KEPT).is_file() and not other.samefile(folder):
+    if uri is not None and (other / CONFIG_FILE).is_file() and not other.samefile(folder):
         raise InputError(
             [
                 f"{folder} is a copy of {other}, and both have one study, in {place}: continue in "
@@ -175,7 +178,7 @@ def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
             points.insert(1, ("all unfrozen", apply(config, {dimension.name: legal[0]})))
     seen = [record.parameters for record in study.records.values()]
     for origin, point in points[: config.search.trials]:
-        parameters = as_written(space, point)
+        parameters = base_parameters(space, point)
         if parameters not in seen:
             seen.append(parameters)
             study.enqueue(parameters, origin)

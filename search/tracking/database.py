@@ -28,18 +28,19 @@ class UnusableDatabaseError(Exception):
 def open_store(uri: str) -> MlflowClient:
     """MLflow's client of a store; a SQLite file gets its tables first.
 
-    Raises like `make_ready`, and whatever MLflow raises.
+    Raises like `ensure_tables`, and whatever MLflow raises.
     """
     if uri.startswith(SQLITE):
-        make_ready(Path(uri.removeprefix(SQLITE)))
+        ensure_tables(Path(uri.removeprefix(SQLITE)))
     return MlflowClient(uri)
 
 
-def make_ready(file: Path) -> None:
+def ensure_tables(file: Path) -> None:
     """Make a file with MLflow's tables, if it is missing, or incomplete and without rows.
 
     Raises:
-        UnusableDatabaseError: the file has rows in incomplete tables, or is no database; says what to do.
+        UnusableDatabaseError: The file has rows in incomplete tables, or is no database; the
+            message says what to do.
     """
     if _may_be_opened(file):
         return

@@ -9,7 +9,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from trainer.epoch_report import EpochReport
 
-from ..space.space import by_field
+from ..space.space import values_by_field
 from ..study.record import TrialRecord
 
 DIGEST = 12
@@ -81,7 +81,7 @@ def flat_metrics(report: EpochReport) -> dict[str, float]:
 
 def run_name(record: TrialRecord) -> str:
     """The name of a trial's run: `#07 depth 3 lr 1.2e-3`."""
-    values = by_field(record.parameters)
+    values = values_by_field(record.parameters)
     # where neither is searched, the first two fields that are
     main = [name for name in ("train.unfreeze.depth", "train.unfreeze.lr") if name in values]
     parts = [

@@ -15,8 +15,8 @@ from mlflow.pyfunc import save_model
 from mlflow.tracking import MlflowClient
 
 from trainer.data.dataset import Picture
-from trainer.export.conversion import FILES
-from trainer.model.weights import SPEC
+from trainer.export.conversion import PORTABLE_FILES
+from trainer.model.weights import SPEC_FILE
 
 from ..exports.export_model import make_portable
 from . import pyfunc
@@ -136,7 +136,10 @@ def _write_model(winner: Path, folder: Path, val: tuple[Picture, ...]) -> Path:
         save_model(
             folder / "model",
             python_model=pyfunc.__file__,
-            artifacts={"onnx": str(folder / FILES["onnx"]), "spec": str(folder / SPEC)},
+            artifacts={
+                "onnx": str(folder / PORTABLE_FILES["onnx"]),
+                "spec": str(folder / SPEC_FILE),
+            },
             signature=ModelSignature(inputs=pyfunc.INPUTS),
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         )

@@ -8,8 +8,8 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from trainer.evaluation.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW
 
 from ..space.locations import trial_folder
-from ..space.space import by_field
-from ..study.environment_changes import stretches
+from ..space.space import values_by_field
+from ..study.environment_changes import describe_changes
 from ..study.facts import SearchState
 from ..study.record import End, TrialRecord
 from .description import flat_metrics, run_name
@@ -79,12 +79,12 @@ class TrialRuns:
         params = []
         if number not in self._with_params:
             # by field: MLflow takes no name with the branch of a conditional dimension in it
-            params = [Param(k, str(v)) for k, v in by_field(record.parameters).items()]
+            params = [Param(k, str(v)) for k, v in values_by_field(record.parameters).items()]
         ends = self._states.get(number) != state
         tags = [RunTag("unfreeze.end", state)] if ends else []
         if ends and record.text:
             tags.append(RunTag("unfreeze.text", record.text[-LONGEST:]))
-        if (changes := "; ".join(stretches(record))) and (rows or ends):
+        if (changes := "; ".join(describe_changes(record))) and (rows or ends):
             tags.append(RunTag("unfreeze.went_on", changes[-LONGEST:]))
         client = self._parent.client
         for start in range(BATCH, len(rows), BATCH):

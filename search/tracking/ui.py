@@ -12,7 +12,7 @@ from pathlib import Path
 from trainer.config import InputError
 from trainer.text.redaction import redacted
 
-from ..reporting.console import tell
+from ..reporting.console import print_plain
 from ..space.locations import tracking_uri
 from ..space.validation import uri_errors
 
@@ -44,11 +44,11 @@ def serve(tracking: str | None, port: int) -> int:
         _prepare_file(Path(uri.removeprefix("sqlite:///")))
     if uri.startswith("http"):
         for line in _pages_of_a_server(uri):
-            tell(line)
+            print_plain(line)
         return 0
     _check_port(port)
     for line in page_lines(uri, port):
-        tell(line)
+        print_plain(line)
     return _run_server(uri, port)
 
 
@@ -56,10 +56,10 @@ def _prepare_file(file: Path) -> None:
     """Check that a SQLite store exists, and complete its tables. Raises InputError."""
     if not file.is_file():
         raise InputError([f"no MLflow store {file}; run it where the search was started"])
-    from .database import UnusableDatabaseError, make_ready
+    from .database import UnusableDatabaseError, ensure_tables
 
     try:
-        make_ready(file)
+        ensure_tables(file)
     except UnusableDatabaseError as error:
         raise InputError([str(error)]) from error
 
@@ -102,7 +102,7 @@ def page_lines(uri: str, port: int) -> list[str]:
 
 
 def _pages_of_a_server(uri: str) -> list[str]:
-    """Lines with the pages of a server that has the store. Raises InputError if it is unreachable."""
+    """Lines with the pages of a server that has the store. Raises InputError without an answer."""
     from .tracking import reason, try_once
 
     try_once()

@@ -26,7 +26,7 @@ from search.ranking.results import SearchResult
 from search.reporting.progress import Lines
 from search.running.single import train
 from search.space.config import SearchConfig
-from search.space.config_file import stored, write_yaml
+from search.space.config_file import stored_config, write_yaml
 from search.space.space import read_space
 from search.space.validation import resolve
 from search.study.facts import SearchState
@@ -34,7 +34,7 @@ from search.study.record import End, TrialRecord
 from search.study.storage import open_study
 from search.study.study import Study
 from trainer.config import Data, InputError
-from trainer.config_fields import override
+from trainer.config_fields import set_field
 from trainer.epoch_report import EpochReport, GroupReport
 from trainer.evaluation.coco_metrics import FIGURES
 from trainer.evaluation.review import CURVES, MISSES, PREDICTIONS, REVIEW
@@ -88,7 +88,7 @@ def make_raw(tiny_data: Data) -> Callable[..., dict[str, Any]]:
         raw = copy.deepcopy(SEARCH)
         raw["data"] = {"train": str(tiny_data.train), "val": str(tiny_data.val)}
         for path, value in (changes or {}).items():
-            override(raw, path, value)
+            set_field(raw, path, value)
         return raw
 
     return make
@@ -230,7 +230,7 @@ def made_up(
 
 
 def _write_export(config: SearchConfig, trial: int) -> None:
-    (config.folder / "search.yaml").write_text(write_yaml(stored(config)))
+    (config.folder / "search.yaml").write_text(write_yaml(stored_config(config)))
     figures = dict.fromkeys(FIGURES, 0.5)
     split = {"figures": figures, "per_class": {"red": 0.6, "</script><b>": None}}
     test = {**split, "figures": figures | {"map": 0.47}, "looks": 1}

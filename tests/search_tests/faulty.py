@@ -34,7 +34,7 @@ from search.study.record import End, TrialRecord
 from search.study.storage import read_study
 from search.study.study import Study
 from trainer.config import Data
-from trainer.config_fields import override
+from trainer.config_fields import set_field
 from trainer.data.dataset import Splits
 from trainer.model.checkpoint import BEST, load
 from trainer.training.fit import fit
@@ -234,7 +234,7 @@ def prepare(make_raw: Make, place: Path, plant: str, **changes: Any) -> Faulty:
         }
     )
     for path, value in changes.items():
-        override(raw, path.replace("__", "."), value)
+        set_field(raw, path.replace("__", "."), value)
     return Faulty(place, code, raw)
 
 

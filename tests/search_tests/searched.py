@@ -24,7 +24,7 @@ from search.study.record import TrialRecord
 from search.study.storage import read_study
 from search.study.study import Study
 from trainer.config import InputError, TrainConfig
-from trainer.config_fields import override
+from trainer.config_fields import set_field
 
 from .conftest import SPACE
 
@@ -64,7 +64,7 @@ class Searched:
         """The configuration of a trial, as the sampled values say."""
         raw = self.config.model_dump(include={"model", "train"})
         for name, value in self.study.records[number].parameters.items():
-            override(raw, name, value)
+            set_field(raw, name, value)
         return TrainConfig.model_validate(raw)
 
 
@@ -87,7 +87,7 @@ def search_and_extend(make_raw: Make, store: str, place: Path) -> Searched:
             assert main(["search", str(file)]) == 0
         between = read_study(config.folder, config.name).records
         with pytest.raises(InputError) as refused:
-            override(raw, "train.unfreeze.lr", 2e-3)
+            set_field(raw, "train.unfreeze.lr", 2e-3)
             run(resolve(raw, place))
         keep = shutil.copytree(config.folder / "winner", place / "winner")
         more = config.search.model_copy(update={"trials": 4, "confirm": Confirm(top=1, seeds=1)})

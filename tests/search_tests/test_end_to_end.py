@@ -16,7 +16,7 @@ from search.exports.evaluate import evaluate_model
 from search.ranking.asha import stops
 from search.ranking.gain_sentence import describe_gain
 from search.running.driver import run
-from search.space.sampling import as_written
+from search.space.sampling import base_parameters
 from search.study.facts import SearchState
 from search.study.record import End, TrialRecord
 from search.tracking.description import flat_metrics
@@ -91,9 +91,9 @@ def test_the_head_was_trained_once_and_the_others_took_it_over(searched: Searche
     # those that confirm have another seed, and so another head, which they share
     filed = [load(file)["reports"] for file in searched.config.folder.glob("phases/*/last.pt")]
     assert [len(reports) for reports in filed].count(1) == 2
-    assert searched.extended.costs.forked == 3 + len(searched.confirming) - 1
+    assert searched.extended.costs.epochs_forked == 3 + len(searched.confirming) - 1
     unfrozen = sum(len(r.reports) - 1 for r in searched.study.records.values())
-    assert searched.extended.costs.run == 2 + unfrozen
+    assert searched.extended.costs.epochs_run == 2 + unfrozen
 
 
 def test_who_was_stopped_follows_from_the_reports_in_their_order(searched: Searched) -> None:
@@ -196,7 +196,7 @@ def rows_of() -> list[str]:
 def test_trial_0_is_the_configuration_as_written_and_trial_1_all_unfrozen(
     searched: Searched,
 ) -> None:
-    first = as_written(searched.extended.space, searched.config)
+    first = base_parameters(searched.extended.space, searched.config)
     assert searched.study.records[0].parameters == first
     assert searched.study.records[1].parameters == {**first, "train.unfreeze.depth": STAGES}
 

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from clusters.tokens import use_token
-from search.running.trial import STACKS
+from search.running.trial import STACKS_FILE
 from search.space.locations import trial_folder
 from search.study.facts import SearchState
 from search.study.record import End
@@ -130,7 +130,7 @@ def test_a_worker_hangs(faulty: Make, tiny_data: Data) -> None:
         search__hang_timeout=10,
     )
     search.start()
-    stacks = trial_folder(search.config.folder, 1) / STACKS
+    stacks = trial_folder(search.config.folder, 1) / STACKS_FILE
     until(lambda: stacks.is_file() and "Timeout" in stacks.read_text(), 240)
     assert search.wait() == 0, search.out
     check(search, tiny_data, repeats=1)

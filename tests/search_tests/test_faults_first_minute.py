@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from search.tracking.database import make_ready
+from search.tracking.database import ensure_tables
 from trainer.config import Data
 
 from .faulty import ROOT, Faulty, Make, check, end_tree, prepare
@@ -44,7 +44,7 @@ def test_mlflows_tables_are_complete_whenever_it_is_killed(tmp_path: Path) -> No
         assert [
             e.name for e in MlflowClient(f"sqlite:///{place / 'mlflow.db'}").search_experiments()
         ]
-    make_ready(left[-1] / "mlflow.db")
+    ensure_tables(left[-1] / "mlflow.db")
     assert MlflowClient(f"sqlite:///{left[-1] / 'mlflow.db'}").search_experiments()
     assert not list(left[-1].glob(".*.part*"))
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from trainer.config import Data, InputError, TrainConfig
 from trainer.config_errors import parse
-from trainer.config_fields import leaves
+from trainer.config_fields import field_paths
 
 
 def test_a_config_without_fields_has_the_defaults() -> None:
@@ -28,7 +28,7 @@ def test_texts_of_data_become_paths() -> None:
 
 def test_every_field_is_documented() -> None:
     for model in (TrainConfig, Data):
-        for path in leaves(model):
+        for path in field_paths(model):
             *parents, last = path.split(".")
             inner: Any = model
             for name in parents:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from trainer.config import Data, InputError, TrainConfig
-from trainer.config_errors import parse, parse_what_can_be
-from trainer.config_fields import override
+from trainer.config_errors import parse, parse_valid_fields
+from trainer.config_fields import set_field
 
 Raw = dict[str, Any]
 
@@ -20,7 +20,7 @@ def errors_of(raw: Any, model: type[TrainConfig] | type[Data] = TrainConfig) -> 
 
 def at(path: str, value: Any) -> Raw:
     raw: Raw = {}
-    override(raw, path, value)
+    set_field(raw, path, value)
     return raw
 
 
@@ -142,16 +142,16 @@ def test_an_unknown_split_of_images_is_reported() -> None:
 
 def test_valid_fields_are_parsed_beside_invalid_ones() -> None:
     raw: Raw = {"model": {"image_size": 7, "weights": "none"}, "train": {"sed": 1, "seed": 3}}
-    config, errors = parse_what_can_be(TrainConfig, raw)
+    config, errors = parse_valid_fields(TrainConfig, raw)
     assert [error.partition(":")[0] for error in errors] == ["model.image_size", "train.sed"]
     assert config == parse(TrainConfig, {"model": {"weights": "none"}, "train": {"seed": 3}})
     assert raw["model"]["image_size"] == 7
 
 
 def test_errors_are_reported_even_if_nothing_can_be_parsed() -> None:
-    assert parse_what_can_be(TrainConfig, {}) == (TrainConfig(), [])
-    assert parse_what_can_be(Data, {"val": 3})[0] is None
-    assert len(parse_what_can_be(Data, {"val": 3})[1]) == 2
+    assert parse_valid_fields(TrainConfig, {}) == (TrainConfig(), [])
+    assert parse_valid_fields(Data, {"val": 3})[0] is None
+    assert len(parse_valid_fields(Data, {"val": 3})[1]) == 2
 
 
 @pytest.mark.parametrize("value", [-1, "all", True, 1.5])

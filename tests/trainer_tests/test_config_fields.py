@@ -4,7 +4,7 @@ from typing import Any
 
 from trainer.config import Train, TrainConfig
 from trainer.config_errors import parse
-from trainer.config_fields import get, is_written, leaves, override
+from trainer.config_fields import field_paths, get_field, is_set_by_user, set_field
 
 Raw = dict[str, Any]
 
@@ -16,16 +16,16 @@ def train(**unfreeze: Any) -> Train:
 def test_a_default_that_the_user_sets_counts_as_set() -> None:
     config = train(depth=TrainConfig().train.unfreeze.depth)
     assert config == Train()
-    assert is_written(config, "unfreeze.depth")
-    assert not is_written(config, "unfreeze.lr")
-    assert not is_written(Train(), "unfreeze.depth")
+    assert is_set_by_user(config, "unfreeze.depth")
+    assert not is_set_by_user(config, "unfreeze.lr")
+    assert not is_set_by_user(Train(), "unfreeze.depth")
 
 
 def test_override_creates_missing_mappings() -> None:
     raw: Raw = {"train": 1, "model": {"backbone": "a"}}
-    override(raw, "train.unfreeze.depth", 2)
-    override(raw, "model.weights", "none")
-    override(raw, "name", "x")
+    set_field(raw, "train.unfreeze.depth", 2)
+    set_field(raw, "model.weights", "none")
+    set_field(raw, "name", "x")
     assert raw == {
         "train": {"unfreeze": {"depth": 2}},
         "model": {"backbone": "a", "weights": "none"},
@@ -34,6 +34,6 @@ def test_override_creates_missing_mappings() -> None:
 
 
 def test_get_reads_every_field() -> None:
-    for path in leaves(TrainConfig):
-        get(TrainConfig(), path)
-    assert get(TrainConfig(), "train.unfreeze.depth") == 3
+    for path in field_paths(TrainConfig):
+        get_field(TrainConfig(), path)
+    assert get_field(TrainConfig(), "train.unfreeze.depth") == 3

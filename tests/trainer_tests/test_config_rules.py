@@ -6,7 +6,7 @@ import pytest
 
 from trainer.config import Train
 from trainer.config_errors import parse
-from trainer.config_rules import fixed_errors, inert
+from trainer.config_rules import cross_field_errors, fields_without_effect
 
 Raw = dict[str, Any]
 
@@ -44,24 +44,24 @@ def train(**unfreeze: Any) -> Train:
     ],
 )
 def test_fields_without_effect_are_named(raw: Raw, expected: set[str]) -> None:
-    assert set(inert(parse(Train, raw))) == {f"train.{name}" for name in expected}
+    assert set(fields_without_effect(parse(Train, raw))) == {f"train.{name}" for name in expected}
 
 
 def test_setting_a_field_without_effect_is_an_error() -> None:
-    assert fixed_errors(train(depth=0, backbone_lr_ratio=0.5)) == [
+    assert cross_field_errors(train(depth=0, backbone_lr_ratio=0.5)) == [
         "train.unfreeze.backbone_lr_ratio: has no effect, since train.unfreeze.depth is 0: "
         "no backbone stage trains; leave it out"
     ]
 
 
 def test_a_default_without_effect_is_no_error() -> None:
-    assert fixed_errors(train(depth=0)) == []
+    assert cross_field_errors(train(depth=0)) == []
 
 
 @pytest.mark.parametrize("depth", [0, 1])
 def test_neutral_values_may_be_set(depth: int) -> None:
-    assert fixed_errors(train(depth=depth, schedule="at_once", stage_lr_decay=1.0)) == []
-    errors = fixed_errors(train(depth=depth, schedule="gradual", stage_lr_decay=0.5))
+    assert cross_field_errors(train(depth=depth, schedule="at_once", stage_lr_decay=1.0)) == []
+    errors = cross_field_errors(train(depth=depth, schedule="gradual", stage_lr_decay=0.5))
     assert sorted(line.partition(":")[0] for line in errors) == [
         "train.unfreeze.schedule",
         "train.unfreeze.stage_lr_decay",
@@ -70,28 +70,28 @@ def test_neutral_values_may_be_set(depth: int) -> None:
 
 def test_the_fixed_value_of_a_searched_field_may_have_no_effect() -> None:
     searched = frozenset({"train.unfreeze.backbone_lr_ratio"})
-    assert fixed_errors(train(depth=0, backbone_lr_ratio=0.5), searched) == []
+    assert cross_field_errors(train(depth=0, backbone_lr_ratio=0.5), searched) == []
 
 
 def test_every_field_may_have_an_effect_when_depth_is_searched() -> None:
     searched = frozenset({"train.unfreeze.depth"})
-    assert fixed_errors(train(depth=0, backbone_lr_ratio=0.5), searched) == []
+    assert cross_field_errors(train(depth=0, backbone_lr_ratio=0.5), searched) == []
 
 
 @pytest.mark.parametrize("depth", [2, "all"])
 def test_more_opening_epochs_than_epochs_is_an_error(depth: Any) -> None:
-    (error,) = fixed_errors(train(depth=depth, epochs=3, open_epochs=4))
+    (error,) = cross_field_errors(train(depth=depth, epochs=3, open_epochs=4))
     assert error.startswith("train.unfreeze.open_epochs: 4 is more than train.unfreeze.epochs (3)")
 
 
 def test_as_many_opening_epochs_as_epochs_is_no_error() -> None:
-    assert fixed_errors(train(depth=2, epochs=3, open_epochs=3)) == []
+    assert cross_field_errors(train(depth=2, epochs=3, open_epochs=3)) == []
 
 
 def test_at_once_needs_no_opening_epochs() -> None:
-    assert fixed_errors(train(schedule="at_once", epochs=1)) == []
+    assert cross_field_errors(train(schedule="at_once", epochs=1)) == []
 
 
 @pytest.mark.parametrize("depth", [0, 1])
 def test_one_epoch_is_enough_at_depth_0_and_1(depth: int) -> None:
-    assert fixed_errors(train(depth=depth, epochs=1)) == []
+    assert cross_field_errors(train(depth=depth, epochs=1)) == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainer.config import NewDetector, TrainConfig
-from trainer.data.batches import Batch, batches, makers_for
+from trainer.data.batches import Batch, batches, num_workers_for
 from trainer.data.canvas import letterbox
 from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
@@ -21,13 +21,13 @@ from trainer.machine_errors import OutOfMemoryError
 from trainer.model.checkpoint import BEST
 from trainer.model.detectors import Detector, build
 from trainer.model.freezing import set_depth
-from trainer.model.heads import Outputs
-from trainer.precision import autocast, resolve
+from trainer.model.heads import HeadOutputs
+from trainer.precision import autocast, resolve_precision
 from trainer.training import optim
 from trainer.training.engine import DivergedError, train_one_epoch
 from trainer.training.fit import Result, fit
-from trainer.training.frozen_features import keep_outputs
-from trainer.training.probe import memory_share, time_epochs
+from trainer.training.frozen_features import cache_frozen_features
+from trainer.training.probe import gpu_memory_fraction, time_epochs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -62,7 +62,7 @@ def few_batches(data: Splits, num_workers: int) -> list[Batch]:
     pictures = replace(data.train, pictures=data.train.pictures[:8])
     canvases = np.stack([letterbox(picture, 96) for picture in pictures.pictures])
     settings: dict[str, Any] = {"batch_size": 4, "augment": "light_flip", "seed": 0, "epoch": 0}
-    return list(batches(pictures, canvases, **settings, makers=num_workers))
+    return list(batches(pictures, canvases, **settings, num_workers=num_workers))
 
 
 def made(config: TrainConfig) -> Detector:
@@ -194,7 +194,7 @@ def train_for_an_epoch(
     detector: Detector,
     optimizer: torch.optim.Optimizer,
     batches: list[Batch],
-    precision: str = resolve("auto"),
+    precision: str = resolve_precision("auto"),
 ) -> None:
     train_one_epoch(
         detector,
@@ -252,7 +252,7 @@ def test_a_model_that_cannot_be_recorded_trains_the_same_way(
     detector = made(tiny_config({"model.detector": name})).to(GPU)
     outputs = detector.head.outputs
 
-    def synchronizing(features: Any) -> Outputs:
+    def synchronizing(features: Any) -> HeadOutputs:
         assert all(bool(torch.isfinite(m).all()) for m in features.values())
         return outputs(features)
 
@@ -271,7 +271,7 @@ def test_batch_norm_that_adapts_is_not_recorded(tiny: Splits, tiny_config: Make)
 
 
 def test_batches_made_ahead_are_the_same_in_pinned_memory(tiny: Splits) -> None:
-    with makers_for(GPU) as num_workers:
+    with num_workers_for(GPU) as num_workers:
         assert num_workers == 3
         ahead = few_batches(tiny, num_workers)
     for one, other in zip(few_batches(tiny, 0), ahead, strict=True):
@@ -289,7 +289,7 @@ def test_cached_features_are_the_outputs_of_the_frozen_stages(
     detector = made(config).to(GPU)
     split = replace(tiny.val, pictures=tiny.val.pictures[:4])
     canvases = np.stack([letterbox(picture, 96) for picture in split.pictures])
-    cached = keep_outputs(detector, 2, config, [(split, canvases)], tmp_path)["val"]
+    cached = cache_frozen_features(detector, 2, config, [(split, canvases)], tmp_path)["val"]
     assert cached.count == 4
     pictures = torch.from_numpy(canvases).permute(0, 3, 1, 2).to(GPU)
     with torch.no_grad():
@@ -313,7 +313,8 @@ def test_too_little_memory_raises_out_of_memory(
 
 def test_a_probe_measures_memory_and_time(tiny: Splits, tiny_config: Make) -> None:
     small, large = (
-        memory_share(tiny_config({"train.unfreeze.batch_size": size}), tiny, 4) for size in (1, 12)
+        gpu_memory_fraction(tiny_config({"train.unfreeze.batch_size": size}), tiny, 4)
+        for size in (1, 12)
     )
     assert 0 < small <= large < 1
     timing = time_epochs(tiny_config(), tiny, 4)

@@ -7,12 +7,12 @@ import torch
 
 from trainer.machine_errors import (
     OutOfMemoryError,
-    give_memory_back,
     has_lost_accelerator,
-    is_of_accelerator,
-    is_of_machine,
+    is_accelerator_error,
+    is_machine_error,
     is_out_of_memory,
     memory_errors,
+    release_memory,
 )
 
 NO_MEMORY: list[Exception] = [
@@ -48,7 +48,7 @@ OTHERS: list[Exception] = [
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
 def test_every_text_of_too_little_memory_is_recognized(error: Exception) -> None:
-    assert is_out_of_memory(error) and is_of_machine(error) and not is_of_accelerator(error)
+    assert is_out_of_memory(error) and is_machine_error(error) and not is_accelerator_error(error)
     with pytest.raises(OutOfMemoryError), memory_errors():
         raise error
 
@@ -56,8 +56,8 @@ def test_every_text_of_too_little_memory_is_recognized(error: Exception) -> None
 @pytest.mark.parametrize("error", OTHERS, ids=repr)
 def test_other_errors_are_not_about_memory(error: Exception) -> None:
     assert not is_out_of_memory(error)
-    assert is_of_machine(error) is is_of_accelerator(error)
-    assert is_of_accelerator(error) is isinstance(error, torch.AcceleratorError)
+    assert is_machine_error(error) is is_accelerator_error(error)
+    assert is_accelerator_error(error) is isinstance(error, torch.AcceleratorError)
     with pytest.raises(type(error)) as raised, memory_errors():
         raise error
     assert raised.value is error
@@ -93,5 +93,5 @@ def test_objects_that_refer_to_themselves_are_freed() -> None:
     ended: list[bool] = []
     part.part, part.ended = part, ended
     del part
-    give_memory_back()
+    release_memory()
     assert ended

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from trainer.precision import DTYPES, autocast, resolve
-from trainer.precision import device as default_device
+from trainer.precision import DTYPES, autocast, resolve_precision
+from trainer.precision import default_device as default_device
 
 
 @pytest.mark.parametrize("wanted", ["fp32", "bf16", "fp16"])
 def test_a_precision_by_name_is_not_changed(wanted: str) -> None:
-    assert resolve(wanted) == wanted
+    assert resolve_precision(wanted) == wanted
 
 
 def test_auto_is_resolved_once() -> None:
-    resolved = resolve("auto")
+    resolved = resolve_precision("auto")
     assert resolved in DTYPES
-    assert resolve(resolved) == resolved == resolve("auto")
+    assert resolve_precision(resolved) == resolved == resolve_precision("auto")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -28,7 +28,7 @@ def test_auto_respects_the_instructions_that_onednn_may_use(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
-    assert resolve("auto") == resolved
+    assert resolve_precision("auto") == resolved
 
 
 @pytest.mark.parametrize(

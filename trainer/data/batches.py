@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..model.acceleration.chain import FrozenOutputs
+from ..model.acceleration.chain import FrozenFeatures
 from .augment import FLIPPING, LIGHT, flip, light
 from .canvas import scales
 from .dataset import Picture, Split
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     pictures: Tensor
     """(n, 3, S, S) uint8, channels last."""
     targets: list[dict[str, Tensor]]
-    frozen: FrozenOutputs | None = None
+    frozen: FrozenFeatures | None = None
     """Cached outputs of the frozen stages for these pictures."""
 
     def pinned(self) -> "Batch":
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
         )
 
 
-CachedOutputs = Callable[[Iterable[int], Sequence[bool]], FrozenOutputs]
+CachedOutputs = Callable[[Iterable[int], Sequence[bool]], FrozenFeatures]
 """Looks up outputs of the frozen stages by positions in the split, and whether each is mirrored."""
 
 
@@ -57,7 +57,7 @@ def batches(
     seed: int,
     epoch: int,
     outputs: CachedOutputs | None = None,
-    makers: int = 0,
+    num_workers: int = 0,
 ) -> Iterator[Batch]:
     """Shuffled batches of an epoch.
 
@@ -72,7 +72,7 @@ def batches(
         seed: With epoch and index it decides order, flips and changes.
         epoch: From 0.
         outputs: Cached outputs of the frozen stages, if there are any.
-        makers: How many threads prepare batches ahead, see `makers_for`.
+        num_workers: How many threads prepare batches ahead, see `num_workers_for`.
     """
 
     def prepare(indices: NDArray[np.int64]) -> Batch:
@@ -91,7 +91,7 @@ def batches(
 
     order = generator(seed, epoch, 0).permutation(len(split.pictures))
     parts = np.array_split(order, steps(len(order), batch_size))
-    return _prefetch(prepare, parts, makers) if makers else map(prepare, parts)
+    return _prefetch(prepare, parts, num_workers) if num_workers else map(prepare, parts)
 
 
 def _prefetch(
@@ -120,7 +120,7 @@ def _prefetch(
 
 
 @contextmanager
-def makers_for(device: torch.device) -> Iterator[int]:
+def num_workers_for(device: torch.device) -> Iterator[int]:
     """The number of threads that prepare batches for training on a device.
 
     None on a CPU, which trains with all cores of the trial. For a GPU all but the one that drives

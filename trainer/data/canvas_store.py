@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from . import canvas, pixels
 from .canvas import letterbox
 from .dataset import Picture, Split
-from .shared_arrays import find, locked, writing
+from .shared_arrays import locked, open_array, write_array
 
 UNUSED = 30 * 24 * 3600.0
 """Files that nobody opened for this many seconds are removed when others are made."""
@@ -25,7 +25,7 @@ AHEAD = min(32, (os.cpu_count() or 1) + 4)
 """Most canvases that are made or wait for the disk at once, one per thread."""
 
 
-def open_store(
+def open_canvases(
     split: Split, size: int, folder: Path, on_step: Callable[[], None] = lambda: None
 ) -> NDArray[np.uint8]:
     """Map the canvases of a split, (n, size, size, 3), from a file that is made at first use.
@@ -33,21 +33,21 @@ def open_store(
     Safe for many processes at once: one makes the file, completely or not at all, and the others
     wait. A damaged file is removed and made again. `on_step` is called while work goes on.
     """
-    key = store_digest(split, size)
+    key = canvases_digest(split, size)
     folder.mkdir(parents=True, exist_ok=True)
-    store = find(folder, key, on_step)
+    store = open_array(folder, key, on_step)
     if store is None:
         with locked(folder / f"{key}.lock", on_step):
-            store = find(folder, key, on_step)
+            store = open_array(folder, key, on_step)
             if store is None:  # else another process has made it
                 _make_store(split, size, folder, key, on_step)
-                store = find(folder, key, on_step)
+                store = open_array(folder, key, on_step)
     if store is None:
         raise OSError(f"{folder}: the file reads differently from what was written")
     return store
 
 
-def store_digest(split: Split, size: int) -> str:
+def canvases_digest(split: Split, size: int) -> str:
     """Identity of a split's canvases."""
     identity = f"{_code_digest()} {size} " + " ".join(p.sha256 for p in split.pictures)
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
@@ -72,7 +72,7 @@ def _make_store(
             if time.time() - file.stat().st_mtime > UNUSED:
                 file.unlink()
     # PIL decodes and scales without the interpreter's lock
-    with writing(folder, key, len(split.pictures)) as add, ThreadPoolExecutor(AHEAD) as pool:
+    with write_array(folder, key, len(split.pictures)) as add, ThreadPoolExecutor(AHEAD) as pool:
         for pixels_of_canvas in _in_order(pool, partial(letterbox, size=size), split.pictures):
             on_step()
             add(pixels_of_canvas)

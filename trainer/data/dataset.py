@@ -72,7 +72,7 @@ class Splits:
     test: Split | None
     notes: tuple[str, ...] = ()
     """What the reader dropped or added, one line each."""
-    made: bool = False
+    val_is_from_train: bool = False
     """Whether val was split off from train because none was given."""
 
     @property

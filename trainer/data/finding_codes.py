@@ -12,31 +12,31 @@ class Code:
 
     severity: Severity
     """An error crashes a training, or silently changes what it learns or measures."""
-    what: str
+    text: str
     """A noun phrase in the plural: it reads well alone and after a count."""
-    mend: str
+    fix: str
     """What a user can do about it."""
     allowed: str = ""
     """What happens at these places if the user allows the error; empty: it cannot be allowed."""
 
     def counted(self, count: int) -> str:
         """The text with the count in front, if it is more than one."""
-        return f"{count} {self.what}" if count > 1 else self.what
+        return f"{count} {self.text}" if count > 1 else self.text
 
 
 LEFT_OUT, KEPT = "left out", "kept"
 
 
-def _error(what: str, fix: str, allowed: str = "") -> Code:
-    return Code("error", what, fix, allowed)
+def _error(text: str, fix: str, allowed: str = "") -> Code:
+    return Code("error", text, fix, allowed)
 
 
-def _warning(what: str, fix: str) -> Code:
-    return Code("warning", what, fix)
+def _warning(text: str, fix: str) -> Code:
+    return Code("warning", text, fix)
 
 
-def _note(what: str) -> Code:
-    return Code("note", what, "")
+def _note(text: str) -> Code:
+    return Code("note", text, "")
 
 
 _FILES = {

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from ..config import InputError
-from ..config_errors import nearest
+from ..config_errors import name_hint
 from ..text.escaping import printable
 from .finding_codes import CODES, Severity, allowable
 
@@ -56,9 +56,9 @@ class Finding:
         """The finding in one line with the next step, for errors before a search."""
         code, more = CODES[self.code], self.count - len(self.places)
         listed = ", ".join(filter(None, map(str, self.places)))
-        text = ": ".join(filter(None, [code.what, listed])) + (f" and {more} more" if more else "")
+        text = ": ".join(filter(None, [code.text, listed])) + (f" and {more} more" if more else "")
         text += f"; {printable(self.hint)}" if self.hint else ""
-        step = code.mend + (f", or --allow {self.code}" if code.allowed else "")
+        step = code.fix + (f", or --allow {self.code}" if code.allowed else "")
         return f"data.{self.split}: {self.code}: {text}; {step}"
 
 
@@ -119,9 +119,9 @@ def check_allowed(codes: Iterable[str]) -> frozenset[str]:
     errors = []
     for code in codes:
         if code not in CODES:
-            errors.append(f"data.allow: {code}: no such code{nearest(code, sorted(allowable()))}")
+            errors.append(f"data.allow: {code}: no such code{name_hint(code, sorted(allowable()))}")
         elif code not in allowable():
-            errors.append(f"data.allow: {code}: cannot be allowed; {CODES[code].mend}")
+            errors.append(f"data.allow: {code}: cannot be allowed; {CODES[code].fix}")
     if errors:
         raise InputError(errors)
     return frozenset(codes)

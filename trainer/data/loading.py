@@ -12,7 +12,7 @@ from .digits import make_digits
 from .formats.layouts import find
 from .split import split_chosen, split_off
 
-MADE = "splits.json"
+SPLITS_FILE = "splits.json"
 """In a search's folder: which pictures of train became val."""
 
 
@@ -35,7 +35,7 @@ def load(
     Raises:
         InputError: Has every error of every file.
     """
-    data = given(data, cache)
+    data = resolve_data(data, cache)
     examined = examine(data, cache, step=step, model=model)
     if examined.errors:
         raise InputError([finding.line for finding in examined.errors])
@@ -71,12 +71,12 @@ def load_split(data: Data, name: str, cache: Path) -> Split:
     return replace(examined.splits["train"], name=name)
 
 
-def given(data: Data | str, cache: Path) -> Data:
+def resolve_data(data: Data | str, cache: Path) -> Data:
     """The `data:` part itself; for `digits` that of the embedded data set, made if needed."""
     return data if isinstance(data, Data) else find(make_digits(cache))
 
 
-def made_split(data: Splits) -> bytes:
+def splits_file_content(data: Splits) -> bytes:
     """The content of MADE for a val that was split off; `load` reads it again."""
     chosen = {picture.sha256: picture.file.name for picture in data.val.pictures}
     return json.dumps({"val": chosen}, indent=1).encode()
@@ -84,10 +84,10 @@ def made_split(data: Splits) -> bytes:
 
 def _read_chosen(folder: Path | None) -> set[str]:
     """Digests of the pictures that are val; empty if there is no file. Raises InputError."""
-    if folder is None or not (folder / MADE).is_file():
+    if folder is None or not (folder / SPLITS_FILE).is_file():
         return set()
     try:
-        content = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        content = json.loads((folder / SPLITS_FILE).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise InputError([_damaged(folder, "it is no JSON")]) from None
     chosen = content.get("val") if isinstance(content, dict) else None
@@ -98,6 +98,6 @@ def _read_chosen(folder: Path | None) -> set[str]:
 
 def _damaged(folder: Path, why: str) -> str:
     return (
-        f"{folder / MADE} is damaged ({why}): move it away; if the data is unchanged, the same "
-        "pictures are chosen again"
+        f"{folder / SPLITS_FILE} is damaged ({why}): move it away; if the data is unchanged, "
+        "the same pictures are chosen again"
     )

@@ -34,7 +34,7 @@ _checked: set[tuple[Path, int, int]] = set()
 """Files whose checksum this process has verified: name, inode, size."""
 
 
-def find(folder: Path, key: str, on_step: Callable[[], None] = lambda: None) -> Bytes | None:
+def open_array(folder: Path, key: str, on_step: Callable[[], None] = lambda: None) -> Bytes | None:
     """The array of a key, (n, ...), mapped read-only; None if there is no complete file.
 
     The first time in a process its checksum is verified, up to CHECKED bytes; `on_step` is called
@@ -77,7 +77,7 @@ def _open(file: Path, known: os.stat_result, on_step: Callable[[], None]) -> Byt
 
 
 @contextmanager
-def writing(folder: Path, key: str, count: int) -> Iterator[Callable[[Bytes], None]]:
+def write_array(folder: Path, key: str, count: int) -> Iterator[Callable[[Bytes], None]]:
     """Write an array of `count` rows of one shape; the file appears at the end.
 
     Only one process at a time may write a key, see `locked`.

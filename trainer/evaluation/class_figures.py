@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..text.escaping import matplotlib
-from .coco_metrics import Truth, match
+from ..text.escaping import escape_matplotlib
+from .coco_metrics import GroundTruth, match
 
 
 def class_figures(
-    truth: Truth, results: list[dict[str, Any]], detections: int
+    truth: GroundTruth, results: list[dict[str, Any]], detections: int
 ) -> tuple[dict[str, Any], bytes]:
     """The table, as columns and data, and the chart as a PNG."""
     split = truth.split
@@ -48,7 +48,7 @@ def _draw_curves(names: list[str], precision: NDArray[np.float64]) -> bytes:
     for number, (name, curve) in enumerate(zip(names, precision.T, strict=True)):
         if (curve > -1).all():
             style = ("-", "--", ":")[number // 10 % 3]  # matplotlib has ten colours
-            label = f"{matplotlib(name)} {curve.mean():.2f}"
+            label = f"{escape_matplotlib(name)} {curve.mean():.2f}"
             axes.plot(np.linspace(0, 1, len(curve)), curve, style, label=label)
     axes.grid(alpha=0.3)
     if len(names) <= 30:  # more are in the table

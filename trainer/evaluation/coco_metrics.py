@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data.dataset import Split
-from ..model.heads import DETECTIONS, Detect
+from ..model.heads import DEFAULT_DETECTIONS, Detect
 from .detections import detect_singly
 
 FIGURES = (
@@ -34,7 +34,7 @@ FIGURES = (
     "mar_large",
 )
 """The 12 COCO figures in the order of pycocotools."""
-LIMITS = [1, 10, DETECTIONS]
+LIMITS = [1, 10, DEFAULT_DETECTIONS]
 """How many detections of a class on a picture COCO counts."""
 
 
@@ -46,7 +46,7 @@ class Metrics:
     """By name, see FIGURES."""
     per_class: dict[str, float | None]
     """AP (IoU .50 to .95) by class name."""
-    detections: int = DETECTIONS
+    detections: int = DEFAULT_DETECTIONS
     """The most detections that the detector gives for a picture."""
     at_detections: dict[str, float | None] = field(default_factory=dict)
     """The figures with all of these counted, for example `mar_300` for 300; empty if they are no
@@ -57,7 +57,7 @@ class Metrics:
         return (self.figures | self.at_detections)[name] or 0.0
 
 
-class Truth:
+class GroundTruth:
     """The ground truth of a split, indexed once for many evaluations."""
 
     def __init__(self, split: Split) -> None:
@@ -93,7 +93,7 @@ def _annotations(split: Split) -> list[dict[str, Any]]:
 
 
 def measure(
-    detector: Detect, split: Split, size: int, detections: int = DETECTIONS
+    detector: Detect, split: Split, size: int, detections: int = DEFAULT_DETECTIONS
 ) -> tuple[Metrics, list[dict[str, Any]]]:
     """Final figures of an export of any format, and its detections in COCO's result format.
 
@@ -107,7 +107,9 @@ def measure(
     return score_finally(split, results, detections), results
 
 
-def score(truth: Truth, results: list[dict[str, Any]], detections: int = DETECTIONS) -> Metrics:
+def score(
+    truth: GroundTruth, results: list[dict[str, Any]], detections: int = DEFAULT_DETECTIONS
+) -> Metrics:
     """The COCO figures of detections in COCO's result format, by hotcoco.
 
     A picture has at most `detections` of them.
@@ -115,14 +117,16 @@ def score(truth: Truth, results: list[dict[str, Any]], detections: int = DETECTI
     return _metrics(match(truth, results, detections), truth.split, detections)
 
 
-def match(truth: Truth, results: list[dict[str, Any]], detections: int = DETECTIONS) -> Any:
+def match(
+    truth: GroundTruth, results: list[dict[str, Any]], detections: int = DEFAULT_DETECTIONS
+) -> Any:
     """Hotcoco's `COCOeval` of detections, accumulated; the last limit counts all of them."""
     run = hotcoco.COCOeval(truth.coco, truth.coco.load_res(results), "bbox")
     return _evaluate(run, detections)
 
 
 def score_finally(
-    split: Split, results: list[dict[str, Any]], detections: int = DETECTIONS
+    split: Split, results: list[dict[str, Any]], detections: int = DEFAULT_DETECTIONS
 ) -> Metrics:
     """The COCO figures of detections by pycocotools, with whose figures others compare."""
     coco = COCO()
@@ -137,7 +141,7 @@ def score_finally(
 def _evaluate(run: Any, detections: int) -> Any:
     """Evaluate and accumulate a `COCOeval` of either library; both have the same interface."""
     params = run.params
-    params.maxDets = [*LIMITS, detections] if detections > DETECTIONS else LIMITS
+    params.maxDets = [*LIMITS, detections] if detections > DEFAULT_DETECTIONS else LIMITS
     run.params = params
     with contextlib.redirect_stdout(io.StringIO()):
         run.evaluate()
@@ -147,21 +151,21 @@ def _evaluate(run: Any, detections: int) -> Any:
 
 def _metrics(run: Any, split: Split, detections: int) -> Metrics:
     # precision: IoU thresholds x recalls x classes x areas (all first) x LIMITS
-    precision = run.eval["precision"][:, :, :, 0, LIMITS.index(DETECTIONS)]
+    precision = run.eval["precision"][:, :, :, 0, LIMITS.index(DEFAULT_DETECTIONS)]
     per_class = {
         category.name: _or_none(_mean(precision[:, :, k]))
         for k, category in enumerate(split.categories)
     }
-    figures = _figures(run, LIMITS.index(DETECTIONS))
+    figures = _figures(run, LIMITS.index(DEFAULT_DETECTIONS))
     return Metrics(figures, per_class, detections, _at_detections(_figures(run, -1), detections))
 
 
 def _at_detections(figures: dict[str, float | None], detections: int) -> dict[str, float | None]:
     """The figures that depend on the limit of detections; empty if COCO counts all of them."""
-    if detections <= DETECTIONS:
+    if detections <= DEFAULT_DETECTIONS:
         return {}
     fixed = {f"mar_{limit}" for limit in LIMITS}
-    most = {f"mar_{detections}": figures[f"mar_{DETECTIONS}"]}
+    most = {f"mar_{detections}": figures[f"mar_{DEFAULT_DETECTIONS}"]}
     return {name: value for name, value in figures.items() if name not in fixed} | most
 
 

@@ -82,7 +82,7 @@ def _draw_label(
     pen.text((x + 3 - left, y + 3 - top), text, fill=ink, font=font)
 
 
-def free_name(file: Path, taken: set[str]) -> str:
+def unused_name(file: Path, taken: set[str]) -> str:
     """A name for a drawn picture that is not taken yet, and is taken from now on.
 
     Pictures of several folders may have equal names.

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from ..data.dataset import Split
 from .coco_metrics import as_coco
 
-DEFAULT = 0.5
+DEFAULT_THRESHOLD = 0.5
 """The threshold of a class without a box or a correct detection on val."""
 IOU = 0.5
 """The least overlap of a correct detection with a true box."""
@@ -23,7 +23,7 @@ def best_thresholds(split: Split, results: list[dict[str, Any]]) -> dict[str, fl
 
     `results` are its detections in COCO's result format. pycocotools matches them at an IoU of 0.5.
     """
-    thresholds = {category.name: DEFAULT for category in split.categories}
+    thresholds = {category.name: DEFAULT_THRESHOLD for category in split.categories}
     if not results:  # pycocotools' loadRes fails on an empty list
         return thresholds
     matches = _match(split, results)

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from ..config import TrainConfig
 from ..data.canvas import cache_folder
-from ..data.canvas_store import open_store
+from ..data.canvas_store import open_canvases
 from ..data.dataset import Picture, Split
-from ..machine_errors import is_of_accelerator
-from ..model.checkpoint import BEST, load, load_trained_state, write_whole
+from ..machine_errors import is_accelerator_error
+from ..model.checkpoint import BEST, load, load_trained_state, write_atomically
 from ..model.detectors import build
-from ..model.heads import DETECTIONS
-from ..precision import device, resolve
+from ..model.heads import DEFAULT_DETECTIONS
+from ..precision import default_device, resolve_precision
 from .class_figures import class_figures
-from .coco_metrics import Truth, match
+from .coco_metrics import GroundTruth, match
 from .detections import BATCH_SIZE, detect, unpack
 from .drawing import Box
 from .sheets import THRESHOLD, make_sheet
@@ -62,7 +62,7 @@ def review(
         config: The trial's.
         val: The split on which it was measured.
         folder: The trial's.
-        packed: The detections at the best epoch (`Result.found`); None to run `folder/best.pt`.
+        packed: Detections at the best epoch (`Result.detections`); None to run `folder/best.pt`.
         on_step: Called before each batch.
     """
     try:
@@ -72,22 +72,22 @@ def review(
     except FileExistsError:
         return
     except Exception as error:
-        if is_of_accelerator(error):
+        if is_accelerator_error(error):
             raise
         log.warning("%s: its review could not be written", folder, exc_info=True)
 
 
 def _review(split: Split, results: list[dict[str, Any]], place: Path, detections: int) -> None:
-    truth = Truth(split)
+    truth = GroundTruth(split)
     table, curves = class_figures(truth, results, detections)
-    write_whole(json.dumps(table).encode(), place / CLASSES)
-    write_whole(curves, place / CURVES)
+    write_atomically(json.dumps(table).encode(), place / CLASSES)
+    write_atomically(curves, place / CURVES)
     certain = [result for result in results if result["score"] >= THRESHOLD]
     boxes = _boxes(split, certain)
 
     def write_sheet(pictures: Sequence[Picture], captions: dict[int, str], file: str) -> None:
         if pictures:
-            write_whole(make_sheet(split, pictures, boxes, captions), place / file)
+            write_atomically(make_sheet(split, pictures, boxes, captions), place / file)
 
     every = max(1, len(split.pictures) // PICTURES)
     write_sheet(split.pictures[::every][:PICTURES], {}, PREDICTIONS)
@@ -108,19 +108,19 @@ def _detect(
     torch.manual_seed(config.train.seed)  # for a backbone without pretrained weights
     detector = build(config.model, len(split.categories))
     load_trained_state(detector, load(folder / BEST))
-    chosen = device()
+    chosen = default_device()
     return detect(
         detector.to(chosen),
         split,
-        open_store(split, config.model.image_size, cache_folder() / "canvases"),
-        precision=resolve(config.train.precision),
+        open_canvases(split, config.model.image_size, cache_folder() / "canvases"),
+        precision=resolve_precision(config.train.precision),
         batch_size=BATCH_SIZE[chosen.type],
         on_step=on_step,
     )
 
 
 def mistakes(
-    truth: Truth, certain: list[dict[str, Any]], detections: int = DETECTIONS
+    truth: GroundTruth, certain: list[dict[str, Any]], detections: int = DEFAULT_DETECTIONS
 ) -> dict[int, tuple[int, int]]:
     """The number of missed boxes and of wrong detections by picture id, at IoU .50.
 

@@ -13,18 +13,24 @@ from ..config import InputError, TrainConfig
 from ..data.canvas import open_picture
 from ..data.dataset import SPLIT_NAMES, Category, Split
 from ..evaluation.coco_metrics import Metrics
-from ..evaluation.drawing import Box, draw, free_name
-from ..evaluation.operating_point import DEFAULT
+from ..evaluation.drawing import Box, draw, unused_name
+from ..evaluation.operating_point import DEFAULT_THRESHOLD
 from ..evaluation.predict import predict
 from ..machine_errors import is_out_of_memory
 from ..model.backbones import Normalization
-from ..model.checkpoint import Checkpoint, DamagedFileError, load, load_trained_state, write_whole
+from ..model.checkpoint import (
+    Checkpoint,
+    DamagedFileError,
+    load,
+    load_trained_state,
+    write_atomically,
+)
 from ..model.detectors import Detector, build, rebuild
 from ..model.heads import Detect
-from ..model.weights import SPEC, WEIGHTS, check_export_digest, sha256
-from .conversion import FILES, open_portable
+from ..model.weights import SPEC_FILE, WEIGHTS_FILE, check_export_digest, sha256
+from .conversion import PORTABLE_FILES, open_portable
 
-METRICS = "metrics.json"
+METRICS_FILE = "metrics.json"
 FORMAT = 1
 """Version of spec.json; it grows when older versions could not rebuild the detector."""
 
@@ -70,7 +76,7 @@ def export(
     part.mkdir(parents=True)
     tensors = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
     # safetensors' save_file would write a file that no other account may read
-    (part / WEIGHTS).write_bytes(save(tensors))
+    (part / WEIGHTS_FILE).write_bytes(save(tensors))
     spec = {
         "format": FORMAT,
         **config.model_dump(mode="json"),
@@ -79,10 +85,10 @@ def export(
         "weights_sha256": detector.digest or None,
         "data": data,
         "epoch": state["report"]["epoch"],
-        "sha256": {WEIGHTS: sha256(part / WEIGHTS)},
-        "thresholds": {category.name: DEFAULT for category in categories},
+        "sha256": {WEIGHTS_FILE: sha256(part / WEIGHTS_FILE)},
+        "thresholds": {category.name: DEFAULT_THRESHOLD for category in categories},
     }
-    (part / SPEC).write_text(json.dumps(spec, indent=2))
+    (part / SPEC_FILE).write_text(json.dumps(spec, indent=2))
     part.rename(out)
 
 
@@ -98,13 +104,13 @@ def _load_checkpoint(file: Path) -> Checkpoint:
 def read_spec(folder: Path) -> Spec:
     """Read the spec of an export. Raises InputError when it is missing, damaged or too new."""
     try:
-        raw: dict[str, Any] = json.loads((folder / SPEC).read_text())
+        raw: dict[str, Any] = json.loads((folder / SPEC_FILE).read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError([f"{folder} is no export: it has no readable {SPEC}"]) from error
+        raise InputError([f"{folder} is no export: it has no readable {SPEC_FILE}"]) from error
     if not isinstance(raw, dict):
-        raise InputError([f"{folder} is no export: its {SPEC} holds no mapping"])
+        raise InputError([f"{folder} is no export: its {SPEC_FILE} holds no mapping"])
     if raw.get("format") != FORMAT:
-        raise InputError([f"{folder}: format {raw.get('format')} of {SPEC} (legal: {FORMAT})"])
+        raise InputError([f"{folder}: format {raw.get('format')} of {SPEC_FILE} (legal: {FORMAT})"])
     try:
         categories = tuple(Category(**category) for category in raw["categories"])
         return Spec(
@@ -114,10 +120,14 @@ def read_spec(folder: Path) -> Spec:
             data=raw["data"],
             epoch=raw["epoch"],
             # exports of the first version have none
-            thresholds={c.name: raw.get("thresholds", {}).get(c.name, DEFAULT) for c in categories},
+            thresholds={
+                c.name: raw.get("thresholds", {}).get(c.name, DEFAULT_THRESHOLD) for c in categories
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError([f"{folder / SPEC} is damaged: {type(error).__name__} {error}"]) from error
+        raise InputError(
+            [f"{folder / SPEC_FILE} is damaged: {type(error).__name__} {error}"]
+        ) from error
 
 
 def load_export(folder: Path) -> tuple[Detector, Spec]:
@@ -126,16 +136,16 @@ def load_export(folder: Path) -> tuple[Detector, Spec]:
     Raises InputError when the folder is no export or its weights are damaged.
     """
     spec = read_spec(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise InputError([f"{folder} has no {WEIGHTS}: give the export that it was made from"])
-    check_export_digest(folder / WEIGHTS)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise InputError([f"{folder} has no {WEIGHTS_FILE}: give the export that it was made from"])
+    check_export_digest(folder / WEIGHTS_FILE)
     detector = rebuild(spec.config.model, len(spec.categories), spec.normalization)
     try:
-        detector.load_state_dict(load_file(folder / WEIGHTS))
+        detector.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except Exception as error:  # damage raises many types of errors
         if is_out_of_memory(error):
             raise
-        raise InputError([f"{folder / WEIGHTS} cannot be read: {error}"]) from error
+        raise InputError([f"{folder / WEIGHTS_FILE} cannot be read: {error}"]) from error
     return detector.eval(), spec
 
 
@@ -147,18 +157,18 @@ def open_export(path: Path) -> tuple[Detect, Spec]:
             the ONNX file.
 
     Raises:
-        InputError: As in `load_export`; also when a folder holds a pt2 file alone, since opening one
-            may run code.
+        InputError: As in `load_export`; also when a folder holds a pt2 file alone, since
+            opening one may run code.
     """
-    folder = folder_of(path)
-    for name in FILES.values():
+    folder = export_folder(path)
+    for name in PORTABLE_FILES.values():
         if (folder / name).is_file():
             check_export_digest(folder / name)
-    if path.name == WEIGHTS or (path.is_dir() and (path / WEIGHTS).is_file()):
+    if path.name == WEIGHTS_FILE or (path.is_dir() and (path / WEIGHTS_FILE).is_file()):
         return load_export(folder)
     if detect := open_portable(path):
         return detect, read_spec(folder)
-    if (pt2 := folder / FILES["pt2"]).is_file():
+    if (pt2 := folder / PORTABLE_FILES["pt2"]).is_file():
         raise InputError(
             [
                 f"{folder} holds a pt2 alone, which may run code as it is opened: give {pt2}, if "
@@ -168,7 +178,7 @@ def open_export(path: Path) -> tuple[Detect, Spec]:
     return load_export(folder)
 
 
-def folder_of(path: Path) -> Path:
+def export_folder(path: Path) -> Path:
     """The folder of an export, given the folder or one of its files."""
     return path.parent if path.is_file() else path
 
@@ -184,14 +194,14 @@ def write_digest(file: Path) -> None:
 
 
 def _update_spec(folder: Path, changes: dict[str, Any]) -> None:
-    file = folder / SPEC
+    file = folder / SPEC_FILE
     spec = json.loads(file.read_text()) | changes
-    write_whole(json.dumps(spec, indent=2).encode(), file)
+    write_atomically(json.dumps(spec, indent=2).encode(), file)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Read an export's metrics.json; empty without one. Raises InputError when it is damaged."""
-    file = folder / METRICS
+    file = folder / METRICS_FILE
     if not file.is_file():
         return {}
     try:
@@ -209,7 +219,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """Add figures to an export's metrics.json; those of the same name are replaced."""
     content = read_metrics(folder) | metrics
-    write_whole(json.dumps(content, indent=2).encode(), folder / METRICS)
+    write_atomically(json.dumps(content, indent=2).encode(), folder / METRICS_FILE)
 
 
 def record_evaluation(folder: Path, split: Split, metrics: Metrics) -> None:
@@ -241,4 +251,4 @@ def write_pictures(folder: Path, split: Split, count: int = 6) -> None:
             Box(split.categories[label - 1], None, tuple(box))
             for box, label in zip(picture.boxes.tolist(), picture.labels.tolist(), strict=True)
         ]
-        draw(opened, predicted, truth).save(out / free_name(picture.file, taken), quality=90)
+        draw(opened, predicted, truth).save(out / unused_name(picture.file, taken), quality=90)

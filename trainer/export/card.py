@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Model
-from ..evaluation.operating_point import DEFAULT
+from ..evaluation.operating_point import DEFAULT_THRESHOLD
 from ..model.backbones import licence
 from ..model.detectors import is_coco
-from ..text.escaping import markdown, printable
+from ..text.escaping import escape_markdown, printable
 from .bundle import Spec, read_metrics, read_spec
-from .conversion import FILES, LEAST_ONNXRUNTIME
+from .conversion import LEAST_ONNXRUNTIME, PORTABLE_FILES
 
 CARD = "README.md"
 COMMANDS = """\
@@ -62,10 +62,12 @@ def write_card(folder: Path, name: str) -> None:
     metrics = read_metrics(folder)
     model = spec.config.model
     parts = [
-        f"# {markdown(name)}",
+        f"# {escape_markdown(name)}",
         f"A {_architecture(model)}, for pictures of "
         f"{model.image_size} x {model.image_size} px. Boxes and classes: "
-        + ", ".join(f"{markdown(category.name)} ({category.id})" for category in spec.categories)
+        + ", ".join(
+            f"{escape_markdown(category.name)} ({category.id})" for category in spec.categories
+        )
         + ".",
         *_figures(spec, metrics),
         *([metrics["gain"]] if metrics.get("gain") else []),
@@ -88,7 +90,7 @@ def write_card(folder: Path, name: str) -> None:
 def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
     """The table of AP with the operating point, and a sentence on both; empty without figures."""
     names = [category.name for category in spec.categories]
-    heads = ["", "AP", "AP50", "AP75", *(f"AP {markdown(name)}" for name in names)]
+    heads = ["", "AP", "AP50", "AP75", *(f"AP {escape_markdown(name)}" for name in names)]
     lines = ["| " + " | ".join(heads) + " |"]
     lines.append("|" + " --- |" * (4 + len(names)))
     for split in ("val", "test"):
@@ -103,7 +105,7 @@ def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
     lines.append("| score from which a box counts | | | | " + " | ".join(points) + " |")
     text = (
         "The scores are those with the best F1 of each class on val (at an IoU of 0.5), or "
-        f"{DEFAULT} for a class without a right detection there."
+        f"{DEFAULT_THRESHOLD} for a class without a right detection there."
     )
     if looks := metrics.get("test", {}).get("looks"):
         text += f" Test was looked at {'once' if looks == 1 else f'{looks} times'}."
@@ -118,7 +120,7 @@ def _row(title: str, figures: dict[str, Any], *more: float | None) -> str:
 
 def _running(folder: Path) -> str:
     """How to run the export: with its ONNX or pt2 file alone, else with Unfreeze."""
-    for format, name in FILES.items():
+    for format, name in PORTABLE_FILES.items():
         if (folder / name).is_file():
             file = f"/{name}" if format == "pt2" else ""  # a pt2 is opened only by its path
             code = LETTERBOX.format(runtime=RUNTIMES[format]) + DETECT[format] + PRINT_BOXES
@@ -157,4 +159,4 @@ def _weights(model: Model) -> str:
 
 def _code(text: str) -> str:
     """A text as a Markdown code span, or escaped where a backtick would end the span."""
-    return markdown(text) if "`" in text else f"`{printable(text)}`"
+    return escape_markdown(text) if "`" in text else f"`{printable(text)}`"

@@ -23,10 +23,10 @@ from ..data.canvas import letterbox
 from ..data.dataset import Picture
 from ..machine_errors import is_out_of_memory
 from ..model.detectors import Detector
-from ..model.heads import DETECTIONS, SCORE_THRESHOLD, Detect, Detections
+from ..model.heads import DEFAULT_DETECTIONS, SCORE_THRESHOLD, Detect, Detections
 from .traceable import Graph, as_graph
 
-FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
+PORTABLE_FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
 IR_VERSION, LEAST_ONNXRUNTIME = 9, "1.17"
 """IR version of an ONNX file, and the first onnxruntime that reads it with torch's opset 20. torch
 writes IR 10, but uses nothing that is new in it."""
@@ -51,7 +51,7 @@ def write_portable(
     Raises:
         InputError: The detector cannot be exported in this format, or the file does not agree.
     """
-    file = folder / FILES[format]
+    file = folder / PORTABLE_FILES[format]
     try:
         with _quiet(), torch.no_grad():
             # a pt2 file would keep requires_grad
@@ -83,7 +83,7 @@ def open_portable(path: Path) -> Detect | None:
     Raises:
         InputError: The file cannot be read.
     """
-    file = path / FILES["onnx"] if path.is_dir() else path
+    file = path / PORTABLE_FILES["onnx"] if path.is_dir() else path
     if not file.is_file():
         return None
     try:
@@ -200,7 +200,7 @@ def compare(
     other: Detect,
     size: int,
     pictures: tuple[Picture, ...],
-    detections: int = DETECTIONS,
+    detections: int = DEFAULT_DETECTIONS,
 ) -> list[str]:
     """How the detections of another form of a detector differ from the detector's, in fp32.
 
@@ -231,7 +231,7 @@ def compare(
 
 
 def unmatched(
-    ours: dict[str, Tensor], theirs: dict[str, Tensor], detections: int = DETECTIONS
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], detections: int = DEFAULT_DETECTIONS
 ) -> Tensor:
     """Positions (m,) of the boxes that have no equal in another list of detections.
 

@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from ..config import InputError
-from ..config_errors import did_you_mean, nearest
-from ..machine_errors import is_of_machine
+from ..config_errors import did_you_mean, name_hint
+from ..machine_errors import is_machine_error
 from .backbone_weights import load_weights, packaged_lite0
 from .freezing import Stage, split_stages, stop_drop_paths
-from .weights import SPEC
+from .weights import SPEC_FILE
 
 STRIDES = (8, 16, 32)
 LARGEST_CANVAS = 512
 """Pixels of the largest canvas that `size_errors` tries to suggest."""
-TESTED = (
+TESTED_BACKBONES = (
     "vgg16",
     "vgg16_bn",
     "resnet18",
@@ -130,7 +130,7 @@ def _problem(name: str, size: int) -> str:
     try:
         maps = module(torch.zeros(1, 3, size, size, device="meta"))
     except Exception as error:  # models of all kinds fail in all ways
-        if is_of_machine(error):
+        if is_machine_error(error):
             raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         return "" if "meta" in text else text  # some create tensors on the CPU, which is no problem
@@ -148,19 +148,21 @@ def _empty(name: str) -> Any:
         return _create(name, _levels(name)).eval()
 
 
-def is_known(name: str) -> bool:
+def is_timm_model(name: str) -> bool:
     """Whether timm has an architecture of this name, with or without a tag of weights."""
     return timm.is_model(name.partition(".")[0])
 
 
 def check_name(name: str) -> None:
     """Raise InputError when timm has no model of this name, with the nearest one."""
-    if not is_known(name):
+    if not is_timm_model(name):
         raise InputError([f"model.backbone: timm has no {name!r}" + _nearest_model(name)])
     architecture, dot, _ = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if dot and name not in tagged:
-        raise InputError([f"model.backbone: timm has no weights {name!r}" + nearest(name, tagged)])
+        raise InputError(
+            [f"model.backbone: timm has no weights {name!r}" + name_hint(name, tagged)]
+        )
 
 
 def _nearest_model(name: str) -> str:
@@ -209,7 +211,7 @@ def _normalization(name: str, weights: str) -> Normalization:
     if name == "tf_efficientnet_lite0" and weights == "imagenet" and packaged_lite0():
         # the packaged weights were trained on (x - 127) / 128 for x in 0 to 255
         return Normalization((127 / 255,) * 3, (128 / 255,) * 3)
-    spec = Path(weights) / SPEC
+    spec = Path(weights) / SPEC_FILE
     if spec.is_file():
         try:
             pixels = json.loads(spec.read_text())["pixels"]

@@ -40,8 +40,8 @@ def load_trained_state(detector: Detector, checkpoint: Checkpoint) -> None:
 
     Raises:
         RuntimeError: The tensors are of another architecture.
-        InputError: The trial began with another backbone. Its trained tensors on this one would be a
-            detector that was never trained.
+        InputError: The trial began with another backbone. Its trained tensors on this one would
+            be a detector that was never trained.
     """
     pretrained = pretrained_digest(detector)
     missing, unexpected = detector.load_state_dict(checkpoint["model"], strict=False)
@@ -114,7 +114,7 @@ class _HashingWriter:
         self.stream.flush()
 
 
-def write_whole(content: bytes, file: Path) -> None:
+def write_atomically(content: bytes, file: Path) -> None:
     """Replace a file's content atomically: a reader sees all of the old or of the new bytes."""
     with atomic_writer(file) as stream:
         stream.write(content)
@@ -167,7 +167,7 @@ class DamagedFileError(Exception):
 
 
 def load(file: Path) -> Checkpoint:
-    """Read a checkpoint. Raises OSError when the file is missing, DamagedFileError when it is damaged."""
+    """Read a checkpoint. Raises OSError if the file is missing, DamagedFileError if damaged."""
     content = memoryview(file.read_bytes())
     payload, digest = content[:-32], content[-32:]
     if hashlib.sha256(payload).digest() != digest:

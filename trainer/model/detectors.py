@@ -23,7 +23,7 @@ from ..config import NAMED_WEIGHTS, CocoDetector, InputError, Model
 from . import backbone_weights, backbones
 from . import torchvision_coco as coco
 from . import weights as weight_files
-from .acceleration.chain import FrozenOutputs
+from .acceleration.chain import FrozenFeatures
 from .acceleration.cpu_bf16 import patch_for_cpu_bf16
 from .acceleration.cuda_graphs import CudaGraphs
 from .acceleration.folding import fold_norms
@@ -34,8 +34,8 @@ from .heads import (
     FCOSFromPyramid,
     Features,
     Head,
+    HeadOutputs,
     NoBackbone,
-    Outputs,
     RetinaNetFromPyramid,
     SSDFromPyramid,
     limit_detections,
@@ -98,19 +98,19 @@ class Detector(nn.Module):
         pixels = (pictures.to(self.mean.dtype) - self.mean) / self.std
         return pixels.contiguous(memory_format=torch.channels_last)
 
-    def features(self, pictures: Tensor, frozen: FrozenOutputs | None = None) -> Features:
+    def features(self, pictures: Tensor, frozen: FrozenFeatures | None = None) -> Features:
         """The feature pyramid of uint8 pictures (N, 3, S, S), finest level first."""
         maps = frozen.maps() if frozen else self.backbone(self.normalize(pictures))
         maps = [_resize_to_stride(m, pictures, s) for m, s in zip(maps, self.strides, strict=True)]
         pyramid: Features = self.neck(OrderedDict((str(i), m) for i, m in enumerate(maps)))
         return pyramid
 
-    def outputs(self, pictures: Tensor, frozen: FrozenOutputs | None = None) -> Outputs:
+    def outputs(self, pictures: Tensor, frozen: FrozenFeatures | None = None) -> HeadOutputs:
         """The outputs of the head's convolutions for uint8 pictures (N, 3, S, S)."""
         return self.head.outputs(self.features(pictures, frozen))
 
     def static_losses(
-        self, pictures: Tensor, targets: BatchTargets, frozen: FrozenOutputs | None
+        self, pictures: Tensor, targets: BatchTargets, frozen: FrozenFeatures | None
     ) -> dict[str, Tensor]:
         """The part of the losses whose shapes do not depend on the data.
 
@@ -125,7 +125,7 @@ class Detector(nn.Module):
         self,
         pictures: Tensor,
         targets: Targets | None = None,
-        frozen: FrozenOutputs | None = None,
+        frozen: FrozenFeatures | None = None,
     ) -> dict[str, Tensor] | Detections:
         """Losses where there are targets, else detections; see the class."""
         device = pictures.device.type

@@ -30,7 +30,7 @@ from .matching import INSIDE_FRACTION, BatchTargets, Targets, inside_any
 
 SCORE_THRESHOLD = 0.02
 """Detections below are dropped before NMS. It is low, since AP counts the complete curve."""
-DETECTIONS = 100
+DEFAULT_DETECTIONS = 100
 """Most detections of a picture by default, as COCO evaluates."""
 ROI_LOSSES = ("loss_classifier", "loss_box_reg")
 """Faster R-CNN's losses of its proposals' classes and boxes, by torchvision's names."""
@@ -44,7 +44,7 @@ Detect = Callable[[Tensor], Detections]
 
 
 @dataclass(frozen=True)
-class Outputs:
+class HeadOutputs:
     """What a head's convolutions make of a pyramid; its shapes do not depend on the data."""
 
     tensors: dict[str, Tensor]
@@ -61,19 +61,19 @@ class _DenseHead:
     _cached_anchors: tuple[object, Tensor] | None = None
     """The anchors of training, after what they depend on."""
 
-    def outputs(self, features: Features) -> Outputs:
+    def outputs(self, features: Features) -> HeadOutputs:
         """Run the convolutions on a pyramid."""
         outputs = self.head(list(features.values()))
-        return Outputs({name: out.float() for name, out in outputs.items()}, _sizes(features))
+        return HeadOutputs({name: out.float() for name, out in outputs.items()}, _sizes(features))
 
-    def anchors(self, outputs: Outputs, images: ImageList) -> list[Tensor]:
+    def anchors(self, outputs: HeadOutputs, images: ImageList) -> list[Tensor]:
         """The anchors (A, 4) of each picture."""
         any_output = next(iter(outputs.tensors.values()))
         levels = [any_output.new_empty(1, 1, *size) for size in outputs.sizes]
         anchors: list[Tensor] = self.anchor_generator(images, levels)
         return anchors
 
-    def training_anchors(self, outputs: Outputs, pictures: Tensor) -> Tensor:
+    def training_anchors(self, outputs: HeadOutputs, pictures: Tensor) -> Tensor:
         """The anchors (A, 4), which are the same for every picture of one size.
 
         They are cached: torchvision computes them at each step, partly on the host, and a GPU would
@@ -96,7 +96,7 @@ class _LevelHead(_DenseHead):
 
     postprocess_detections: Any
 
-    def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
+    def detections(self, outputs: HeadOutputs, pictures: Tensor) -> Detections:
         """The boxes of each picture, after NMS."""
         images = _image_list(pictures)
         per_place = self.anchor_generator.num_anchors_per_location()[0]  # the same on all levels
@@ -137,7 +137,7 @@ class RetinaNetFromPyramid(_LevelHead, RetinaNet):  # type: ignore[misc]
         self.box_weight = box_weight
 
     def static_losses(
-        self, outputs: Outputs, pictures: Tensor, targets: BatchTargets
+        self, outputs: HeadOutputs, pictures: Tensor, targets: BatchTargets
     ) -> dict[str, Tensor]:
         """All losses, see `retinanet_losses`."""
         losses = retinanet_losses(
@@ -164,7 +164,7 @@ class FCOSFromPyramid(_LevelHead, FCOS):  # type: ignore[misc]
         )
 
     def static_losses(
-        self, outputs: Outputs, pictures: Tensor, targets: BatchTargets
+        self, outputs: HeadOutputs, pictures: Tensor, targets: BatchTargets
     ) -> dict[str, Tensor]:
         """All losses, see `fcos_losses`."""
         return fcos_losses(
@@ -191,7 +191,7 @@ class SSDFromPyramid(_DenseHead, SSD):  # type: ignore[misc]
         )
 
     def static_losses(
-        self, outputs: Outputs, pictures: Tensor, targets: BatchTargets
+        self, outputs: HeadOutputs, pictures: Tensor, targets: BatchTargets
     ) -> dict[str, Tensor]:
         """All losses, see `ssd_losses`."""
         return ssd_losses(
@@ -203,7 +203,7 @@ class SSDFromPyramid(_DenseHead, SSD):  # type: ignore[misc]
             scales=self.box_coder.weights,
         )
 
-    def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
+    def detections(self, outputs: HeadOutputs, pictures: Tensor) -> Detections:
         """The boxes of each picture, after NMS."""
         images = _image_list(pictures)
         boxes = self.anchors(outputs, images)
@@ -228,12 +228,12 @@ class FasterRCNNFromPyramid(nn.Module):
         most: int = self.roi_heads.detections_per_img
         return most
 
-    def outputs(self, features: Features) -> Outputs:
+    def outputs(self, features: Features) -> HeadOutputs:
         """The pyramid itself: all that follows depends on the number of proposals."""
-        return Outputs({name: m.float() for name, m in features.items()}, _sizes(features))
+        return HeadOutputs({name: m.float() for name, m in features.items()}, _sizes(features))
 
     def static_losses(
-        self, outputs: Outputs, pictures: Tensor, targets: BatchTargets
+        self, outputs: HeadOutputs, pictures: Tensor, targets: BatchTargets
     ) -> dict[str, Tensor]:
         """The pyramid alone, from which `losses` goes on: no loss of this head has fixed shapes."""
         return outputs.tensors
@@ -255,7 +255,7 @@ class FasterRCNNFromPyramid(nn.Module):
             roi_losses = dict.fromkeys(ROI_LOSSES, 0.0 * rpn_losses["loss_objectness"])
         return {**rpn_losses, **roi_losses}
 
-    def detections(self, outputs: Outputs, pictures: Tensor) -> Detections:
+    def detections(self, outputs: HeadOutputs, pictures: Tensor) -> Detections:
         """The boxes of each picture, after NMS."""
         features, images = OrderedDict(outputs.tensors), _image_list(pictures)
         proposals, _ = self.rpn(images, features, None)
@@ -323,7 +323,7 @@ def limit_detections(head: Head, detections: int) -> None:
 
     The number of candidates before NMS grows with it, from torchvision's for 100 detections.
     """
-    factor = max(1.0, detections / DETECTIONS)
+    factor = max(1.0, detections / DEFAULT_DETECTIONS)
     if isinstance(head, FasterRCNNFromPyramid):
         head.roi_heads.detections_per_img = detections
         for limits in (head.rpn._pre_nms_top_n, head.rpn._post_nms_top_n):

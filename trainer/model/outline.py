@@ -24,14 +24,14 @@ class Outline:
     """Parameters of each stage of the backbone, bottom first."""
     layers: tuple[tuple[str, ...], ...]
     """Names of each stage's outermost modules, such as `layer1` or `blocks.0`."""
-    rest: int
+    neck_and_head: int
     """Parameters of neck and head."""
     has_adaptable_norms: bool
     """Whether any BatchNorm could adapt its statistics to the batches."""
 
     def trainable(self, depth: int) -> int:
         """How many parameters train at a depth."""
-        return self.rest + sum(self.stages[len(self.stages) - depth :])
+        return self.neck_and_head + sum(self.stages[len(self.stages) - depth :])
 
 
 @cache
@@ -65,7 +65,7 @@ def count_stages(model: Model) -> int:
     return backbones.count_stages(model.backbone)
 
 
-def unused(config: TrainConfig) -> dict[str, str]:
+def unused_settings(config: TrainConfig) -> dict[str, str]:
     """Settings that change nothing with this model: dotted name to the reason."""
     model, reasons = config.model, {}
     if is_coco(model):

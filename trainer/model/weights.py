@@ -17,9 +17,9 @@ from torch import Tensor
 from ..config import InputError
 from ..machine_errors import is_out_of_memory
 
-WEIGHTS, SPEC = "model.safetensors", "spec.json"
+WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "spec.json"
 """Files of an export."""
-HUB_FILES = (WEIGHTS, "pytorch_model.bin")
+HUB_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
 """Weights in a repository of the Hugging Face hub; the first that exists is taken."""
 DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 """Where PyTorch's file names hold the beginning of their SHA-256, as in resnet18-f37072fd.pth."""
@@ -48,10 +48,10 @@ def read(path: Path, legal: str) -> Weights:
         legal: What `model.weights` may be, for the error about a missing file.
 
     Raises:
-        InputError: The file is missing, damaged, not what the digest in its name says, holds anything
-            but tensors, or numbers that are not finite.
+        InputError: The file is missing, damaged, not what the digest in its name says, holds
+            anything but tensors, or numbers that are not finite.
     """
-    file = path / WEIGHTS if path.is_dir() else path
+    file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
         raise InputError([f"model.weights: no file {file} (legal: {legal})"])
     if file != path:
@@ -71,11 +71,11 @@ def sha256(file: Path) -> str:
 def check_export_digest(file: Path) -> None:
     """Raise InputError when a file of an export does not have the SHA-256 in its spec.json."""
     try:
-        expected = json.loads((file.parent / SPEC).read_text())["sha256"][file.name]
+        expected = json.loads((file.parent / SPEC_FILE).read_text())["sha256"][file.name]
     except (OSError, ValueError, TypeError, KeyError):
         return  # exports of the first version have no digest in their spec
     if sha256(file) != expected:
-        raise InputError([f"{file} is damaged: its SHA-256 is not the one in its {SPEC}"])
+        raise InputError([f"{file} is damaged: its SHA-256 is not the one in its {SPEC_FILE}"])
 
 
 def _checked_digest(file: Path) -> str:
@@ -196,7 +196,7 @@ def _source(name: str) -> str:
     """Where a user gets timm's file of a model, in brackets; empty when timm does not say."""
     config: Any = timm.get_pretrained_cfg(name)
     if config is not None and config.hf_hub_id:
-        return f" (https://huggingface.co/{config.hf_hub_id}, {WEIGHTS})"
+        return f" (https://huggingface.co/{config.hf_hub_id}, {WEIGHTS_FILE})"
     return f" ({config.url})" if config is not None and config.url else ""
 
 

@@ -20,23 +20,23 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def html(text: str) -> str:
+def escape_html(text: str) -> str:
     """Escape for the text of an HTML page, or of a plotly chart, which reads some HTML."""
     return "".join(ENTITIES.get(c, c) for c in printable(text))
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escape for a line or a table cell of Markdown, outside code."""
-    return html(MARKDOWN.sub(r"\\\g<0>", printable(text)))
+    return escape_html(MARKDOWN.sub(r"\\\g<0>", printable(text)))
 
 
-def matplotlib(text: str) -> str:
+def escape_matplotlib(text: str) -> str:
     """Escape for matplotlib: `$...$` is mathematics there, and no legend shows a label `_...`."""
     escaped = printable(text).replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 
-def quoted(text: str) -> str:
+def quote_yaml(text: str) -> str:
     """Quote for YAML, in double quotes."""
     return '"' + "".join(map(_yaml_character, text)) + '"'
 

@@ -47,8 +47,8 @@ def train_one_epoch(
     """Train on every batch once.
 
     `set_step` is called with the number of each step, to set its learning rates. The scaler is
-    enabled in fp16 only. `epoch` is the number of the epoch in the trial, from 0. Raises DivergedError
-    if a loss or gradient is not finite, before the step spoils the weights.
+    enabled in fp16 only. `epoch` is the number of the epoch in the trial, from 0. Raises
+    DivergedError if a loss or gradient is not finite, before the step spoils the weights.
     """
     device = detector.mean.device
     trained = [p for p in detector.parameters() if p.requires_grad]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.canvas import cache_folder
-from ..data.shared_arrays import Bytes, find, key_of, locked, writing
+from ..data.shared_arrays import Bytes, key_of, locked, open_array, write_array
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def space_problem(folder: Path, wanted: int) -> str:
 
 
 def _open(folder: Path, keys: list[str], on_step: Callable[[], None]) -> list[Bytes] | None:
-    arrays = [array for key in keys if (array := find(folder, key, on_step)) is not None]
+    arrays = [array for key in keys if (array := open_array(folder, key, on_step)) is not None]
     return arrays if len(arrays) == len(keys) else None
 
 
@@ -99,7 +99,9 @@ def _make_missing(
     """Write the missing files. Raises OSError if the disk has no room for all of them."""
     for part in folder.glob("*.part"):
         part.unlink()  # left by a process that died: this process has the lock
-    missing = {key for one in passes for key in one.keys if find(folder, key, on_step) is None}
+    missing = {
+        key for one in passes for key in one.keys if open_array(folder, key, on_step) is None
+    }
     if not missing:
         return  # another process has made them
     sizes = [row.nbytes for row in compute(passes[0].canvases[0], False)]
@@ -120,7 +122,7 @@ def _write(
     """Write the missing files of one pass, all at the same time."""
     with contextlib.ExitStack() as files:
         add = {
-            index: files.enter_context(writing(folder, key, len(one.canvases)))
+            index: files.enter_context(write_array(folder, key, len(one.canvases)))
             for index, key in enumerate(one.keys)
             if key in missing
         }

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
-from ..data.batches import batches, makers_for, steps
+from ..data.batches import batches, num_workers_for, steps
 from ..data.dataset import Splits
 from ..epoch_report import EpochReport
 from ..evaluation.coco_metrics import Metrics, score
@@ -29,10 +29,10 @@ from ..model.checkpoint import (
     tensors_digest,
 )
 from ..phases import Phase, plan
-from ..precision import device as default_device
+from ..precision import default_device as default_device
 from . import lr_schedule, optim
 from .engine import DivergedError, TrainingSummary, train_one_epoch
-from .frozen_features import KeptOutputs
+from .frozen_features import CachedFeatures
 from .phase_cache import PhaseCache, phase_digests
 from .trial_data import TrialData
 from .trial_state import TrialState, build_learner, with_resolved_precision
@@ -49,7 +49,7 @@ class Result:
     """Number of the epoch with the highest AP, from 1; 0 before the first epoch."""
     epochs: int
     """Number of finished epochs, forked ones included."""
-    found: NDArray[np.void] | None = field(default=None, compare=False, repr=False)
+    detections: NDArray[np.void] | None = field(default=None, compare=False, repr=False)
     """Detections on val at the best epoch, see `coco_metrics.pack`. None if that epoch is forked,
     or was run by another process."""
 
@@ -79,7 +79,7 @@ def fit(
     Raises InputError if the config does not fit its model, DivergedError, or OutOfMemoryError.
     """
     device = default_device()
-    with memory_errors(), makers_for(device) as num_workers, ExitStack() as at_end:
+    with memory_errors(), num_workers_for(device) as num_workers, ExitStack() as at_end:
         # 1. Build the detector and plan the phases.
         config = with_resolved_precision(config)
         state, phases, keys = _start(config, data, device)
@@ -172,7 +172,7 @@ def _train(
     data: TrialData,
     phase: Phase,
     epoch: int,
-    features: KeptOutputs | None,
+    features: CachedFeatures | None,
     on_step: Callable[[], None],
 ) -> TrainingSummary:
     train, learner = data.config.train, state.learner
@@ -197,7 +197,7 @@ def _train(
             seed=train.seed,
             epoch=epoch,
             outputs=features,
-            makers=data.num_workers,
+            num_workers=data.num_workers,
         ),
         set_step=set_step,
         precision=train.precision,
@@ -210,7 +210,7 @@ def _train(
 def _evaluate(
     state: TrialState,
     data: TrialData,
-    features: KeptOutputs | None,
+    features: CachedFeatures | None,
     on_step: Callable[[], None],
 ) -> tuple[list[dict[str, Any]], Metrics]:
     """Detections on val, and their AP."""
@@ -241,7 +241,7 @@ def _publish_phase(
 ) -> None:
     """Store a phase for other trials, if its last epoch is finished."""
     if reuse and state.epoch == phase.end:
-        reuse.file_away(key, folder)
+        reuse.publish(key, folder)
 
 
 def _publish_missed_phase(
@@ -250,7 +250,7 @@ def _publish_missed_phase(
     """Store a finished phase whose worker was killed before it stored it."""
     is_finished = state.epoch == phase.end
     if reuse and is_finished and not reuse.has(key) and _checkpoints_match(state, folder):
-        reuse.file_away(key, folder)
+        reuse.publish(key, folder)
 
 
 def _checkpoints_match(state: TrialState, folder: Path) -> bool:

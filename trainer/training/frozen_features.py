@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ..config import TrainConfig
-from ..data.canvas_store import store_digest
+from ..data.canvas_store import canvases_digest
 from ..data.dataset import Split
 from ..data.shared_arrays import Bytes
-from ..model.acceleration.chain import Cut, FrozenOutputs, find_chain
+from ..model.acceleration.chain import Cut, FrozenFeatures, find_chain
 from ..model.checkpoint import tensors_digest
 from ..model.detectors import Detector
 from ..model.freezing import set_depth
@@ -33,7 +33,7 @@ ORIENTATIONS = {"none": (False,), "flip": (False, True)}
 
 
 @dataclass(frozen=True)
-class KeptOutputs:
+class CachedFeatures:
     """The frozen features of the pictures of a split."""
 
     detector: Detector
@@ -45,14 +45,14 @@ class KeptOutputs:
     """The training precision, resolved."""
     files: dict[bool, list[Bytes]]
     """By whether pictures are mirrored: an array (n, H, W, C x bytes of a number) for each of
-    `cut.kept`. Empty if the disk has no room: then features are computed whenever they are used."""
+    `cut.cached`. Empty if the disk has no room: then features are computed at each use."""
 
     @property
     def count(self) -> int:
         """Number of pictures whose features come from files."""
         return len(self.canvases) if self.files else 0
 
-    def __call__(self, indices: Iterable[int], mirrored: Sequence[bool]) -> FrozenOutputs:
+    def __call__(self, indices: Iterable[int], mirrored: Sequence[bool]) -> FrozenFeatures:
         """The features of some pictures of the split, each mirrored or not."""
         rows = [self._rows(*one) for one in zip(indices, mirrored, strict=True)]
         dtype = DTYPES[self.precision]
@@ -60,7 +60,7 @@ class KeptOutputs:
             torch.from_numpy(np.stack(arrays)).view(dtype).permute(0, 3, 1, 2)
             for arrays in zip(*rows, strict=True)
         ]
-        return FrozenOutputs(self.cut, tensors)
+        return FrozenFeatures(self.cut, tensors)
 
     def _rows(self, index: int, mirrored: bool) -> list[Bytes]:
         if mirrored in self.files:
@@ -77,7 +77,7 @@ def compute(
     picture = torch.from_numpy(canvas[:, ::-1].copy() if mirrored else np.array(canvas))
     with autocast(device, precision):
         pixels = detector.normalize(picture.permute(2, 0, 1)[None].to(device))
-        outputs = cut.frozen_outputs(pixels)
+        outputs = cut.run_frozen(pixels)
     return [_to_bytes(output, DTYPES[precision]) for output in outputs]
 
 
@@ -86,14 +86,14 @@ def _to_bytes(output: Tensor, dtype: torch.dtype) -> Bytes:
     return row
 
 
-def keep_outputs(
+def cache_frozen_features(
     detector: Detector,
     depth: int,
     config: TrainConfig,
     splits: Sequence[tuple[Split, Bytes]],
     folder: Path,
     on_step: Callable[[], None] = lambda: None,
-) -> dict[str, KeptOutputs]:
+) -> dict[str, CachedFeatures]:
     """The frozen features at a depth, cached on disk. Leaves the detector at depth 0.
 
     A damaged file is deleted and made again.
@@ -125,7 +125,7 @@ def keep_outputs(
         }
         if needed := orientations(config, split.name):
             complete = files if len(files) == len(needed) else {}
-            features[split.name] = KeptOutputs(
+            features[split.name] = CachedFeatures(
                 detector, cut, canvases, config.train.precision, complete
             )
     return features
@@ -153,7 +153,7 @@ def _passes(
     current = environment(detector.mean.device).values()
     passes = []
     for split, canvases in splits:
-        pictures = store_digest(split, config.model.image_size)
+        pictures = canvases_digest(split, config.model.image_size)
         for mirrored in orientations(config, split.name):
             inputs = [pictures, str(mirrored), config.train.precision, *current]
             keys = [_key([digest, *inputs]) for digest in weights]
@@ -165,9 +165,9 @@ def _weights_digests(detector: Detector, cut: Cut) -> list[str]:
     """For each array of features the digest of all weights that it depends on."""
     total = hashlib.sha256(f"{detector.mean.tolist()} {detector.std.tolist()}".encode())
     digests = []
-    for position, unit in enumerate(cut.chain.units[: cut.first]):
+    for position, unit in enumerate(cut.chain.units[: cut.first_open]):
         total.update(f"{unit} {tensors_digest(unit)}".encode())
-        if position in cut.kept:
+        if position in cut.cached:
             digests.append(total.hexdigest())
     return digests
 

@@ -14,7 +14,7 @@ import torch
 
 from ..config import TrainConfig
 from ..model.checkpoint import BEST, LAST, Checkpoint, DamagedFileError, load, save
-from ..model.heads import DETECTIONS
+from ..model.heads import DEFAULT_DETECTIONS
 from ..phases import Phase
 from .environment import environment
 
@@ -26,7 +26,7 @@ def phase_key(config: TrainConfig, phases: list[Phase]) -> str:
     """
     train = config.train
     model = config.model.model_dump(mode="json")
-    if model["detections"] == DETECTIONS:  # the key of a default config has no such field
+    if model["detections"] == DEFAULT_DETECTIONS:  # the key of a default config has no such field
         del model["detections"]
     return json.dumps(
         {
@@ -78,7 +78,7 @@ class PhaseCache:
     cap: float = inf
     """Maximum size in bytes. The least recently used phases are deleted first."""
 
-    def file_away(self, key: str, trial: Path) -> None:
+    def publish(self, key: str, trial: Path) -> None:
         """Store the checkpoints of a trial at the end of a phase: both of them, or none."""
         place = self.folder / key
         if self.has(key):

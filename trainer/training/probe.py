@@ -13,18 +13,18 @@ import numpy as np
 import torch
 
 from ..config import TrainConfig
-from ..data.batches import Batch, batches, makers_for, steps
+from ..data.batches import Batch, batches, num_workers_for, steps
 from ..data.canvas import letterbox
 from ..data.dataset import Split, Splits
 from ..data.shared_arrays import Bytes
 from ..evaluation.detections import BATCH_SIZE, detect
-from ..machine_errors import is_of_accelerator
+from ..machine_errors import is_accelerator_error
 from ..phases import Phase, plan
-from ..precision import device as default_device
+from ..precision import default_device as default_device
 from . import lr_schedule
 from .engine import DivergedError, train_one_epoch
 from .feature_files import features_folder, space_problem
-from .frozen_features import KeptOutputs, keep_outputs, orientations
+from .frozen_features import CachedFeatures, cache_frozen_features, orientations
 from .trial_state import build_learner, with_resolved_precision
 
 TIMED_STEPS = 2
@@ -40,7 +40,7 @@ NOT_CACHED = "features of the frozen stages are not cached"
 
 Clock = Callable[[], float]
 """Gives a time in seconds."""
-Features = dict[str, KeptOutputs]
+Features = dict[str, CachedFeatures]
 """Frozen features by the name of the split; empty for none."""
 
 
@@ -82,7 +82,7 @@ def time_epochs(config: TrainConfig, data: Splits, threads: int) -> Timing:
     return Timing(first, deepest)
 
 
-def memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
+def gpu_memory_fraction(config: TrainConfig, data: Splits, threads: int) -> float:
     """Fraction of the GPU's memory that is in use after a few steps of a trial.
 
     The steps are of the first and of the deepest phase. The memory of CUDA itself and of other
@@ -96,7 +96,7 @@ def memory_share(config: TrainConfig, data: Splits, threads: int) -> float:
     try:
         return _memory_fraction(config, data, threads)
     except (DivergedError, MemoryError, RuntimeError) as error:  # a trial will report it in detail
-        if is_of_accelerator(error):
+        if is_accelerator_error(error):
             raise
         return 1.0
 
@@ -130,7 +130,7 @@ def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> Trunk
             MemoryError,
             RuntimeError,
         ) as error:  # a trial will report it in detail
-            if is_of_accelerator(error):
+            if is_accelerator_error(error):
                 raise
             reason = (str(error).splitlines() or ["no memory"])[0]
             return TrunkCacheChoice("off", f"{NOT_CACHED}: {reason}")
@@ -200,9 +200,9 @@ class _Probe:
     def frozen_features(self, depth: int) -> Features:
         """Frozen features at a depth, for the few pictures."""
         splits = [self.train, self.val]
-        return keep_outputs(self.learner.detector, depth, self.config, splits, self.folder)
+        return cache_frozen_features(self.learner.detector, depth, self.config, splits, self.folder)
 
-    def file_sizes(self, features: KeptOutputs) -> dict[int, int]:
+    def file_sizes(self, features: CachedFeatures) -> dict[int, int]:
         """Bytes of the files for all pictures of the data set, by position in the chain."""
         pictures = sum(
             len(orientations(self.config, split.name)) * len(split.pictures)
@@ -211,7 +211,7 @@ class _Probe:
         tensors = features([0], [False]).tensors
         return {
             position: tensor.nbytes * pictures
-            for position, tensor in zip(features.cut.kept, tensors, strict=True)
+            for position, tensor in zip(features.cut.cached, tensors, strict=True)
         }
 
     def gain(self, phase: Phase, features: Features) -> float:
@@ -244,7 +244,7 @@ class _Probe:
         evaluation = self._picture_seconds(features.get("val"), now)
         return training + len(self.data.val.pictures) * evaluation
 
-    def _step_seconds(self, phase: Phase, features: KeptOutputs | None, now: Clock) -> float:
+    def _step_seconds(self, phase: Phase, features: CachedFeatures | None, now: Clock) -> float:
         """Duration of a training step, with its batch."""
         split, canvases = self.train
         count = phase.batch_size * (TIMED_STEPS + 1)
@@ -258,11 +258,11 @@ class _Probe:
             epoch=0,
             outputs=features,
         )
-        with makers_for(self.device) as num_workers:
+        with num_workers_for(self.device) as num_workers:
             started = now()
             made = sum(1 for _ in make_batches()) if num_workers else 1
             batch_seconds = (now() - started) / made / max(1, num_workers)
-            starts = self._train(phase, make_batches(makers=num_workers), now)
+            starts = self._train(phase, make_batches(num_workers=num_workers), now)
         ended = now()
         warm = starts[1:] or starts  # the first step is the warm-up
         # so few batches are all ready before the GPU needs them; in an epoch it waits for them
@@ -289,7 +289,7 @@ class _Probe:
         )
         return starts
 
-    def _picture_seconds(self, features: KeptOutputs | None, now: Clock) -> float:
+    def _picture_seconds(self, features: CachedFeatures | None, now: Clock) -> float:
         """Duration of the evaluation of a picture."""
         evaluate = partial(
             detect,

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 from ..config import TrainConfig
 from ..data.canvas import cache_folder
-from ..data.canvas_store import open_store
+from ..data.canvas_store import open_canvases
 from ..data.dataset import Splits
 from ..data.shared_arrays import Bytes
-from ..evaluation.coco_metrics import Truth
+from ..evaluation.coco_metrics import GroundTruth
 from ..model.detectors import Detector
 from ..phases import Phase
 from .feature_files import features_folder
-from .frozen_features import KeptOutputs, keep_outputs
+from .frozen_features import CachedFeatures, cache_frozen_features
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class TrialData:
     """(n, S, S, 3) RGB."""
     val_canvases: Bytes
     """(n, S, S, 3) RGB."""
-    truth: Truth
+    truth: GroundTruth
     """Ground truth of val."""
     num_workers: int
     """Threads that make batches ahead; 0 makes each batch when it is used."""
-    features: dict[int, dict[str, KeptOutputs]] = field(default_factory=dict)
+    features: dict[int, dict[str, CachedFeatures]] = field(default_factory=dict)
     """Frozen features opened so far, by depth and name of the split."""
 
     @classmethod
@@ -43,20 +43,20 @@ class TrialData:
         return cls(
             config,
             splits,
-            open_store(splits.train, size, folder, on_step),
-            open_store(splits.val, size, folder, on_step),
-            Truth(splits.val),
+            open_canvases(splits.train, size, folder, on_step),
+            open_canvases(splits.val, size, folder, on_step),
+            GroundTruth(splits.val),
             num_workers,
         )
 
     def frozen_features(
         self, detector: Detector, phase: Phase, on_step: Callable[[], None]
-    ) -> dict[str, KeptOutputs]:
-        """The frozen features of a phase by split, see `keep_outputs`; empty if not cached."""
+    ) -> dict[str, CachedFeatures]:
+        """The frozen features of a phase by split, see `cache_frozen_features`; empty if not cached."""
         if not phase.caches_features:
             return {}
         if phase.depth not in self.features:
-            self.features[phase.depth] = keep_outputs(
+            self.features[phase.depth] = cache_frozen_features(
                 detector,
                 phase.depth,
                 self.config,

@@ -14,7 +14,7 @@ from ..model.checkpoint import Checkpoint, load_trained_state, pretrained_digest
 from ..model.detectors import Detector, build
 from ..model.freezing import set_depth
 from ..phases import Phase
-from ..precision import resolve
+from ..precision import resolve_precision
 from . import optim
 from .environment import environment
 
@@ -54,7 +54,7 @@ def build_learner(config: TrainConfig, classes: int, device: torch.device) -> Le
 
 def with_resolved_precision(config: TrainConfig) -> TrainConfig:
     """The config with a precision other than `auto`."""
-    train = config.train.model_copy(update={"precision": resolve(config.train.precision)})
+    train = config.train.model_copy(update={"precision": resolve_precision(config.train.precision)})
     return config.model_copy(update={"train": train})
 
 

@@ -13,7 +13,7 @@ from trainer.epoch_report import EpochReport
 from ...ranking.asha import stops
 from ...space.config import Asha
 from ...study.disk import is_disk_full
-from ...study.environment_changes import difference
+from ...study.environment_changes import describe_change
 from ...study.record import End, from_json
 from ...study.study import Study
 from .lost_workers import killed_for_memory, largest_worker, last_error, lost_with_node
@@ -121,7 +121,7 @@ class StudyScheduler(FIFOScheduler):
         """Record a report once; returns whether ASHA stops, or has stopped, its trial."""
         record = self._study.records[number]
         if report.epoch not in record.reports:
-            if change := difference(record.last, report):
+            if change := describe_change(record.last, report):
                 log.warning("trial %d goes on %s", number, change)
             stop = (
                 self._asha is not None

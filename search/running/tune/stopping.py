@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune import Stopper
 
 from ...study.facts import SearchState
-from ...study.lock import is_requested, withdraw_request
+from ...study.lock import is_stop_requested, withdraw_stop_request
 from ...study.record import End, TrialRecord
 from ...study.study import Study
 from .retries import MAX_RETRIES
@@ -80,8 +80,8 @@ class SearchStopper(Stopper):
             reason := _same_error(new) or self._too_many_failed(failed) or self._too_many_lost(new)
         ):
             self._stop(SearchState.FAILED, reason)
-        elif is_requested(self._folder):
-            withdraw_request(self._folder)
+        elif is_stop_requested(self._folder):
+            withdraw_stop_request(self._folder)
             self._stop(SearchState.STOPPED)
         else:
             self._check_nodes()

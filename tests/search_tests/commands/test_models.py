@@ -8,7 +8,7 @@ from rich.console import Console
 
 from search.commands.models import print_models
 from trainer.config import CocoDetector, InputError
-from trainer.model.backbones import TESTED
+from trainer.model.backbones import TESTED_BACKBONES
 
 
 def printed(name: str | None = None, width: int = 80) -> list[str]:
@@ -21,7 +21,7 @@ def printed(name: str | None = None, width: int = 80) -> list[str]:
 def test_all_models_are_listed_within_the_terminal(width: int) -> None:
     lines = printed(width=width)
     first = {line.split()[0] for line in lines if line.strip()}
-    assert {*TESTED, *get_args(CocoDetector)} <= first
+    assert {*TESTED_BACKBONES, *get_args(CocoDetector)} <= first
     assert max(map(len, lines)) <= width
     (resnet,) = (line.split() for line in lines if line.startswith("resnet50"))
     assert resnet == ["resnet50", "1.14", "16.1", "23.2", "24.4", "24.6", "24.6"]

@@ -15,7 +15,7 @@ from search.exports.export_model import export_model
 from search.exports.predict import predict_pictures
 from trainer.config import Data, InputError
 from trainer.export.bundle import load_export
-from trainer.export.conversion import FILES
+from trainer.export.conversion import PORTABLE_FILES
 
 from ..conftest import Trained
 
@@ -88,7 +88,7 @@ def portable(
     """The winner as one file, in its folder; compared on the pictures of a COCO json."""
     out = tmp_path_factory.mktemp("portable") / "model"
     export_model(str(trained.winner), None, request.param, Path(), out, data=tiny_data.val)
-    return out / FILES[request.param]
+    return out / PORTABLE_FILES[request.param]
 
 
 @pytest.mark.slow  # an export takes half a minute

@@ -65,7 +65,11 @@ def test_depth_is_drawn_against_the_best_ap(result: SearchResult, make_record: M
 def test_epochs_add_up(result: SearchResult) -> None:
     figure = charts.epochs(result.costs)
     counts = [trace.x[0] for trace in figure.data]
-    assert counts == [result.costs.run, result.costs.forked, result.costs.stopped]
+    assert counts == [
+        result.costs.epochs_run,
+        result.costs.epochs_forked,
+        result.costs.epochs_not_run,
+    ]
     stopped = sum(row.record.end is End.PRUNED for row in result.rows)
     assert counts[2] == 8 * stopped
 

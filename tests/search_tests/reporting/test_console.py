@@ -8,7 +8,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from search.reporting.console import lasting_console, program, tell, text_console
+from search.reporting.console import lasting_console, print_plain, program_name, text_console
 
 
 def test_texts_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +32,7 @@ def test_the_next_command_is_one_that_the_shell_finds(
         (tmp_path / "unfreeze").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [called])
-    assert program() == typed
+    assert program_name() == typed
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\u202e"
@@ -44,8 +44,8 @@ def test_a_name_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) 
     table.add_row(Text(HOSTILE, style="bold"))
     for console in (text_console(), lasting_console()):
         console.print(f"{HOSTILE}\n{HOSTILE}", table)
-    tell(f"{HOSTILE}\nhttps://canary:x@host")
-    tell(HOSTILE, error=True)
+    print_plain(f"{HOSTILE}\nhttps://canary:x@host")
+    print_plain(HOSTILE, error=True)
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err and "\u202e" not in out + err and "\x07" not in out + err
     assert out.endswith(f"{SHOWN}\nhttps://***@host\n") and err == f"{SHOWN}\n"

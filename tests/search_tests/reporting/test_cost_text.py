@@ -36,7 +36,9 @@ def test_lines_for_a_terminal_name_what_was_run_and_what_was_not() -> None:
         "frozen stages read from files for 1,200 pictures, not run again",
         "training took 60 s of trials' time; without forks, stops and cached features about 2.0 h",
     ]
-    gpu = replace(SPENT, trials=1, stopped=0, read=0, whole=0.0, gpu_hours=0.5)
+    gpu = replace(
+        SPENT, trials=1, epochs_not_run=0, images_from_cache=0, baseline_seconds=0.0, gpu_hours=0.5
+    )
     assert cost_lines(gpu) == "1 trial; 20 epochs trained in 0.50 GPU-hours, 5 forked"
 
 

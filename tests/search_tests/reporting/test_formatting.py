@@ -16,7 +16,7 @@ from search.reporting.formatting import (
     show_value,
     trial_name,
 )
-from search.space.sampling import as_written
+from search.space.sampling import base_parameters
 from search.space.space import read_space
 from search.study.record import End
 
@@ -67,7 +67,7 @@ def test_a_mean_is_shown_with_the_deviation_of_several_runs(
 def test_the_table_names_the_origin_of_a_trial(make_search: Make, make_record: Make) -> None:
     config = make_search({"space": SPACE})
     space = read_space(SPACE)
-    first = as_written(space, config)
+    first = base_parameters(space, config)
     headless = {"train.unfreeze.depth": 0, "train.unfreeze.lr": 1e-3}  # no schedule at depth 0
     rows = rank(
         config,

@@ -13,16 +13,16 @@ from search.running.auto import (
     ResolvedAuto,
     is_resolved,
     record_resolved,
+    resolve_auto,
     resolve_here,
     resolve_on_worker,
     resolved_config,
-    settle,
 )
-from search.space.config import Resources
+from search.space.config import TrialResources
 from search.study.opening import open_search
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
-from trainer.precision import resolve
+from trainer.precision import resolve_precision
 from trainer.training.probe import TrunkCacheChoice
 
 Make = Callable[..., Any]
@@ -31,7 +31,7 @@ Make = Callable[..., Any]
 def test_precision_is_resolved_where_it_runs(tiny: Splits, tiny_config: Make) -> None:
     for wanted in ("fp32", "auto"):
         config = tiny_config({"train.precision": wanted})
-        assert settle(config, tiny, 1).precision == resolve(wanted)
+        assert resolve_auto(config, tiny, 1).precision == resolve_precision(wanted)
 
 
 def test_the_measurement_knows_the_precision(
@@ -45,7 +45,7 @@ def test_the_measurement_knows_the_precision(
 
     monkeypatch.setattr(auto, "choose_trunk_cache", choose)
     monkeypatch.setattr(auto, "resolve", lambda wanted: "bf16")
-    resolved = settle(tiny_config({"train.precision": "auto"}), tiny, 1)
+    resolved = resolve_auto(tiny_config({"train.precision": "auto"}), tiny, 1)
     assert resolved == ResolvedAuto("bf16", 2, "why", (3.0, 2.0, 1.5))
     assert seen[0].train.precision == "bf16"
 
@@ -116,7 +116,7 @@ def test_the_user_hears_what_will_be_measured(
     study = open_search(config, [], tiny)
     for _ in range(2):  # the second time, the study has it
         if on_worker:
-            resolve_on_worker(config, tiny, Resources(), study, steps)
+            resolve_on_worker(config, tiny, TrialResources(), study, steps)
         else:
             resolve_here(config, tiny, 1, study, steps)
     *before, measured, why = steps.seen

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.running import driver
-from search.space.config import Resources
+from search.space.config import TrialResources
 from search.space.config_file import write_yaml
 from search.space.space import read_space
 from trainer.config import InputError
@@ -45,7 +45,7 @@ def test_a_search_that_another_driver_begins_meanwhile_is_not_taken_over(
     monkeypatch.setattr(driver, "configure_tune", lambda: None)
     monkeypatch.setattr(driver, "_require_models", lambda *_: None)
     monkeypatch.setattr(driver, "describe_slots", lambda *_: "")
-    monkeypatch.setattr(driver, "trial_resources", lambda _: Resources())
+    monkeypatch.setattr(driver, "trial_resources", lambda _: TrialResources())
     monkeypatch.setattr("search.running.driver.connect.connected", connected)
     with pytest.raises(InputError, match=f"{LR}: 0.005"):
         driver.run(second)

@@ -8,13 +8,13 @@ import pytest
 from clusters.definitions import nodes_after_growth
 from clusters.nodes import Node, nodes
 from search.running.resources import (
-    divided,
-    largest_trial,
-    threads_of,
+    largest_config,
+    num_threads,
+    resources_on_shared_gpu,
     trial_resources,
 )
 from search.running.slots import describe_slots, slots
-from search.space.config import Resources
+from search.space.config import TrialResources
 from search.space.space import read_space
 from trainer.config import InputError
 
@@ -75,25 +75,29 @@ def test_several_trials_get_a_gpu_if_its_memory_holds_them(
 ) -> None:
     cluster(machine)
     config = make_search({"search.trials": trials})
-    resources = divided(config, trial_resources(config), taken, nodes(), [])
+    resources = resources_on_shared_gpu(config, trial_resources(config), taken, nodes(), [])
     assert (resources.cpus_per_trial, resources.gpus_per_trial) == expected
     assert slots(resources, []) == machine[1] * int(1 / expected[1])
 
 
 def test_gpus_of_several_kinds_are_not_divided(make_search: Make) -> None:
     a10, h100 = (Node(8, 1, {f"accelerator_type:{kind}": 1}) for kind in ("A10G", "H100"))
-    full = Resources(cpus_per_trial=8, gpus_per_trial=1)
+    full = TrialResources(cpus_per_trial=8, gpus_per_trial=1)
     config = make_search({"search.trials": 32})
-    assert divided(config, full, 0.1, [a10, h100], []) == full
-    assert divided(config, full, 0.1, [a10], [Node(8, 1)]) == full  # its kind is unknown
-    assert divided(config, full, 0.1, [a10, Node(8, 0)], [a10]).gpus_per_trial == 0.25
+    assert resources_on_shared_gpu(config, full, 0.1, [a10, h100], []) == full
+    assert (
+        resources_on_shared_gpu(config, full, 0.1, [a10], [Node(8, 1)]) == full
+    )  # its kind is unknown
+    assert (
+        resources_on_shared_gpu(config, full, 0.1, [a10, Node(8, 0)], [a10]).gpus_per_trial == 0.25
+    )
 
 
 def test_existing_machines_are_not_counted_again_as_future_ones(make_search: Make) -> None:
-    full = Resources(cpus_per_trial=8, gpus_per_trial=1)
+    full = TrialResources(cpus_per_trial=8, gpus_per_trial=1)
     config = make_search({"search.trials": 16})
     for now in ([], [Node(8, 1)], [Node(8, 1)] * 2):
-        resources = divided(config, full, 0.1, now, [Node(8, 1)] * 2)
+        resources = resources_on_shared_gpu(config, full, 0.1, now, [Node(8, 1)] * 2)
         assert resources.gpus_per_trial == 0.5
 
 
@@ -108,7 +112,7 @@ def test_the_largest_trial_takes_the_most_memory(make_search: Make) -> None:
         "train.optimizer": {"choice": ["sgd", "adamw"]},
     }
     config = make_search({"space": space, "train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 3})
-    resources = largest_trial(config, read_space(config.space))
+    resources = largest_config(config, read_space(config.space))
     assert resources is not None
     assert resources.model.image_size == 128
     assert resources.train.optimizer == "adamw"
@@ -120,7 +124,7 @@ def test_the_largest_trial_takes_the_most_memory(make_search: Make) -> None:
 def test_of_several_models_the_largest_is_unknown(make_search: Make) -> None:
     backbones = {"choice": ["tf_efficientnet_lite0", "resnet50"]}
     config = make_search({"space": {"model.backbone": backbones}})
-    assert largest_trial(config, read_space(config.space)) is None
+    assert largest_config(config, read_space(config.space)) is None
 
 
 def test_configured_resources_are_used_as_they_are(
@@ -129,7 +133,7 @@ def test_configured_resources_are_used_as_they_are(
     cluster((8, 2), (4, 0))
     wanted = {"cpus_per_trial": 2, "gpus_per_trial": 0.5}
     resources = trial_resources(make_search({"resources": wanted, "cluster": "auto"}))
-    assert resources == Resources(cpus_per_trial=2, gpus_per_trial=0.5)
+    assert resources == TrialResources(cpus_per_trial=2, gpus_per_trial=0.5)
     assert slots(resources, []) == 4
 
 
@@ -143,7 +147,7 @@ def test_a_cluster_without_cpus_holds_no_trial(
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2.5, 2), (8, 8)])
 def test_a_trial_has_a_thread_per_full_cpu_and_at_least_one(cpus: float, threads: int) -> None:
-    assert threads_of(Resources(cpus_per_trial=cpus)) == threads
+    assert num_threads(TrialResources(cpus_per_trial=cpus)) == threads
 
 
 @pytest.mark.parametrize(
@@ -208,7 +212,7 @@ def test_a_gpu_that_autoscaling_may_bring_counts(
 ) -> None:
     cluster((0, 0))  # nothing but a head
     resources = trial_resources(make_search({"cluster": "aws"}))
-    assert resources == Resources(cpus_per_trial=8, gpus_per_trial=1)
+    assert resources == TrialResources(cpus_per_trial=8, gpus_per_trial=1)
     assert slots(resources, nodes_after_growth("aws")) == 4 and slots(resources, []) == 0
     assert describe_slots(resources, "aws") == (
         "0 trials at once, 1 GPU each (1 node; up to 4 when the cluster has grown)"

@@ -22,7 +22,7 @@ from search.study.facts import SearchState
 from search.study.record import End
 from search.study.storage import read_study
 from trainer.config import InputError
-from trainer.config_fields import override
+from trainer.config_fields import set_field
 from trainer.data.checks.overview import OVERVIEW
 
 from ..conftest import SPACE, Trained
@@ -52,7 +52,7 @@ def lines() -> tuple[Lines, io.StringIO]:
 def changed(trained: Trained, **changes: Any) -> SearchConfig:
     raw = json.loads(json.dumps(trained.raw))
     for path, value in changes.items():
-        override(raw, path.replace("__", "."), value)
+        set_field(raw, path.replace("__", "."), value)
     return resolve(raw, Path())
 
 

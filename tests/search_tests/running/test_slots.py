@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from search.running.slots import describe_slots, every_second, slots
-from search.space.config import Resources
+from search.space.config import TrialResources
 
 Make = Callable[..., Any]
 
@@ -27,7 +27,7 @@ def test_the_first_line_says_what_each_trial_gets(
     line: str,
 ) -> None:
     cluster(*machines)
-    assert describe_slots(Resources(cpus_per_trial=size[0], gpus_per_trial=size[1])) == line
+    assert describe_slots(TrialResources(cpus_per_trial=size[0], gpus_per_trial=size[1])) == line
 
 
 def test_nodes_are_counted_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,4 +41,4 @@ def test_nodes_are_counted_once_a_second(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_cpu_node_never_gets_a_gpu_trial(cluster: Callable[..., None], make_search: Make) -> None:
     cluster((64, 0), (8, 1))
-    assert slots(Resources(cpus_per_trial=1, gpus_per_trial=0.5), []) == 2
+    assert slots(TrialResources(cpus_per_trial=1, gpus_per_trial=0.5), []) == 2

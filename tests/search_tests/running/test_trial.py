@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from search.running.trial import STACKS, phase_cache, run_trial
+from search.running.trial import STACKS_FILE, phase_cache, run_trial
 from search.space.locations import trial_folder
 from search.study.record import End
 from trainer.config import Data, TrainConfig
@@ -40,7 +40,7 @@ data = load(Data(train=sys.argv[1], val=sys.argv[2]), Path("made"))
 model = {"backbone": "resnet18", "weights": "none", "image_size": 96}
 config = TrainConfig.model_validate({"model": model}).model_dump(mode="json")
 asked = {"number": 0, "config": config}
-run_trial(asked, data=data, folder=Path(), threads=1, gpu_share=0, hang_timeout=10, disk_cap=0)
+run_trial(asked, data=data, folder=Path(), threads=1, gpu_fraction=0, hang_timeout=10, disk_cap=0)
 """
 
 
@@ -53,7 +53,7 @@ def run(config: TrainConfig, data: Splits) -> dict[str, str]:
         data=data,
         folder=Path("kept"),
         threads=threads,
-        gpu_share=0,
+        gpu_fraction=0,
         hang_timeout=60,
         disk_cap=1e9,
     )
@@ -64,7 +64,13 @@ def test_a_node_without_the_folder_of_the_search_trains_nothing(
 ) -> None:
     asked = {"number": 3, "config": tiny_config().model_dump(mode="json")}
     ended = run_trial(
-        asked, data=tiny, folder=Path("gone"), threads=1, gpu_share=0, hang_timeout=60, disk_cap=1e9
+        asked,
+        data=tiny,
+        folder=Path("gone"),
+        threads=1,
+        gpu_fraction=0,
+        hang_timeout=60,
+        disk_cap=1e9,
     )
     assert ended["end"] == End.ERROR and "mount the storage on every node" in ended["text"]
     assert not Path("gone").exists()
@@ -93,7 +99,7 @@ def test_a_worker_whose_gpu_failed_says_so_and_dies(
     monkeypatch.setattr("search.running.trial.os._exit", dies)
     with pytest.raises(SystemExit):
         run(tiny_config(), tiny)
-    assert "unspecified launch failure" in (trial_folder(Path("kept"), 3) / STACKS).read_text()
+    assert "unspecified launch failure" in (trial_folder(Path("kept"), 3) / STACKS_FILE).read_text()
 
 
 def test_a_worker_whose_gpu_is_gone_dies_however_its_trial_ended(
@@ -111,7 +117,9 @@ def test_a_worker_whose_gpu_is_gone_dies_however_its_trial_ended(
     monkeypatch.setattr("search.running.trial.os._exit", dies)
     with pytest.raises(SystemExit):
         run(tiny_config(), tiny)
-    assert "CUBLAS_STATUS_NOT_INITIALIZED" in (trial_folder(Path("kept"), 3) / STACKS).read_text()
+    assert (
+        "CUBLAS_STATUS_NOT_INITIALIZED" in (trial_folder(Path("kept"), 3) / STACKS_FILE).read_text()
+    )
 
 
 def test_a_gpu_that_fails_in_the_review_ends_the_worker(
@@ -156,7 +164,7 @@ def test_a_worker_that_hangs_dumps_its_stacks_and_dies(tmp_path: Path, tiny_data
     line = [sys.executable, script, tiny_data.train, tiny_data.val]
     done = subprocess.run([*map(str, line)], cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 1
-    stacks = (tmp_path / "trials" / "0" / STACKS).read_text()
+    stacks = (tmp_path / "trials" / "0" / STACKS_FILE).read_text()
     assert "Timeout" in stacks and "in hang" in stacks
 
 
@@ -214,7 +222,7 @@ def test_a_search_reuses_the_phases_of_the_searches_next_to_it() -> None:
     trial = Path("first/trials/0")
     save({"model": {}, "reports": [{"epoch": 1, "forked": False}]}, trial / LAST)
     save({"model": {}, "report": {}}, trial / BEST)
-    phase_cache(Path("first"), 1e9).file_away("key", trial)
+    phase_cache(Path("first"), 1e9).publish("key", trial)
     second = phase_cache(Path("second"), 1e9)
     forked = second.fork("key", Path("second/trials/0"))
     assert forked is not None and forked["reports"] == [{"epoch": 1, "forked": True}]

@@ -13,7 +13,7 @@ from ray.tune.error import TuneError
 
 from search.reporting.progress import Quiet
 from search.running import tuner
-from search.space.config import Resources, SearchConfig
+from search.space.config import SearchConfig, TrialResources
 from search.space.locations import trial_folder
 from search.space.space import read_space
 from search.study.facts import SearchState
@@ -57,7 +57,7 @@ def run_trials(
         monkeypatch.setattr("search.running.tuner.tune.Tuner", Tuner)
         monkeypatch.setattr(tuner, "slots", lambda *_: 1)
         try:
-            tuner.run_trials(config, space, tiny, Resources(), study, Quiet(), deadline)
+            tuner.run_trials(config, space, tiny, TrialResources(), study, Quiet(), deadline)
         except BaseException as error:
             return study, error
         return study, None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from search.space.config_file import write_yaml
-from search.space.data import allowing, data_errors, find_data, with_images
+from search.space.data import data_errors, find_data, with_allowed_codes, with_images
 from trainer.config import Data
 
 from ..conftest import errors_of
@@ -36,9 +36,9 @@ def test_a_missing_file_is_refused() -> None:
 
 def test_further_codes_are_allowed(tiny_data: Data) -> None:
     data = tiny_data.model_copy(update={"allow": ["box-outside"]})
-    assert allowing(data, ["class-missing"]).allow == ["box-outside", "class-missing"]
-    assert allowing(data, []) is data
-    assert allowing("digits", ["class-missing"]) == "digits"
+    assert with_allowed_codes(data, ["class-missing"]).allow == ["box-outside", "class-missing"]
+    assert with_allowed_codes(data, []) is data
+    assert with_allowed_codes("digits", ["class-missing"]) == "digits"
 
 
 def test_a_folder_of_one_split_overrides_the_folder_of_all(tmp_path: Path, tiny_data: Data) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.space.config import SearchConfig
-from search.space.locations import absolute, tracking_uri, trial_folder
+from search.space.locations import tracking_uri, trial_folder, with_absolute_paths
 from search.space.validation import resolve
 from trainer.config import Data
 from trainer.config_errors import parse
@@ -53,7 +53,7 @@ def test_files_among_the_choices_of_weights_become_absolute(
     make_raw: Make, tmp_path: Path, choice: Any
 ) -> None:
     raw = make_raw({"space": {"model.weights": {"choice": choice}}})
-    space = absolute(parse(SearchConfig, raw), tmp_path).space
+    space = with_absolute_paths(parse(SearchConfig, raw), tmp_path).space
     assert list(space["model.weights"]["choice"]) == ["imagenet", str(tmp_path / "own.pth")]
 
 

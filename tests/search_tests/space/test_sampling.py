@@ -7,12 +7,12 @@ from typing import Any
 import optuna
 import pytest
 
-from search.space.sampling import as_written, suggest, walk
+from search.space.sampling import base_parameters, suggest, walk
 from search.space.space import Dimension, apply, read_space
-from search.space.space_validation import reachable
+from search.space.space_validation import reachable_models
 from search.space.validation import resolve
 from trainer.config import TrainConfig
-from trainer.config_fields import get
+from trainer.config_fields import get_field
 
 from ..conftest import ALL_KINDS, SPACE
 
@@ -54,7 +54,7 @@ def test_suggested_values_have_the_types_of_their_fields(make_search: Make) -> N
         assert 0.05 <= values["train.unfreeze.backbone_lr_ratio"] <= 0.5
         assert values["train.unfreeze.batch_size"] in (2, 4)
         config = apply(base_config, values)
-        assert {name: get(config, name) for name in values} == values
+        assert {name: get_field(config, name) for name in values} == values
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "convnext_tiny"])
@@ -224,14 +224,16 @@ def test_the_parameters_of_the_base_config_give_the_base_config(
     changes = {f"train.unfreeze.{name}": value for name, value in unfreeze.items()}
     base_config = make_search({"space": SPACE, **changes})
     space = read_space(base_config.space)
-    values = suggest(space, base_config, optuna.trial.FixedTrial(as_written(space, base_config)))
-    depth = 5 if unfreeze.get("depth") == "all" else get(base_config, DEPTH)
+    values = suggest(
+        space, base_config, optuna.trial.FixedTrial(base_parameters(space, base_config))
+    )
+    depth = 5 if unfreeze.get("depth") == "all" else get_field(base_config, DEPTH)
     assert apply(base_config, values) == apply(base_config, {DEPTH: depth})
 
 
 def test_depth_all_of_the_base_config_is_a_number_for_optuna(make_search: Make) -> None:
     base_config = make_search({"space": SPACE, DEPTH: "all"})
-    assert as_written(read_space(SPACE), base_config)[DEPTH] == 5
+    assert base_parameters(read_space(SPACE), base_config)[DEPTH] == 5
 
 
 def test_auto_is_the_range_of_the_trials_optimizer(make_raw: Make) -> None:
@@ -244,7 +246,7 @@ def test_auto_is_the_range_of_the_trials_optimizer(make_raw: Make) -> None:
         name = f"train.unfreeze.lr (train.optimizer={optimizer})"
         values = suggested(space, base_config, **{"train.optimizer": optimizer, name: lr})
         assert values == {"train.optimizer": optimizer, "train.unfreeze.lr": lr}
-    assert as_written(read_space(space), base_config) == {
+    assert base_parameters(read_space(space), base_config) == {
         "train.optimizer": "adamw",
         "train.unfreeze.lr (train.optimizer=adamw)": 1e-3,
     }
@@ -264,7 +266,7 @@ def test_detectors_with_and_without_a_built_in_backbone_are_searched_together(
     make_raw: Make,
 ) -> None:
     base_config = resolve(make_raw({"space": {**MODELS, DEPTH: {"int": [0, "all"]}}}), Path())
-    models = list(reachable(read_space(base_config.space), base_config))
+    models = list(reachable_models(read_space(base_config.space), base_config))
     assert [(m.detector, m.backbone, m.weights) for m in models] == [
         ("retinanet", "tf_efficientnet_lite0", "none"),
         ("retinanet", "resnet18", "none"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from search.space.space import UNSEARCHABLE, Dimension, apply, by_field, contains, read_space
+from search.space.space import UNSEARCHABLE, Dimension, apply, contains, read_space, values_by_field
 from trainer.config import TrainConfig
 
 from ..conftest import ALL_KINDS, errors_of
@@ -143,7 +143,7 @@ def test_parameters_become_values_by_field() -> None:
     choice = {"sgd": {"train.unfreeze.lr": {"log": [1e-3, 1e-2]}}, "adamw": None}
     (optimizer,) = read_space({"train.optimizer": {"choice": choice}})
     (lr,) = optimizer.branches["sgd"]
-    assert by_field({optimizer.parameter: "sgd", lr.parameter: 5e-3}) == {
+    assert values_by_field({optimizer.parameter: "sgd", lr.parameter: 5e-3}) == {
         "train.optimizer": "sgd",
         "train.unfreeze.lr": 5e-3,
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from search.study.disk import is_disk_full, sweep
+from search.study.disk import delete_partial_files, is_disk_full
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,6 @@ def test_half_written_files_of_trials_and_phases_are_deleted(tmp_path: Path) -> 
         folder.mkdir(parents=True)
     for file in (trial / ".last.pt.123", trial / "last.pt", phase / "last.pt"):
         file.touch()
-    sweep(tmp_path)
+    delete_partial_files(tmp_path)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["last.pt"]
     assert not phase.exists()

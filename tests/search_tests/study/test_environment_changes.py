@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from search.study.environment_changes import difference, stretches
+from search.study.environment_changes import describe_change, describe_changes
 
 Make = Callable[..., Any]
 OLD = {"hardware": "AVX2 0a1b2c3d", "code": "12345678", "torch": "2.14.1"}
@@ -13,10 +13,10 @@ NEW = OLD | {"code": "abcdef01", "torch": "2.15.0"}
 
 def test_each_change_of_the_environment_is_a_line(make_record: Make) -> None:
     record = make_record(3, [0.1, 0.2, 0.3, 0.4, 0.5])
-    assert stretches(record) == []
+    assert describe_changes(record) == []
     for epoch, environment in enumerate(({}, OLD, OLD, NEW, NEW), start=1):
         record.reports[epoch] = replace(record.reports[epoch], environment=environment)
-    assert stretches(record) == [
+    assert describe_changes(record) == [
         "from epoch 2 on with another version of Unfreeze",
         "from epoch 4 on with code abcdef01 (12345678 before), torch 2.15.0 (2.14.1 before)",
     ]
@@ -24,4 +24,4 @@ def test_each_change_of_the_environment_is_a_line(make_record: Make) -> None:
 
 def test_a_first_epoch_is_no_change(make_reports: Make) -> None:
     (report,) = make_reports([0.1])
-    assert difference(None, replace(report, environment=OLD)) == ""
+    assert describe_change(None, replace(report, environment=OLD)) == ""

@@ -14,7 +14,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from search.space.config_file import BRING_BACK
+from search.space.config_file import RESTORE_HINT
 from search.space.space import read_space
 from search.study.journal import JOURNAL
 from search.study.record import End
@@ -139,7 +139,7 @@ def test_the_error_of_a_damaged_journal_names_it_and_what_to_do(
     for read in (partial(read_study, file.parent, "tiny"), partial(open_tiny, file)):
         with pytest.raises(InputError) as raised:
             read()
-        assert raised.value.errors == [f"{file} is damaged{place}; {BRING_BACK}"]
+        assert raised.value.errors == [f"{file} is damaged{place}; {RESTORE_HINT}"]
 
 
 def test_an_empty_journal_cannot_be_read(file: Path) -> None:

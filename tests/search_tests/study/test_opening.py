@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from search.space.config_file import read_yaml, stored, write_yaml
+from search.space.config_file import read_yaml, stored_config, write_yaml
 from search.space.locations import study_uri, trial_folder
 from search.space.space import read_space
 from search.study.opening import open_search, refuse_changes
-from search.study.reading import begun_study, read_search
+from search.study.reading import load_study, read_search
 from search.study.record import End
 from search.study.storage import open_study
 from search.study.study import Study
 from trainer.config import Data, InputError
 from trainer.data.dataset import Splits
-from trainer.data.loading import MADE, load
+from trainer.data.loading import SPLITS_FILE, load
 from trainer.phases import plan
 
 from ..conftest import SPACE
@@ -215,7 +215,7 @@ def test_a_copy_of_a_search_with_its_study_in_a_database_is_refused(
     shutil.rmtree(config.folder)  # now it was moved
     assert open_it(copy, tiny).id == study.id
     assert open_it(copy, tiny).id == study.id
-    assert begun_study(read_search("copy", config.storage)).id == study.id
+    assert load_study(read_search("copy", config.storage)).id == study.id
 
 
 def test_opening_compares_the_config_with_the_stored_one(make_search: Make, tiny: Splits) -> None:
@@ -255,8 +255,8 @@ def test_a_password_is_not_stored(
     assert read_yaml(config.folder / "search.yaml")["study"] == uri
     refuse_changes(config)
     monkeypatch.setenv("UNFREEZE_STUDY", "postgresql://me:secret@host/db")
-    assert stored(config)["study"] == "postgresql://me:***@host/db"
-    loaded = config.model_copy(update={"study": stored(config)["study"]})
+    assert stored_config(config)["study"] == "postgresql://me:***@host/db"
+    loaded = config.model_copy(update={"study": stored_config(config)["study"]})
     assert study_uri(loaded) == "postgresql://me:secret@host/db"
     monkeypatch.delenv("UNFREEZE_STUDY")
     with pytest.raises(InputError, match="set UNFREEZE_STUDY to it, with its password"):
@@ -304,11 +304,11 @@ def test_a_val_split_that_was_made_is_stored_and_used_again(
     config = config.model_copy(update={"data": tiny_data.model_copy(update={"val": None})})
     data = load(config.data, config.folder)
     open_it(config, data)
-    chosen = json.loads((config.folder / MADE).read_text())["val"]
+    chosen = json.loads((config.folder / SPLITS_FILE).read_text())["val"]
     assert set(chosen.values()) == {picture.file.name for picture in data.val.pictures}
     other = config.data.model_copy(update={"val_fraction": 0.5})
     again = load(other, config.folder, config.folder)
-    assert (again.made, again.digest) == (True, data.digest)
+    assert (again.val_is_from_train, again.digest) == (True, data.digest)
     assert load(other, config.folder).digest != data.digest
 
 
@@ -322,9 +322,9 @@ def test_a_damaged_stored_split_is_an_error(
 ) -> None:
     config = make_search()
     config.folder.mkdir(parents=True)
-    (config.folder / MADE).write_bytes(content)
+    (config.folder / SPLITS_FILE).write_bytes(content)
     with pytest.raises(
-        InputError, match=rf"{config.folder / MADE} is damaged \(.*\): move it away"
+        InputError, match=rf"{config.folder / SPLITS_FILE} is damaged \(.*\): move it away"
     ):
         load(tiny_data.model_copy(update={"val": None}), config.folder, config.folder)
 
@@ -332,4 +332,4 @@ def test_a_damaged_stored_split_is_an_error(
 def test_a_given_val_split_is_not_stored(make_search: Make, tiny: Splits) -> None:
     config = make_search()
     open_it(config, tiny)
-    assert not (config.folder / MADE).exists()
+    assert not (config.folder / SPLITS_FILE).exists()

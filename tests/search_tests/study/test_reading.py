@@ -12,11 +12,11 @@ from search.exports.retention import clean
 from search.reporting.progress import Lines
 from search.reporting.report import read_result, write_report
 from search.running.single import train
-from search.space.config_file import read
+from search.space.config_file import read_config
 from search.space.validation import resolve
 from search.study.facts import SearchState
 from search.study.lock import is_held, locked
-from search.study.reading import begun_study, read_search
+from search.study.reading import load_study, read_search
 from trainer.config import InputError
 
 from ..conftest import Trained
@@ -47,7 +47,7 @@ def test_changes_of_a_copy_leave_the_original(storage: Path) -> None:
     before = files(storage / "once")
     config = read_search("copy", storage)
     assert config.folder == storage / "copy"
-    study = begun_study(config)
+    study = load_study(config)
     assert clean(config, study) > 0
     assert write_report(read_result(config, study), study) == storage / "copy" / "report.html"
     with locked(config.folder):
@@ -63,7 +63,7 @@ def test_a_renamed_search_continues(trained: Trained, storage: Path, tmp_path: P
         result = train(resolve(raw, tmp_path), Lines(Console(file=io.StringIO())))
         assert result.metrics == trained.result.metrics
         config = read_search("renamed", storage)
-        assert begun_study(config).state == SearchState.DONE
+        assert load_study(config).state == SearchState.DONE
     export_model("renamed", 0, "safetensors", storage, tmp_path / "model")
     assert (tmp_path / "model" / "spec.json").is_file()
     assert [place.name for place in storage.iterdir()] == ["renamed"]
@@ -74,12 +74,12 @@ def test_the_yaml_in_a_searchs_folder_has_the_folders_name_and_storage(
     storage: Path, tmp_path: Path
 ) -> None:
     (storage / "once").rename(storage / "renamed")
-    raw = read(storage / "renamed" / "search.yaml", [])
+    raw = read_config(storage / "renamed" / "search.yaml", [])
     assert (raw["name"], raw["storage"]) == ("renamed", str(storage))
-    assert read(storage / "renamed" / "search.yaml", [], "new")["name"] == "new"
+    assert read_config(storage / "renamed" / "search.yaml", [], "new")["name"] == "new"
     shutil.copy(storage / "renamed" / "search.yaml", tmp_path)  # the file alone is a config
-    assert read(tmp_path / "search.yaml", [])["name"] == "once"
-    assert "storage" not in read(tmp_path / "search.yaml", [])
+    assert read_config(tmp_path / "search.yaml", [])["name"] == "once"
+    assert "storage" not in read_config(tmp_path / "search.yaml", [])
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "searches/once", "../searches/once"])
@@ -111,7 +111,7 @@ def test_the_error_of_a_damaged_config_names_it_and_what_to_do(
 
 def test_a_search_without_its_study_is_an_error(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.config.storage, tmp_path / "moved")
-    assert begun_study(read_search("once", Path("moved"))).state == SearchState.DONE
+    assert load_study(read_search("once", Path("moved"))).state == SearchState.DONE
     (tmp_path / "moved" / "once" / "study.journal").unlink()
     with pytest.raises(InputError, match=r"no search in .*moved/once"):
-        begun_study(read_search("once", Path("moved")))
+        load_study(read_search("once", Path("moved")))

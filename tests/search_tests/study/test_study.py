@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.space.config import SearchConfig
-from search.space.sampling import as_written
+from search.space.sampling import base_parameters
 from search.space.space import read_space
 from search.study.journal import JOURNAL
 from search.study.record import End
@@ -69,7 +69,7 @@ def test_a_report_is_written_once(make_search: Make, make_reports: Make) -> None
 def test_a_reopened_study_has_everything(make_search: Make, make_reports: Make) -> None:
     study = open_tiny()
     config = make_search()
-    study.enqueue(as_written(read_space(SPACE), config), "as written")
+    study.enqueue(base_parameters(read_space(SPACE), config), "as written")
     record_trial(study, ask(study, config)[0], make_reports([0.1, 0.3, 0.2]), End.FINISHED)
     number, _ = ask(study, config)
     study.record(number, make_reports([0.1, 0.05])[0])
@@ -215,7 +215,7 @@ def test_enqueued_trials_are_handed_out_first_in_order_with_their_parameters(
     make_search: Make,
 ) -> None:
     study, config = open_tiny(), make_search()
-    point = as_written(read_space(SPACE), config)
+    point = base_parameters(read_space(SPACE), config)
     study.enqueue(point, "as written")
     study.enqueue({**point, "train.unfreeze.depth": 5}, "all unfrozen")
     assert study.waiting == [0, 1]

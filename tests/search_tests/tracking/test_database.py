@@ -9,7 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from search.tracking import database as store
-from search.tracking.database import SQLITE, UnusableDatabaseError, make_ready, open_store
+from search.tracking.database import SQLITE, UnusableDatabaseError, ensure_tables, open_store
 from search.tracking.ui import serve
 from trainer.config import InputError
 
@@ -44,11 +44,11 @@ def versions(file: Path = FILE) -> list[str]:
 
 
 def test_tables_are_made_aside(making: list[Path], tables: Path) -> None:
-    make_ready(Path("new") / FILE)
+    ensure_tables(Path("new") / FILE)
     assert (Path("new") / FILE).read_bytes() == tables.read_bytes()
     assert [part.parent for part in making] == [Path("new")] and making[0].name != FILE.name
     assert {file.name for file in Path("new").iterdir()} == {FILE.name, f".{FILE}.lock"}
-    make_ready(Path("new") / FILE)
+    ensure_tables(Path("new") / FILE)
     assert len(making) == 1
 
 
@@ -62,9 +62,9 @@ def test_a_process_killed_in_between_leaves_no_store(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(store, "MlflowClient", die)
-        make_ready(FILE)
+        ensure_tables(FILE)
     assert not FILE.exists()
-    make_ready(FILE)
+    ensure_tables(FILE)
     assert {file.name for file in Path().iterdir()} == {FILE.name, f".{FILE}.lock"}
 
 
@@ -82,14 +82,14 @@ def test_an_incomplete_file_without_a_row_is_made_again(
     tables: Path, making: list[Path], statements: list[str]
 ) -> None:
     write_changed(tables, *statements)
-    make_ready(FILE)
+    ensure_tables(FILE)
     assert FILE.read_bytes() == tables.read_bytes()
     assert len(making) == 1
 
 
 def test_an_empty_file_is_made_again(tables: Path, making: list[Path]) -> None:
     FILE.touch()
-    make_ready(FILE)
+    ensure_tables(FILE)
     assert FILE.read_bytes() == tables.read_bytes()
 
 
@@ -101,7 +101,7 @@ def test_a_half_changed_file_with_rows_is_named_with_what_to_do(
     with pytest.raises(
         UnusableDatabaseError, match=r"mlflow\.db was left half changed .*: move it away"
     ):
-        make_ready(FILE)
+        ensure_tables(FILE)
     with pytest.raises(InputError, match="move it away"):
         serve(f"{SQLITE}{FILE}", 5000)
     assert FILE.read_bytes() == before and not making
@@ -110,13 +110,13 @@ def test_a_half_changed_file_with_rows_is_named_with_what_to_do(
 def test_a_file_that_is_no_database_is_named_with_what_to_do(making: list[Path]) -> None:
     FILE.write_bytes(b"no database" * 1000)
     with pytest.raises(UnusableDatabaseError, match=r"mlflow\.db is no database .*: move it away"):
-        make_ready(FILE)
+        ensure_tables(FILE)
     assert not making
 
 
 def test_a_file_of_an_earlier_mlflow_is_left_to_mlflow(tables: Path, making: list[Path]) -> None:
     write_changed(tables, RUN, "update alembic_version set version_num = '3500859a5d39'")
-    make_ready(FILE)
+    ensure_tables(FILE)
     assert versions() == ["3500859a5d39"] and not making
 
 
@@ -131,7 +131,7 @@ def test_a_file_of_an_earlier_mlflow_is_left_to_mlflow(tables: Path, making: lis
 def test_rows_of_any_kind_are_kept(tables: Path, making: list[Path], row: str) -> None:
     write_changed(tables, row, "update alembic_version set version_num = '3500859a5d39'")
     before = FILE.read_bytes()
-    make_ready(FILE)
+    ensure_tables(FILE)
     assert FILE.read_bytes() == before and not making
 
 
@@ -143,14 +143,14 @@ def test_a_file_that_a_server_makes_meanwhile_is_kept(
         FILE.write_bytes(b"the server's")
 
     monkeypatch.setattr(store, "MlflowClient", make)
-    make_ready(FILE)
+    ensure_tables(FILE)
     assert FILE.read_bytes() == b"the server's"
 
 
 def test_a_journal_of_an_earlier_file_is_deleted(making: list[Path]) -> None:
     journal = Path(f"{FILE}-journal")
     journal.write_bytes(b"pages of a file that was deleted")
-    make_ready(FILE)
+    ensure_tables(FILE)
     assert FILE.is_file() and not journal.exists()
 
 

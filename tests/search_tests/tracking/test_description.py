@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search.space.space import by_field
+from search.space.space import values_by_field
 from search.tracking.description import flat_metrics, run_name
 
 Make = Callable[..., Any]
@@ -48,7 +48,7 @@ def test_a_run_is_named_after_what_matters(make_record: Make) -> None:
 def test_parameters_go_by_dotted_field(make_record: Make) -> None:
     # MLflow refuses a name with the branch in it
     record = make_record(7, [], parameters={"train.unfreeze.lr (train.optimizer=sgd)": 0.1})
-    assert by_field(record.parameters) == {"train.unfreeze.lr": 0.1}
+    assert values_by_field(record.parameters) == {"train.unfreeze.lr": 0.1}
 
 
 def test_system_metrics_are_a_separate_group(make_reports: Make) -> None:

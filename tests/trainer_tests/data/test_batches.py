@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data.batches import Batch, batches, makers_for, steps, target
+from trainer.data.batches import Batch, batches, num_workers_for, steps, target
 from trainer.data.dataset import Picture, Split
 
 MakePicture = Callable[..., Picture]
@@ -177,12 +177,12 @@ def test_a_picture_without_boxes_has_an_empty_target(make_picture: MakePicture) 
 
 
 @pytest.mark.parametrize("augment", ["none", "light_flip"])
-@pytest.mark.parametrize("makers", [1, 3, 20])
+@pytest.mark.parametrize("num_workers", [1, 3, 20])
 def test_batches_that_threads_make_ahead_are_the_same(
-    split: Split, augment: str, makers: int
+    split: Split, augment: str, num_workers: int
 ) -> None:
     alone = epoch_of(split, 2, augment=augment)
-    ahead = epoch_of(split, 2, augment=augment, makers=makers)
+    ahead = epoch_of(split, 2, augment=augment, num_workers=num_workers)
     for one, other in zip(alone, ahead, strict=True):
         assert torch.equal(one.pictures, other.pictures)
         for boxes, others in zip(one.targets, other.targets, strict=True):
@@ -198,7 +198,7 @@ def test_threads_are_no_further_ahead_than_there_are_of_them(split: Split) -> No
 
     canvases = np.zeros((13, SIZE, SIZE, 3), dtype=np.uint8)
     settings: dict[str, Any] = {"batch_size": 1, "augment": "none", "seed": 0, "epoch": 0}
-    prefetched = batches(split, canvases, **settings, outputs=outputs, makers=2)
+    prefetched = batches(split, canvases, **settings, outputs=outputs, num_workers=2)
     next(prefetched)
     assert len(made) <= 3
     prefetched.close()  # type: ignore[attr-defined]
@@ -212,19 +212,19 @@ def test_what_goes_wrong_in_a_thread_is_raised_where_batches_are_used(split: Spl
     canvases = np.zeros((13, SIZE, SIZE, 3), dtype=np.uint8)
     settings: dict[str, Any] = {"batch_size": 1, "augment": "none", "seed": 0, "epoch": 0}
     with pytest.raises(MemoryError):
-        list(batches(split, canvases, **settings, outputs=outputs, makers=2))
+        list(batches(split, canvases, **settings, outputs=outputs, num_workers=2))
 
 
-@pytest.mark.parametrize(("device", "threads", "makers"), [("cpu", 4, 0), ("cuda", 4, 3)])
+@pytest.mark.parametrize(("device", "threads", "num_workers"), [("cpu", 4, 0), ("cuda", 4, 3)])
 def test_a_gpu_has_batches_made_for_it_by_all_cores_but_one(
-    device: str, threads: int, makers: int
+    device: str, threads: int, num_workers: int
 ) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with makers_for(torch.device(device)) as result:
-            assert result == makers
-            assert torch.get_num_threads() == (1 if makers else threads)
+        with num_workers_for(torch.device(device)) as result:
+            assert result == num_workers
+            assert torch.get_num_threads() == (1 if num_workers else threads)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

@@ -17,7 +17,7 @@ import pytest
 from trainer.config import Data, InputError
 from trainer.data import canvas, canvas_store, pixels, shared_arrays
 from trainer.data.canvas import letterbox
-from trainer.data.canvas_store import open_store, store_digest
+from trainer.data.canvas_store import canvases_digest, open_canvases
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.loading import load, load_split
 
@@ -28,7 +28,7 @@ MakeSplit = Callable[..., Split]
 
 
 def test_a_store_holds_the_canvases_in_order(tiny: Splits, tmp_path: Path) -> None:
-    store = open_store(tiny.val, 64, tmp_path)
+    store = open_canvases(tiny.val, 64, tmp_path)
     assert store.shape == (6, 64, 64, 3)
     for row, picture in zip(store, tiny.val.pictures, strict=True):
         assert (row == letterbox(picture, 64)).all()
@@ -49,12 +49,12 @@ def test_a_damaged_store_is_made_again(
     monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[Path], Any],
 ) -> None:
-    before = open_store(tiny.val, 64, tmp_path).copy()
+    before = open_canvases(tiny.val, 64, tmp_path).copy()
     (file,) = tmp_path.glob("*.npy")
     expected = file.read_bytes()
     monkeypatch.setattr(shared_arrays, "_checked", set())  # as another process finds it
     damage(file)
-    assert (open_store(tiny.val, 64, tmp_path) == before).all()
+    assert (open_canvases(tiny.val, 64, tmp_path) == before).all()
     assert file.read_bytes() == expected
 
 
@@ -63,33 +63,33 @@ def test_canvases_that_nobody_opened_for_long_go_when_others_are_made(
 ) -> None:
     for size, age in ((64, canvas_store.UNUSED + 60), (80, canvas_store.UNUSED - 60)):
         made = set(tmp_path.glob("*.npy"))
-        open_store(tiny.val, size, tmp_path)
+        open_canvases(tiny.val, size, tmp_path)
         (file,) = set(tmp_path.glob("*.npy")) - made
         os.utime(file, (time.time() - age,) * 2)
     kept = file
-    open_store(tiny.val, 96, tmp_path)
+    open_canvases(tiny.val, 96, tmp_path)
     assert kept in set(tmp_path.glob("*.npy")) and len(list(tmp_path.glob("*.npy"))) == 2
 
 
 def test_other_code_or_another_pillow_makes_other_canvases(
     tiny: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = store_digest(tiny.val, 64)
+    before = canvases_digest(tiny.val, 64)
     monkeypatch.setattr(canvas_store, "_code_digest", canvas_store._code_digest.__wrapped__)
-    assert store_digest(tiny.val, 64) == before
+    assert canvases_digest(tiny.val, 64) == before
     monkeypatch.setattr(PIL, "__version__", "of tomorrow")
-    assert store_digest(tiny.val, 64) != before
+    assert canvases_digest(tiny.val, 64) != before
     monkeypatch.undo()
     monkeypatch.setattr(canvas_store, "_code_digest", canvas_store._code_digest.__wrapped__)
     monkeypatch.setattr(pixels, "__file__", canvas.__file__)
-    assert store_digest(tiny.val, 64) != before
+    assert canvases_digest(tiny.val, 64) != before
 
 
 def test_a_store_is_made_once_and_only_read(tiny: Splits, tmp_path: Path) -> None:
-    open_store(tiny.val, 64, tmp_path)
+    open_canvases(tiny.val, 64, tmp_path)
     (file,) = tmp_path.glob("*.npy")
     made = file.stat().st_ino
-    again = open_store(tiny.val, 64, tmp_path)
+    again = open_canvases(tiny.val, 64, tmp_path)
     assert file.stat().st_ino == made
     with pytest.raises(ValueError, match="read-only"):
         again[0] = 0
@@ -104,8 +104,8 @@ def test_equal_pictures_elsewhere_share_a_store(
     (elsewhere / "val.json").write_text(json.dumps(content))
     copy = load(Data(train=elsewhere / "train.json", val=elsewhere / "val.json"), tmp_path)
     folder = tmp_path / "stores"
-    open_store(tiny.val, 64, folder)
-    open_store(copy.val, 64, folder)
+    open_canvases(tiny.val, 64, folder)
+    open_canvases(copy.val, 64, folder)
     assert len(list(folder.glob("*.npy"))) == 1
 
 
@@ -113,10 +113,10 @@ def test_another_size_order_or_picture_is_another_store(
     tiny: Splits, make_split: MakeSplit, tmp_path: Path
 ) -> None:
     one, two = tiny.val.pictures[:2]
-    open_store(make_split(one, two), 64, tmp_path)
-    open_store(make_split(one, two), 96, tmp_path)
-    open_store(make_split(one), 64, tmp_path)
-    turned = open_store(make_split(two, one), 64, tmp_path)
+    open_canvases(make_split(one, two), 64, tmp_path)
+    open_canvases(make_split(one, two), 96, tmp_path)
+    open_canvases(make_split(one), 64, tmp_path)
+    turned = open_canvases(make_split(two, one), 64, tmp_path)
     assert len(list(tmp_path.glob("*.npy"))) == 4
     assert (turned[0] == letterbox(two, 64)).all()
 
@@ -157,7 +157,7 @@ def test_a_store_that_fails_leaves_no_part_behind(
     broken = make_picture(file=tmp_path / "broken.png")
     stores = tmp_path / "stores"
     with pytest.raises(InputError, match=r"broken\.png: cannot be read as a picture"):
-        open_store(make_split(tiny.val.pictures[0], broken), 64, stores)
+        open_canvases(make_split(tiny.val.pictures[0], broken), 64, stores)
     assert not [file.name for file in stores.iterdir() if file.suffix != ".lock"]
 
 
@@ -171,10 +171,10 @@ def test_a_picture_that_changed_since_it_was_checked_is_not_filed(
     file.write_bytes(split.pictures[3].file.read_bytes())
     stores = tmp_path / "stores"
     with pytest.raises(InputError, match=rf"{file.name}: was changed after .* `unfreeze check`"):
-        open_store(split, 64, stores)
+        open_canvases(split, 64, stores)
     assert not list(stores.glob("*.npy"))
     file.write_bytes(before)
-    assert (open_store(split, 64, stores)[2] == letterbox(split.pictures[2], 64)).all()
+    assert (open_canvases(split, 64, stores)[2] == letterbox(split.pictures[2], 64)).all()
 
 
 def test_few_canvases_wait_for_a_slow_disk(
@@ -189,7 +189,7 @@ def test_few_canvases_wait_for_a_slow_disk(
 
     @contextmanager
     def slow(*args: Any) -> Iterator[Callable[..., None]]:
-        with shared_arrays.writing(*args) as add:
+        with shared_arrays.write_array(*args) as add:
 
             def add_slowly(row: Any) -> None:
                 time.sleep(0.005)  # in which all others could be made
@@ -201,7 +201,7 @@ def test_few_canvases_wait_for_a_slow_disk(
     monkeypatch.setattr(canvas_store, "letterbox", counted)
     monkeypatch.setattr(canvas_store, "writing", slow)
     monkeypatch.setattr(canvas_store, "AHEAD", 2)
-    store = open_store(tiny.train, 64, tmp_path)
+    store = open_canvases(tiny.train, 64, tmp_path)
     assert len(made) == len(store) == 12
     assert max(ahead) <= 3
 
@@ -217,7 +217,7 @@ def test_canvases_are_made_side_by_side(
 
     monkeypatch.setattr(canvas_store, "letterbox", together)
     monkeypatch.setattr(canvas_store, "AHEAD", 2)
-    assert len(open_store(tiny.train, 32, tmp_path)) == 12
+    assert len(open_canvases(tiny.train, 32, tmp_path)) == 12
 
 
 def test_a_store_that_cannot_be_read_back_is_an_error(
@@ -225,15 +225,15 @@ def test_a_store_that_cannot_be_read_back_is_an_error(
 ) -> None:
     monkeypatch.setattr(canvas_store, "find", lambda *_: None)
     with pytest.raises(OSError, match="reads differently from what was written"):
-        open_store(tiny.val, 32, tmp_path)
+        open_canvases(tiny.val, 32, tmp_path)
 
 
 def test_what_a_process_that_died_left_of_a_store_goes(tiny: Splits, tmp_path: Path) -> None:
-    left = tmp_path / f"{store_digest(tiny.val, 32)}.of-one-that-died.part"
+    left = tmp_path / f"{canvases_digest(tiny.val, 32)}.of-one-that-died.part"
     other = tmp_path / "of-another-store.1.part"
     left.touch()
     other.touch()
     steps: list[int] = []
-    open_store(tiny.val, 32, tmp_path, lambda: steps.append(1))
+    open_canvases(tiny.val, 32, tmp_path, lambda: steps.append(1))
     assert list(tmp_path.glob("*.part")) == [other]
     assert len(steps) >= len(tiny.val.pictures)  # whoever waits is called again and again

@@ -22,7 +22,7 @@ def test_category_ids_with_gaps_become_labels_from_1_in_their_order(data: Data) 
     assert picture.boxes.tolist() == [[2, 2, 3, 4], [3, 2, 3, 4]]
     assert not picture.crowd.any()
     assert splits.test is None
-    assert not splits.made
+    assert not splits.val_is_from_train
     (note,) = splits.notes
     assert note.startswith("data: warnings (2 class-rare, 2 split-small)")
 

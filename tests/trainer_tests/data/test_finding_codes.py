@@ -5,16 +5,16 @@ from trainer.data.finding_codes import CODES
 
 def test_every_code_says_how_to_go_on() -> None:
     for code in CODES.values():
-        assert code.what and (code.mend or code.severity == "note")
+        assert code.text and (code.fix or code.severity == "note")
         assert not code.allowed or code.severity == "error"
 
 
 def test_every_text_reads_well_alone_and_after_a_count() -> None:
     for name, code in CODES.items():
-        first = code.what.split()[0]
+        first = code.text.split()[0]
         assert first not in {"a", "an", "the", "no", "one", "two", "this"}, name
-        assert any(word.rstrip(":,").endswith(("s", "data")) for word in code.what.split()[:4]), (
+        assert any(word.rstrip(":,").endswith(("s", "data")) for word in code.text.split()[:4]), (
             name
         )
-        assert code.counted(1) == code.what
-        assert code.counted(10) == f"10 {code.what}"
+        assert code.counted(1) == code.text
+        assert code.counted(10) == f"10 {code.text}"

@@ -38,7 +38,7 @@ def test_without_val_a_part_of_train_is_taken_by_content(tmp_path: Path) -> None
     assert sides[0] == sides[1]
     assert len(sides[0][0]) + len(sides[0][1]) == 40
     assert len(sides[0][1]) == 10
-    assert here.made
+    assert here.val_is_from_train
     assert here.notes[-1].startswith("no val given: 10 of the pictures")
 
 

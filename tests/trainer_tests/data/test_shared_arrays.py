@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from trainer.data import shared_arrays
-from trainer.data.shared_arrays import find, key_of, locked, writing
+from trainer.data.shared_arrays import key_of, locked, open_array, write_array
 
 ROWS = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
 
 
 def write(folder: Path, rows: NDArray[np.uint8] = ROWS) -> Path:
-    with writing(folder, "key", len(rows)) as add:
+    with write_array(folder, "key", len(rows)) as add:
         for row in rows:
             add(row)
     (file,) = folder.glob("key-*.npy")
@@ -23,27 +23,27 @@ def write(folder: Path, rows: NDArray[np.uint8] = ROWS) -> Path:
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    assert find(tmp_path, "key") is None
+    assert open_array(tmp_path, "key") is None
     file = write(tmp_path)
-    array = find(tmp_path, "key")
+    array = open_array(tmp_path, "key")
     assert array is not None and (array == ROWS).all()
     assert not array.flags.writeable
     assert key_of(file) == "key"
-    assert find(tmp_path, "ke") is None
+    assert open_array(tmp_path, "ke") is None
 
 
 def test_a_process_verifies_a_file_once(tmp_path: Path) -> None:
     write(tmp_path)
     steps: list[int] = []
     for _ in range(2):
-        find(tmp_path, "key", lambda: steps.append(1))
+        open_array(tmp_path, "key", lambda: steps.append(1))
     assert len(steps) == len(ROWS)
 
 
 def test_what_is_asked_for_was_used(tmp_path: Path) -> None:
     file = write(tmp_path)
     os.utime(file, (1, 1))
-    find(tmp_path, "key")
+    open_array(tmp_path, "key")
     assert file.stat().st_mtime > 1
 
 
@@ -55,7 +55,7 @@ def test_a_damaged_file_is_thrown_away(
     monkeypatch.setattr(shared_arrays, "_checked", set())
     content = file.read_bytes()
     file.write_bytes(content[:size] if size >= 0 else content[:-1] + b"?")
-    assert find(tmp_path, "key") is None
+    assert open_array(tmp_path, "key") is None
     assert not file.exists()
     assert f"{file} is damaged" in caplog.text
 
@@ -65,7 +65,7 @@ def test_a_damaged_header_is_a_damaged_file(tmp_path: Path) -> None:
         file = write(tmp_path)
         content = file.read_bytes()
         file.write_bytes(content[:place] + byte + content[place + 1 :])
-        assert find(tmp_path, "key") is None
+        assert open_array(tmp_path, "key") is None
         assert not file.exists()
 
 
@@ -75,9 +75,9 @@ def test_a_large_file_is_not_read_completely(
     file = write(tmp_path)
     monkeypatch.setattr(shared_arrays, "CHECKED", 10)
     steps: list[int] = []
-    assert find(tmp_path, "key", lambda: steps.append(1)) is not None and not steps
+    assert open_array(tmp_path, "key", lambda: steps.append(1)) is not None and not steps
     os.truncate(file, file.stat().st_size - 1)
-    assert find(tmp_path, "key") is None
+    assert open_array(tmp_path, "key") is None
 
 
 def test_a_file_that_was_made_again_meanwhile_stays(
@@ -91,18 +91,18 @@ def test_a_file_that_was_made_again_meanwhile_stays(
         (tmp_path / "new").write_bytes(good)
         (tmp_path / "new").rename(file)
 
-    assert find(tmp_path, "key", make_again) is None
+    assert open_array(tmp_path, "key", make_again) is None
     assert file.read_bytes() == good
 
 
 def test_a_file_with_too_few_rows_is_never_used(tmp_path: Path) -> None:
-    with writing(tmp_path, "key", 9) as add:
+    with write_array(tmp_path, "key", 9) as add:
         add(ROWS[0])
-    assert find(tmp_path, "key") is None
+    assert open_array(tmp_path, "key") is None
 
 
 def test_an_error_half_way_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), writing(tmp_path, "key", 4) as add:
+    with pytest.raises(RuntimeError), write_array(tmp_path, "key", 4) as add:
         add(ROWS[0])
         raise RuntimeError
     assert not list(tmp_path.iterdir())

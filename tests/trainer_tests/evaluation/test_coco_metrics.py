@@ -17,7 +17,7 @@ from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.loading import load_split
 from trainer.evaluation.coco_metrics import (
     FIGURES,
-    Truth,
+    GroundTruth,
     measure,
     score,
     score_finally,
@@ -54,7 +54,7 @@ def guesses(split: Split) -> list[dict[str, Any]]:
 
 def test_perfect_detections_score_1(tiny: Splits) -> None:
     results = detect(perfect(tiny.val), tiny.val, canvases(6), batch_size=4)
-    metrics = score(Truth(tiny.val), results)
+    metrics = score(GroundTruth(tiny.val), results)
     assert metrics["map"] == pytest.approx(1.0)
     assert metrics["mar_100"] == pytest.approx(1.0)
     assert metrics.per_class == pytest.approx({"red": 1.0, "blue": 1.0})
@@ -103,9 +103,9 @@ def test_the_figures_of_an_epoch_are_the_bits_of_the_final_ones(
 ) -> None:
     split = crowded(count, make_picture, make_split)
     results = guesses(split)
-    assert score(Truth(split), results) == score_finally(split, results)
+    assert score(GroundTruth(split), results) == score_finally(split, results)
     ties = [{**result, "score": round(result["score"], 1)} for result in results]
-    assert score(Truth(split), ties) == score_finally(split, ties)
+    assert score(GroundTruth(split), ties) == score_finally(split, ties)
 
 
 def test_objects_beyond_the_hundredth_count_where_so_many_are_detected(
@@ -122,12 +122,12 @@ def test_objects_beyond_the_hundredth_count_where_so_many_are_detected(
     assert cocos["map"] == pytest.approx(0.495, abs=5e-4)  # which a perfect detector gets there
     assert (cocos.detections, cocos.at_detections) == (100, {})
     metrics = score_finally(split, results, 300)
-    assert metrics == score(Truth(split), results, 300)
+    assert metrics == score(GroundTruth(split), results, 300)
     assert (metrics.figures, metrics.per_class) == (cocos.figures, cocos.per_class)
     assert metrics["map"] == metrics.at_detections["map"] == pytest.approx(1.0)
     assert metrics["mar_300"] == pytest.approx(1.0) and metrics.detections == 300
     assert metrics["mar_10"] == cocos["mar_10"]
-    assert score(Truth(split), results, 150)["map"] == pytest.approx(150 / 204, abs=0.01)
+    assert score(GroundTruth(split), results, 150)["map"] == pytest.approx(150 / 204, abs=0.01)
     assert score_finally(split, results[:50], 20) == replace(
         score_finally(split, results[:50]), detections=20
     )
@@ -137,12 +137,12 @@ def test_objects_beyond_the_hundredth_count_where_so_many_are_detected(
 
 
 def test_the_mean_of_the_classes_is_the_map(tiny: Splits) -> None:
-    metrics = score(Truth(tiny.val), guesses(tiny.val))
+    metrics = score(GroundTruth(tiny.val), guesses(tiny.val))
     assert np.mean(list(metrics.per_class.values())) == pytest.approx(metrics["map"])
 
 
 def test_no_detections_score_0(tiny: Splits) -> None:
-    metrics = score(Truth(tiny.val), [])
+    metrics = score(GroundTruth(tiny.val), [])
     assert set(metrics.figures) == set(FIGURES)
     lacking = {name for name, value in metrics.figures.items() if value is None}
     assert lacking == {"map_large", "mar_large"}  # the split has no large box
@@ -151,7 +151,7 @@ def test_no_detections_score_0(tiny: Splits) -> None:
 
 
 @pytest.mark.parametrize(
-    "measured", [lambda split, results: score(Truth(split), results), score_finally]
+    "measured", [lambda split, results: score(GroundTruth(split), results), score_finally]
 )
 @pytest.mark.parametrize("boxes", [[], [(1, 5, 5, 20, 20)]])
 def test_what_has_no_truth_is_none_whether_or_not_something_is_detected(
@@ -169,14 +169,14 @@ def test_what_has_no_truth_is_none_whether_or_not_something_is_detected(
 def test_a_detector_that_finds_nothing_scores_0(tiny: Splits) -> None:
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     blind: Any = Oracle([nothing] * 6)
-    assert score(Truth(tiny.val), detect(blind, tiny.val, canvases(6)))["map"] == 0.0
+    assert score(GroundTruth(tiny.val), detect(blind, tiny.val, canvases(6)))["map"] == 0.0
 
 
 def test_a_crowd_is_no_miss_and_a_detection_in_it_no_mistake(
     make_picture: MakePicture, make_split: MakeSplit
 ) -> None:
     boxes = [(1, 5, 5, 20, 20), (1, 40, 10, 50, 50)]
-    truth = Truth(make_split(make_picture(1, boxes, crowd=(1,))))
+    truth = GroundTruth(make_split(make_picture(1, boxes, crowd=(1,))))
     right = detection(1, 3, [5, 5, 20, 20], 0.5)
     assert score(truth, [right, detection(1, 3, [45, 15, 20, 20], 0.9)])["map"] == pytest.approx(
         1.0
@@ -187,7 +187,7 @@ def test_a_crowd_is_no_miss_and_a_detection_in_it_no_mistake(
 def test_what_a_split_lacks_is_none_but_counts_as_0(
     make_picture: MakePicture, make_split: MakeSplit
 ) -> None:
-    truth = Truth(make_split(make_picture(1, [(1, 5, 5, 20, 20)])))  # small, and red alone
+    truth = GroundTruth(make_split(make_picture(1, [(1, 5, 5, 20, 20)])))  # small, and red alone
     metrics = score(truth, [detection(1, 3, [5, 5, 20, 20])])
     assert metrics.per_class == {"red": pytest.approx(1.0), "blue": None}
     assert metrics.figures["map_large"] is None
@@ -197,7 +197,7 @@ def test_what_a_split_lacks_is_none_but_counts_as_0(
 def test_a_split_without_boxes_is_no_exception(
     make_picture: MakePicture, make_split: MakeSplit
 ) -> None:
-    truth = Truth(make_split(make_picture()))
+    truth = GroundTruth(make_split(make_picture()))
     assert score(truth, [detection(1, 3, [5, 5, 20, 20])])["map"] == 0.0
 
 

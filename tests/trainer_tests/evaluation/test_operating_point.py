@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.evaluation.operating_point import DEFAULT, best_thresholds
+from trainer.evaluation.operating_point import DEFAULT_THRESHOLD, best_thresholds
 
 Make = Callable[..., Any]
 
@@ -48,8 +48,8 @@ def test_each_class_has_another_and_an_unknown_one_the_default(
 ) -> None:
     split = make_split(make_picture(boxes=[(1, 0, 0, 10, 10)]), make_picture(2))
     results = [result(3, 0, 0.9), result(3, 0, 0.3, image=2), result(7, 0, 0.8)]
-    assert best_thresholds(split, results) == {"red": pytest.approx(0.6), "blue": DEFAULT}
-    assert best_thresholds(split, []) == {"red": DEFAULT, "blue": DEFAULT}
+    assert best_thresholds(split, results) == {"red": pytest.approx(0.6), "blue": DEFAULT_THRESHOLD}
+    assert best_thresholds(split, []) == {"red": DEFAULT_THRESHOLD, "blue": DEFAULT_THRESHOLD}
 
 
 def test_equal_scores_are_not_parted(make_split: Make, make_picture: Make) -> None:
@@ -84,4 +84,4 @@ def test_the_threshold_of_a_class_does_not_depend_on_the_others(
     thresholds = best_thresholds(split, results)
     for category, name in ((3, "red"), (7, "blue")):
         alone = [each for each in results if each["category_id"] == category]
-        assert best_thresholds(split, alone)[name] == thresholds[name] != DEFAULT
+        assert best_thresholds(split, alone)[name] == thresholds[name] != DEFAULT_THRESHOLD

@@ -15,7 +15,7 @@ from trainer.config import TrainConfig
 from trainer.data.dataset import Category, Splits
 from trainer.evaluation import review as module
 from trainer.evaluation import sheets
-from trainer.evaluation.coco_metrics import Truth
+from trainer.evaluation.coco_metrics import GroundTruth
 from trainer.evaluation.drawing import Box
 from trainer.evaluation.review import (
     CLASSES,
@@ -70,7 +70,7 @@ def test_what_the_best_epoch_detected_is_not_detected_again(
     folder: Path, config: TrainConfig, tiny: Splits, tmp_path: Path
 ) -> None:
     result = fit(config, tiny, tmp_path, lambda _: True)
-    review(config, tiny.val, tmp_path, result.found, lambda: pytest.fail("detected again"))
+    review(config, tiny.val, tmp_path, result.detections, lambda: pytest.fail("detected again"))
     for name in (PREDICTIONS, MISSES, CURVES, CLASSES):
         content = (tmp_path / REVIEW / name).read_bytes()
         assert content == (folder / REVIEW / name).read_bytes()
@@ -79,8 +79,8 @@ def test_what_the_best_epoch_detected_is_not_detected_again(
 def test_a_trial_that_only_went_on_does_not_know_the_detections(
     config: TrainConfig, tiny: Splits, tmp_path: Path
 ) -> None:
-    assert fit(config, tiny, tmp_path, lambda _: True).found is not None
-    assert fit(config, tiny, tmp_path, lambda _: True).found is None
+    assert fit(config, tiny, tmp_path, lambda _: True).detections is not None
+    assert fit(config, tiny, tmp_path, lambda _: True).detections is None
 
 
 def test_what_fails_is_logged_and_not_raised(
@@ -124,12 +124,12 @@ def test_mistakes_are_missed_boxes_and_wrong_ones(make_picture: Make, make_split
         detection(3, 3, 52, 12, 25, 25),  # within a crowd: neither right nor wrong
         detection(4, 7, 10, 10, 20, 20),
     ]
-    assert mistakes(Truth(split), results) == {1: (1, 1), 2: (1, 1), 3: (1, 0), 4: (0, 1)}
-    assert mistakes(Truth(split), []) == {1: (2, 0), 2: (1, 0), 3: (1, 0), 4: (0, 0)}
+    assert mistakes(GroundTruth(split), results) == {1: (1, 1), 2: (1, 1), 3: (1, 0), 4: (0, 1)}
+    assert mistakes(GroundTruth(split), []) == {1: (2, 0), 2: (1, 0), 3: (1, 0), 4: (0, 0)}
 
 
 def test_no_box_is_missed_for_being_one_of_many(make_picture: Make, make_split: Make) -> None:
-    truth = Truth(make_split(make_picture(1, [(1, 20 * i, 0, 10, 10) for i in range(150)])))
+    truth = GroundTruth(make_split(make_picture(1, [(1, 20 * i, 0, 10, 10) for i in range(150)])))
     detection = [
         {"image_id": 1, "category_id": 3, "bbox": [20.0 * i, 0, 10, 10], "score": 0.9}
         for i in range(150)

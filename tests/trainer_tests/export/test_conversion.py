@@ -13,7 +13,7 @@ from trainer.data.dataset import Splits
 from trainer.export import conversion
 from trainer.export.conversion import open_portable, unmatched, write_portable
 from trainer.model.detectors import HEADS, Detector, build
-from trainer.model.heads import DETECTIONS, Detections
+from trainer.model.heads import DEFAULT_DETECTIONS, Detections
 
 SIZE = 96
 
@@ -67,7 +67,7 @@ def test_a_box_that_rounding_may_drop_is_not_returned() -> None:
     assert (
         len(unmatched(picture_detections(0.9, 0.0205), picture_detections(0.9))) == 0
     )  # at the threshold
-    many = [0.9 - 0.001 * i for i in range(DETECTIONS)]
+    many = [0.9 - 0.001 * i for i in range(DEFAULT_DETECTIONS)]
     full, other = picture_detections(*many), picture_detections(*many)
     other["boxes"][-1] += 100  # the last of a full list
     assert len(unmatched(full, other)) == 0

@@ -11,7 +11,7 @@ from trainer.config import CocoDetector, InputError, Model
 from trainer.export.conversion import unmatched
 from trainer.export.traceable import ABSENT, Graph, as_graph, keep_best
 from trainer.model.detectors import HEADS, Detector, build
-from trainer.model.heads import DETECTIONS, limit_detections
+from trainer.model.heads import DEFAULT_DETECTIONS, limit_detections
 
 SIZE = 64
 
@@ -54,7 +54,7 @@ OTHERS = [name for name in get_args(CocoDetector) if name not in SHORT and name 
 def test_a_graph_gives_the_detectors_boxes(name: str, count: int) -> None:
     batch = pictures(count)
     boxes, labels, scores = graph(name)(batch)
-    assert boxes.shape == (count, DETECTIONS, 4)
+    assert boxes.shape == (count, DEFAULT_DETECTIONS, 4)
     assert boxes.min() >= 0 and boxes.max() <= SIZE
     for i, expected in enumerate(new(name)(batch.permute(0, 3, 1, 2))):
         is_box = scores[i] > 0

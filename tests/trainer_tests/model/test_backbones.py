@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from trainer.config import InputError
-from trainer.model.backbones import TESTED, Backbone, build, count_stages, size_errors
+from trainer.model.backbones import TESTED_BACKBONES, Backbone, build, count_stages, size_errors
 
 LITE0, SMALL = "tf_efficientnet_lite0", "test_resnet"
 STAGES = {LITE0: 5, "resnet50": 5, "vgg16": 5, "inception_v3": 5, "convnext_tiny": 4}
@@ -73,7 +73,9 @@ def test_a_canvas_that_a_backbone_cannot_run_on_is_refused_with_the_reason(
 
 
 def test_tested_backbones_run_on_the_usual_canvases() -> None:
-    assert [name for name in TESTED if size_errors(name, 96) or size_errors(name, 320)] == []
+    assert [
+        name for name in TESTED_BACKBONES if size_errors(name, 96) or size_errors(name, 320)
+    ] == []
 
 
 def test_a_backbone_without_named_levels_is_refused_with_the_reason() -> None:

@@ -28,7 +28,7 @@ from trainer.model.checkpoint import (
     save,
     save_last,
     trained_state,
-    write_whole,
+    write_atomically,
 )
 from trainer.model.detectors import Detector, build
 
@@ -149,7 +149,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_write_makes_its_folder_and_leaves_one_file(tmp_path: Path) -> None:
-    write_whole(b"abc", tmp_path / "a" / "b" / "c")
+    write_atomically(b"abc", tmp_path / "a" / "b" / "c")
     assert [file.name for file in (tmp_path / "a" / "b").iterdir()] == ["c"]
     assert (tmp_path / "a" / "b" / "c").read_bytes() == b"abc"
 
@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_during_a_save_raises_its_oserror(
 @pytest.mark.usefixtures("full_disk")
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space"):
-        write_whole(b"abc", tmp_path / "a")
+        write_atomically(b"abc", tmp_path / "a")
     assert not list(tmp_path.iterdir())
 
 
@@ -185,14 +185,14 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"before")
     with pytest.raises(OSError, match="No space"):
-        write_whole(b"abc", tmp_path / "a")
+        write_atomically(b"abc", tmp_path / "a")
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"before"]
 
 
 def test_a_write_onto_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(OSError):
-        write_whole(b"abc", tmp_path / "a")
+        write_atomically(b"abc", tmp_path / "a")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 

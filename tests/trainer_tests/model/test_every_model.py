@@ -20,7 +20,7 @@ from trainer.config import CocoDetector, Model, NewDetector, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.evaluation.coco_metrics import measure
 from trainer.export.bundle import export, load_export
-from trainer.model.backbones import TESTED
+from trainer.model.backbones import TESTED_BACKBONES
 from trainer.model.checkpoint import BEST, load, load_trained_state
 from trainer.model.detectors import Detector, build
 from trainer.training.fit import fit
@@ -28,12 +28,12 @@ from trainer.training.fit import fit
 GOLDEN = Path(__file__).with_name("golden.json")
 LITE0 = "tf_efficientnet_lite0"
 EVERYDAY = [
-    *(("retinanet", backbone) for backbone in TESTED),
+    *(("retinanet", backbone) for backbone in TESTED_BACKBONES),
     *((detector, LITE0) for detector in get_args(NewDetector)[1:]),
     ("ssdlite320_mobilenet_v3_large", ""),
 ]
 REST = [
-    *(pair for pair in product(get_args(NewDetector)[1:], TESTED) if pair[1] != LITE0),
+    *(pair for pair in product(get_args(NewDetector)[1:], TESTED_BACKBONES) if pair[1] != LITE0),
     *((detector, "") for detector in get_args(CocoDetector) if (detector, "") not in EVERYDAY),
 ]
 DEEPER = [pair for pair in EVERYDAY if pair[1] in {"vgg16_bn", "resnet101", "inception_v4"}]

@@ -11,7 +11,7 @@ from trainer.config import Model
 from trainer.model.backbones import Normalization
 from trainer.model.detectors import Detector, build, rebuild
 from trainer.model.freezing import set_depth
-from trainer.model.heads import DETECTIONS, SCORE_THRESHOLD, FasterRCNNFromPyramid
+from trainer.model.heads import DEFAULT_DETECTIONS, SCORE_THRESHOLD, FasterRCNNFromPyramid
 from trainer.model.matching import Targets
 
 from .small_detectors import DETECTORS, SIZE, detections, new, pictures, shared, target
@@ -34,7 +34,7 @@ def test_detections_are_boxes_labels_and_scores_best_first(name: str, classes: i
         assert len(picture["labels"]) > 0
         boxes, labels, scores = picture["boxes"], picture["labels"], picture["scores"]
         assert boxes.shape == (len(scores), 4) and labels.shape == scores.shape
-        assert len(scores) <= DETECTIONS
+        assert len(scores) <= DEFAULT_DETECTIONS
         assert ((scores >= SCORE_THRESHOLD) & (scores <= 1)).all()
         assert (scores[:-1] >= scores[1:]).all()
         assert ((boxes >= 0) & (boxes <= SIZE)).all()

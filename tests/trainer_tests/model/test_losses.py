@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 
 from trainer.config import Model
 from trainer.model.detectors import Detector, build
-from trainer.model.heads import Outputs
+from trainer.model.heads import HeadOutputs
 from trainer.model.losses import MAX_LOG_SIZE
 from trainer.model.matching import MAX_PAIRS, Targets, pad_targets
 
@@ -87,7 +87,7 @@ def losses_of(detector: Detector) -> Any:
 
     def losses(outputs: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
         static = detector.head.static_losses(
-            Outputs(outputs, sizes), pictures, pad_targets(targets)
+            HeadOutputs(outputs, sizes), pictures, pad_targets(targets)
         )
         return detector.head.losses(static, pictures, targets)
 
@@ -172,7 +172,7 @@ def test_padding_changes_no_loss_and_has_no_gradient(kind: str) -> None:
     truth = pad_targets(targets).padded_to(7, 32)
     losses, gradients = losses_and_gradients(
         lambda o: detector.head.static_losses(
-            Outputs(o, sizes), torch.zeros(7, 3, SIZE, SIZE, dtype=torch.uint8), truth
+            HeadOutputs(o, sizes), torch.zeros(7, 3, SIZE, SIZE, dtype=torch.uint8), truth
         ),
         more,
     )
@@ -311,7 +311,7 @@ def test_ignored_boxes_give_the_same_losses_on_a_gpu_and_with_padding(
     truth = pad_targets(targets).padded_to(5, 32)
     losses, gradients = losses_and_gradients(
         lambda o: detector.head.static_losses(
-            Outputs(o, sizes), torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8), truth
+            HeadOutputs(o, sizes), torch.zeros(5, 3, SIZE, SIZE, dtype=torch.uint8), truth
         ),
         outputs,
     )

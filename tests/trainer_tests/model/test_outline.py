@@ -5,7 +5,7 @@ import pytest
 from trainer.config import Model, TrainConfig
 from trainer.model.detectors import build
 from trainer.model.freezing import set_depth
-from trainer.model.outline import count_stages, outline, unused
+from trainer.model.outline import count_stages, outline, unused_settings
 
 SIZE = 64
 
@@ -51,4 +51,4 @@ def test_stages_are_counted_of_either_kind_of_detector(model: Model, stages: int
     ],
 )
 def test_settings_without_effect_are_named(model: dict[str, str], expected: set[str]) -> None:
-    assert set(unused(TrainConfig.model_validate({"model": model}))) == expected
+    assert set(unused_settings(TrainConfig.model_validate({"model": model}))) == expected

@@ -6,7 +6,14 @@ import pytest
 from matplotlib.figure import Figure
 from ruamel.yaml import YAML
 
-from trainer.text.escaping import html, markdown, matplotlib, printable, printable_lines, quoted
+from trainer.text.escaping import (
+    escape_html,
+    escape_markdown,
+    escape_matplotlib,
+    printable,
+    printable_lines,
+    quote_yaml,
+)
 
 HOSTILE = [
     "\x1b]0;owned\x07\x1b[2J",
@@ -47,20 +54,20 @@ def test_line_breaks_stay() -> None:
     ],
 )
 def test_markdown_has_no_markup(text: str, shown: str) -> None:
-    assert markdown(text) == shown
+    assert escape_markdown(text) == shown
 
 
 def test_html_has_no_tags() -> None:
-    assert html("<br>&amp;\x1b") == "&lt;br&gt;&amp;amp;\\x1b"
+    assert escape_html("<br>&amp;\x1b") == "&lt;br&gt;&amp;amp;\\x1b"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_matplotlib_draws_the_text_and_shows_it_in_a_legend(text: str) -> None:
     figure = Figure()
-    axes = figure.add_subplot(title=matplotlib(text))
-    axes.plot([0, 1], label=f"{matplotlib(text)} 0.5")
-    axes.set_yticks([0, 1], [matplotlib(text)] * 2)
+    axes = figure.add_subplot(title=escape_matplotlib(text))
+    axes.plot([0, 1], label=f"{escape_matplotlib(text)} 0.5")
+    axes.set_yticks([0, 1], [escape_matplotlib(text)] * 2)
     (label,) = axes.legend().get_texts()
     assert label.get_text().replace(r"\$", "$").strip() == f"{printable(text)} 0.5"
     figure.savefig(io.BytesIO(), format="png")
@@ -68,6 +75,6 @@ def test_matplotlib_draws_the_text_and_shows_it_in_a_legend(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_yaml_reads_the_same_text(text: str) -> None:
-    line = f"a: {quoted(text)}\n"
+    line = f"a: {quote_yaml(text)}\n"
     assert line.strip().isprintable()
     assert YAML(typ="safe", pure=True).load(line) == {"a": text}

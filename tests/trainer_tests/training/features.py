@@ -9,7 +9,7 @@ import torch
 from trainer.config import TrainConfig
 from trainer.data.dataset import Split
 from trainer.model.detectors import Detector, build
-from trainer.training.frozen_features import KeptOutputs, keep_outputs
+from trainer.training.frozen_features import CachedFeatures, cache_frozen_features
 
 MakeConfig = Callable[..., TrainConfig]
 Canvases = tuple[Split, Any]
@@ -22,11 +22,11 @@ def make_detector(config: TrainConfig) -> Detector:
 
 def cache_features(
     detector: Detector, config: TrainConfig, few: Canvases, folder: Path, depth: int = 0
-) -> KeptOutputs:
-    return keep_outputs(detector, depth, config, [few], folder)["train"]
+) -> CachedFeatures:
+    return cache_frozen_features(detector, depth, config, [few], folder)["train"]
 
 
-def bits(features: KeptOutputs) -> list[bytes]:
+def bits(features: CachedFeatures) -> list[bytes]:
     """The features of some pictures, plain and mirrored, as bytes."""
     indices = [0, 1, 2, 3, 3, 1]
     outputs = features(indices, [False, True, False, False, True, False])

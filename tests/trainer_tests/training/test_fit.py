@@ -17,7 +17,7 @@ import torch
 from trainer.config import InputError, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
-from trainer.evaluation.coco_metrics import Metrics, Truth, score
+from trainer.evaluation.coco_metrics import GroundTruth, Metrics, score
 from trainer.evaluation.detections import BATCH_SIZE
 from trainer.machine_errors import OutOfMemoryError
 from trainer.model.checkpoint import BEST, LAST, PREVIOUS, load, save
@@ -314,7 +314,7 @@ def test_an_epoch_is_scored_with_all_of_its_detections(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def counted(truth: Truth, results: list[dict[str, Any]], detections: int) -> Metrics:
+    def counted(truth: GroundTruth, results: list[dict[str, Any]], detections: int) -> Metrics:
         most = Counter(result["image_id"] for result in results).most_common(1)[0][1]
         assert 100 < most <= detections == 120
         return score(truth, results, detections)

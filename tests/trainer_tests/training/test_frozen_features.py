@@ -15,7 +15,7 @@ from trainer.model.freezing import set_depth
 from trainer.precision import DTYPES
 from trainer.training import feature_files, frozen_features
 from trainer.training.engine import train_one_epoch
-from trainer.training.frozen_features import keep_outputs
+from trainer.training.frozen_features import cache_frozen_features
 from trainer.training.optim import build as build_optimizer
 
 from .features import Canvases, MakeConfig, bits, cache_features, files, make_detector
@@ -190,7 +190,7 @@ def test_augmentation_without_fixed_pictures_caches_only_val(
     splits = [pictures, (Split("val", pictures[0].pictures, pictures[0].categories), pictures[1])]
     for augment, kinds in (("none", {False}), ("flip", {False, True}), ("light_flip", None)):
         changed = tiny_config({"train.augment": augment})
-        cached = keep_outputs(detector, 0, changed, splits, tmp_path)
+        cached = cache_frozen_features(detector, 0, changed, splits, tmp_path)
         assert set(cached["val"].files) == {False}
         assert (set(cached["train"].files) if "train" in cached else None) == kinds
 
@@ -198,7 +198,7 @@ def test_augmentation_without_fixed_pictures_caches_only_val(
 def test_nothing_is_cached_without_a_frozen_stage(
     detector: Detector, config: TrainConfig, pictures: Canvases, tmp_path: Path
 ) -> None:
-    assert keep_outputs(detector, 5, config, [pictures], tmp_path) == {}
+    assert cache_frozen_features(detector, 5, config, [pictures], tmp_path) == {}
 
 
 def test_nothing_is_cached_for_a_backbone_that_is_not_a_chain(
@@ -209,5 +209,5 @@ def test_nothing_is_cached_for_a_backbone_that_is_not_a_chain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(frozen_features, "find_chain", lambda *_: None)
-    assert keep_outputs(detector, 0, config, [pictures], tmp_path) == {}
+    assert cache_frozen_features(detector, 0, config, [pictures], tmp_path) == {}
     assert not files(tmp_path)

@@ -144,7 +144,7 @@ def test_another_environment_gives_another_phase(
 def test_a_fork_has_the_stored_tensors_and_reports_the_fork(
     cache: PhaseCache, trial: Path, tmp_path: Path
 ) -> None:
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
     fork = tmp_path / "fork"
     checkpoint = cache.fork("key", fork)
     assert checkpoint and checkpoint["reports"] == [{"epoch": 1, "forked": True}]
@@ -160,10 +160,10 @@ def test_a_missing_phase_gives_no_fork_and_no_folder(cache: PhaseCache, tmp_path
 
 
 def test_the_first_stored_phase_stays(cache: PhaseCache, trial: Path) -> None:
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
     before = (cache.folder / "key" / LAST).read_bytes()
     save({"model": {}, "reports": [2]}, trial / LAST)
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
     assert (cache.folder / "key" / LAST).read_bytes() == before
     assert [entry.name for entry in cache.folder.iterdir()] == ["key"]
 
@@ -182,19 +182,19 @@ def test_the_first_stored_phase_stays(cache: PhaseCache, trial: Path) -> None:
 def test_a_damaged_phase_is_deleted_and_can_be_stored_again(
     cache: PhaseCache, trial: Path, tmp_path: Path, name: str, damage: Callable[[Path], Any]
 ) -> None:
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
     damage(cache.folder / "key" / name)
     assert cache.fork("key", tmp_path / "fork") is None
     assert not (cache.folder / "key").exists()
     assert not (tmp_path / "fork").exists()
-    cache.file_away("key", write_trial(tmp_path / "another"))
+    cache.publish("key", write_trial(tmp_path / "another"))
     assert cache.fork("key", tmp_path / "fork")
 
 
 def test_a_phase_that_is_evicted_meanwhile_gives_no_fork(
     cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
 
     def load_and_lose(file: Path) -> Any:
         checkpoint = load(file)
@@ -210,7 +210,7 @@ def test_a_phase_that_is_evicted_meanwhile_gives_no_fork(
 def test_a_phase_that_is_unreadable_for_a_moment_stays(
     cache: PhaseCache, trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
 
     def fail(file: Path) -> Any:
         raise OSError(5, "Input/output error")
@@ -224,14 +224,14 @@ def test_a_phase_that_is_unreadable_for_a_moment_stays(
 def test_a_phase_that_fails_to_be_stored_leaves_nothing(cache: PhaseCache, trial: Path) -> None:
     (trial / BEST).unlink()
     with pytest.raises(OSError):
-        cache.file_away("key", trial)
+        cache.publish("key", trial)
     assert not list(cache.folder.iterdir())
 
 
 def test_phases_of_other_searches_are_used_and_not_changed(
     cache: PhaseCache, trial: Path, tmp_path: Path
 ) -> None:
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
     other = PhaseCache(tmp_path / "other phases", (tmp_path / "nowhere", cache.folder))
     assert other.fork("key", tmp_path / "fork")
     assert not other.folder.exists()
@@ -244,25 +244,25 @@ def test_the_least_recently_used_phase_is_evicted_first(trial: Path, tmp_path: P
     size = sum((trial / name).stat().st_size for name in (LAST, BEST))
     cache = PhaseCache(tmp_path / "phases", cap=2.5 * size)
     for age, key in ((30, "old"), (20, "used")):
-        cache.file_away(key, trial)
+        cache.publish(key, trial)
         os.utime(cache.folder / key, (time.time() - age,) * 2)
     os.utime(cache.folder / "old", (time.time() - 40,) * 2)
     assert cache.fork("old", tmp_path / "fork")  # now it is the more recently used one
-    cache.file_away("new", trial)
+    cache.publish("new", trial)
     assert {entry.name for entry in cache.folder.iterdir()} == {"old", "new"}
 
 
 def test_the_newest_phase_stays_even_beyond_the_cap(trial: Path, tmp_path: Path) -> None:
     cache = PhaseCache(tmp_path / "phases", cap=0)
     for key in ("one", "two"):
-        cache.file_away(key, trial)
+        cache.publish(key, trial)
     assert [entry.name for entry in cache.folder.iterdir()] == ["two"]
 
 
 def test_later_checkpoints_of_a_trial_do_not_change_the_phase(
     cache: PhaseCache, trial: Path, tmp_path: Path
 ) -> None:
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
     before = (cache.folder / "key" / BEST).read_bytes()
     cache.fork("key", tmp_path / "fork")
     for folder in (trial, tmp_path / "fork"):
@@ -281,7 +281,7 @@ def test_the_second_trial_that_stores_a_phase_leaves_the_first_one(
             copytree(first, cache.folder / "key")
 
     monkeypatch.setattr(phase_cache, "_link", overtaken)
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
     assert [entry.name for entry in cache.folder.iterdir()] == ["key"]
     assert not (cache.folder / "key" / BEST).samefile(trial / BEST)
 
@@ -293,7 +293,7 @@ def test_across_disks_checkpoints_are_copied(
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(Path, "hardlink_to", fail)
-    cache.file_away("key", trial)
+    cache.publish("key", trial)
     assert cache.fork("key", tmp_path / "fork")
     for name in (LAST, BEST):
         assert not (cache.folder / "key" / name).samefile(trial / name)

@@ -13,7 +13,7 @@ from trainer.phases import Phase
 from trainer.training import probe
 from trainer.training.engine import DivergedError
 from trainer.training.feature_files import features_folder
-from trainer.training.probe import choose_trunk_cache, memory_share, time_epochs
+from trainer.training.probe import choose_trunk_cache, gpu_memory_fraction, time_epochs
 
 Make = Callable[..., Any]
 
@@ -167,7 +167,7 @@ def test_a_measurement_that_loses_its_gpu_raises(
     monkeypatch.setattr(probe, "default_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(probe, "_memory_fraction", fail)
     with pytest.raises(torch.AcceleratorError):
-        memory_share(tiny_config(), tiny, 1)
+        gpu_memory_fraction(tiny_config(), tiny, 1)
 
 
 @pytest.mark.parametrize("setting", [3, "off"])
@@ -180,7 +180,7 @@ def test_the_setting_of_the_user_is_not_measured(
 
 
 def test_the_memory_fraction_of_a_cpu_is_0(tiny: Splits, tiny_config: Make) -> None:
-    assert memory_share(tiny_config(), tiny, 1) == 0
+    assert gpu_memory_fraction(tiny_config(), tiny, 1) == 0
 
 
 def test_the_memory_fraction_is_1_if_the_steps_fail(
@@ -191,4 +191,4 @@ def test_the_memory_fraction_is_1_if_the_steps_fail(
 
     monkeypatch.setattr(probe, "default_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(probe, "_memory_fraction", too_large)
-    assert memory_share(tiny_config(), tiny, 1) == 1
+    assert gpu_memory_fraction(tiny_config(), tiny, 1) == 1

@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from ...config import Model
-from ...model.checkpoint import write_whole
+from ...model.checkpoint import write_atomically
 from ...model.detectors import build
-from ...text.escaping import matplotlib, printable
+from ...text.escaping import escape_matplotlib, printable
 from ..canvas import letterbox, scales
 from ..dataset import Category, Picture, Split
 
@@ -53,7 +53,7 @@ def draw_overview(
         top += part.height
     stream = io.BytesIO()
     drawn.save(stream, "PNG")
-    write_whole(stream.getvalue(), file)
+    write_atomically(stream.getvalue(), file)
 
 
 def anchor_sides(model: Model) -> list[float]:
@@ -89,7 +89,7 @@ def _draw_classes(axes: Axes, splits: list[Split]) -> None:
     for i, (split, count) in enumerate(zip(splits, counts, strict=True)):
         places = np.arange(len(shown)) + i * height
         axes.barh(places, [count[label] for label in shown], height, label=split.name)
-    names = [matplotlib(categories[label - 1].name[:24]) for label in shown]
+    names = [escape_matplotlib(categories[label - 1].name[:24]) for label in shown]
     axes.set_yticks(np.arange(len(shown)) + 0.4 - height / 2, names)
     axes.invert_yaxis()
     more = len(order) - len(shown)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...machine_errors import is_of_machine
+from ...machine_errors import is_machine_error
 from ..freezing import Stage
 
 
@@ -33,53 +33,53 @@ class Cut:
     """A chain in two parts: frozen units, whose outputs can be cached, and open ones."""
 
     chain: Chain
-    first: int
+    first_open: int
     """Position of the first open unit."""
 
     @property
-    def kept(self) -> tuple[int, ...]:
+    def cached(self) -> tuple[int, ...]:
         """Positions of the frozen units whose outputs the open units or the neck need."""
         last = max(self.chain.taps)
-        boundary = {self.first - 1} if self.first <= last else set()
-        return tuple(sorted(boundary | {tap for tap in self.chain.taps if tap < self.first}))
+        boundary = {self.first_open - 1} if self.first_open <= last else set()
+        return tuple(sorted(boundary | {tap for tap in self.chain.taps if tap < self.first_open}))
 
-    def frozen_outputs(self, pixels: Tensor) -> list[Tensor]:
+    def run_frozen(self, pixels: Tensor) -> list[Tensor]:
         """Run the frozen units on normalized pictures (N, 3, S, S).
 
         Returns:
             The outputs (N, C, H, W) of the units at `kept`.
         """
         outputs = []
-        for position, unit in enumerate(self.chain.units[: self.kept[-1] + 1]):
+        for position, unit in enumerate(self.chain.units[: self.cached[-1] + 1]):
             pixels = unit(pixels)
-            if position in self.kept:
+            if position in self.cached:
                 outputs.append(pixels)
         return outputs
 
     def maps(self, outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Run the open units on the outputs of `frozen_outputs`; returns the backbone's maps."""
-        computed = dict(zip(self.kept, outputs, strict=True))
+        """Run the open units on the outputs of `run_frozen`; returns the backbone's maps."""
+        computed = dict(zip(self.cached, outputs, strict=True))
         features = outputs[-1]
-        for position in range(self.first, max(self.chain.taps) + 1):
+        for position in range(self.first_open, max(self.chain.taps) + 1):
             features = computed[position] = self.chain.units[position](features)
         return [computed[tap] for tap in self.chain.taps]
 
 
 @dataclass(frozen=True)
-class FrozenOutputs:
+class FrozenFeatures:
     """The features of the frozen stages for the pictures of a batch."""
 
     cut: Cut
     tensors: list[Tensor]
-    """One (N, C, H, W) for each of `cut.kept`."""
+    """One (N, C, H, W) for each of `cut.cached`."""
 
-    def pinned(self) -> "FrozenOutputs":
+    def pinned(self) -> "FrozenFeatures":
         """A copy in pinned memory, from which a GPU copies without making its host wait."""
-        return FrozenOutputs(self.cut, [t.pin_memory() for t in self.tensors])
+        return FrozenFeatures(self.cut, [t.pin_memory() for t in self.tensors])
 
-    def to(self, device: torch.device) -> "FrozenOutputs":
+    def to(self, device: torch.device) -> "FrozenFeatures":
         """A copy on a device."""
-        return FrozenOutputs(self.cut, [t.to(device, non_blocking=True) for t in self.tensors])
+        return FrozenFeatures(self.cut, [t.to(device, non_blocking=True) for t in self.tensors])
 
     def maps(self) -> list[Tensor]:
         """Run the open stages; returns the backbone's maps."""
@@ -102,7 +102,7 @@ def find_chain(backbone: nn.Module, stages: list[Stage], pixels: Tensor) -> Chai
             pixels = unit(pixels)
             outputs.append(pixels)
     except Exception as error:  # units that do not form a chain fail in all ways
-        if is_of_machine(error):
+        if is_machine_error(error):
             raise
         return None
     # the last equal output is the tap: an activation after it may work in place

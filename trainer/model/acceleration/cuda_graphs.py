@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from ...machine_errors import has_lost_accelerator
 from ..freezing import BATCH_NORMS
 from ..matching import BatchTargets
-from .chain import Cut, FrozenOutputs
+from .chain import Cut, FrozenFeatures
 
-StaticLosses = Callable[[Tensor, BatchTargets, FrozenOutputs | None], dict[str, Tensor]]
+StaticLosses = Callable[[Tensor, BatchTargets, FrozenFeatures | None], dict[str, Tensor]]
 """The type of `Detector.static_losses`."""
 
 FEWEST_BOXES = 16
@@ -49,7 +49,7 @@ class CudaGraphs:
         static_losses: StaticLosses,
         pictures: Tensor,
         targets: BatchTargets,
-        frozen: FrozenOutputs | None,
+        frozen: FrozenFeatures | None,
     ) -> dict[str, Tensor]:
         """Run a detector's `static_losses` in training, on a GPU from a graph.
 
@@ -65,7 +65,7 @@ class CudaGraphs:
         self.has_ignored |= targets.has_ignored
         cut, features = (frozen.cut, frozen.tensors) if frozen else (None, [])
         shapes = [tensor.shape[1:] for tensor in (pictures, *features)]
-        state = (self.parts.state(), cut and cut.first, shapes, self.has_ignored)
+        state = (self.parts.state(), cut and cut.first_open, shapes, self.has_ignored)
         if not self.recorded or not self.recorded.fits(state, *targets.labels.shape):
             module = _StaticLossesModule(detector, static_losses, cut, self.has_ignored)
             self._record_anew(module, pictures, targets, features, state)
@@ -150,7 +150,7 @@ class _StaticLossesModule(nn.Module):
     def forward(
         self, pictures: Tensor, boxes: Tensor, labels: Tensor, *features: Tensor
     ) -> dict[str, Tensor]:
-        frozen = FrozenOutputs(self.cut, list(features)) if self.cut else None
+        frozen = FrozenFeatures(self.cut, list(features)) if self.cut else None
         targets = BatchTargets(boxes, labels, self.has_ignored)
         self.results = self.static_losses(pictures, targets, frozen)
         return self.results

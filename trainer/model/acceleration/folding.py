@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ...machine_errors import is_of_machine
+from ...machine_errors import is_machine_error
 from ..freezing import Stage
 from .cpu_bf16 import Forward, convolve
 
@@ -55,7 +55,7 @@ def find_pairs(
             maps = torch.func.functional_call(backbone, meta_state, (pixels,))
             calls.add_uses(list(maps))  # a map that the neck uses must stay what it is
     except Exception as error:  # backbones of all kinds fail in all ways on the meta device
-        if is_of_machine(error):
+        if is_machine_error(error):
             raise
         return []
     finally:

@@ -8,7 +8,7 @@ import pytest
 
 from search.running.tune.stopping import SearchStopper
 from search.study.facts import SearchState
-from search.study.lock import request_stop, withdraw_request
+from search.study.lock import request_stop, withdraw_stop_request
 from search.study.record import End, TrialRecord
 from search.study.storage import open_study
 from search.study.study import Study
@@ -112,7 +112,7 @@ def test_as_many_as_run_at_once_may_be_lost_at_once(study: Study, tmp_path: Path
 
 def test_a_request_stops_the_search_once(study: Study, tmp_path: Path) -> None:
     request_stop(tmp_path)
-    withdraw_request(tmp_path)  # meant for an earlier driver
+    withdraw_stop_request(tmp_path)  # meant for an earlier driver
     stopping = SearchStopper(study, tmp_path, None)
     assert not stopping.stop_all()
     request_stop(tmp_path)

@@ -72,7 +72,11 @@ def test_a_class_list_with_a_folder_a_split_has_splits(tmp_path: Path) -> None:
         for name in draw(tmp_path / "images" / split, *names):
             write(tmp_path / "labels" / split / f"{name[0]}.txt", LABELS)
     splits = load(find(tmp_path), CACHE)
-    assert (len(splits.train.pictures), len(splits.val.pictures), splits.made) == (2, 1, False)
+    assert (len(splits.train.pictures), len(splits.val.pictures), splits.val_is_from_train) == (
+        2,
+        1,
+        False,
+    )
 
 
 def test_a_class_list_shows_nothing_of_a_file_elsewhere(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_xml_files_beside_their_pictures(tmp_path: Path) -> None:
     for stem in ("c", "d"):
         write(tmp_path / "flat" / f"{stem}.xml", ("cat", 1, 2, 11, 22))
         draw(tmp_path / "flat" / f"{stem}.png")
-    assert read(tmp_path / "flat", tmp_path).made
+    assert read(tmp_path / "flat", tmp_path).val_is_from_train
 
 
 def test_what_is_wrong_is_reported_with_the_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.model.acceleration.chain import FrozenOutputs, find_chain
+from trainer.model.acceleration.chain import FrozenFeatures, find_chain
 from trainer.model.backbones import build
 from trainer.model.freezing import split_stages
 
@@ -21,7 +21,7 @@ def test_the_maps_are_the_same_bits_when_cut_at_any_depth(name: str) -> None:
         for depth in range(5):
             cut = chain.cut(depth)
             assert cut is not None
-            maps = FrozenOutputs(cut, cut.frozen_outputs(pixels)).maps()
+            maps = FrozenFeatures(cut, cut.run_frozen(pixels)).maps()
             assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
     assert chain.cut(5) is None  # nothing is frozen
 
