@@ -25,7 +25,7 @@ from PIL import Image
 
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import examine
-from trainer.data.digits import make_digits
+from trainer.data.embedded_digits import make_digits
 from trainer.data.formats.layouts import find
 from trainer.data.loading import load
 

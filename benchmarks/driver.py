@@ -24,13 +24,13 @@ import ray
 from ray import tune
 
 from search.reporting.progress import Quiet
-from search.running import tuner
+from search.running import run_trials
 from search.running.tune.internals import configure_tune
 from search.space.config import SearchConfig, TrialResources
 from search.space.space import read_space
 from search.space.validation import resolve
-from search.study.opening import open_search
 from search.study.record import End, to_json
+from search.study.start_or_resume import open_search
 from trainer.data.canvas import cache_folder
 from trainer.data.loading import load
 from trainer.epoch_report import EpochReport, GroupReport
@@ -162,9 +162,9 @@ def _ours(options: argparse.Namespace) -> tuple[float, float]:
             tune.report({"report": text})
         return {"end": end}
 
-    vars(tuner)["run_trial"] = sleeper
+    vars(run_trials)["run_trial"] = sleeper
     started, used = time.monotonic(), time.process_time()
-    tuner.run_trials(config, space, data, TrialResources(), study, Quiet())
+    run_trials.run_trials(config, space, data, TrialResources(), study, Quiet())
     wall, cpu = time.monotonic() - started, time.process_time() - used
     assert len(study.ended()) == options.trials
     return wall, cpu

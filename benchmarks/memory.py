@@ -71,7 +71,7 @@ def measured(options: argparse.Namespace, place: Path) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     vars(tune)["report"] = lambda _: None
-    give, spent = vars(trial)["give_memory_back"], [0.0]
+    give, spent = vars(trial)["release_memory"], [0.0]
 
     def timed() -> None:
         if options.side == "ours":
@@ -79,7 +79,7 @@ def measured(options: argparse.Namespace, place: Path) -> dict[str, Any]:
             give()
             spent[0] += time.process_time() - started
 
-    vars(trial)["give_memory_back"] = timed
+    vars(trial)["release_memory"] = timed
     make_data(place / "data", options.pictures)
     files = Data(train=place / "data" / "train.json", val=place / "data" / "val.json")
     data = load(files, place)

@@ -25,13 +25,13 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from search.reporting.progress import Quiet
-from search.running import tuner
+from search.running import run_trials
 from search.running.tune.internals import configure_tune
 from search.space.config import TrialResources
 from search.space.space import read_space
 from search.space.validation import resolve
-from search.study.opening import open_search
 from search.study.record import End, to_json
+from search.study.start_or_resume import open_search
 from trainer.data.canvas import cache_folder
 from trainer.data.loading import load
 
@@ -139,8 +139,8 @@ def _search(cluster: Cluster, trials: int, seconds: int, steps: Path) -> None:
         return {"end": finished}
 
     configure_tune()
-    vars(tuner)["run_trial"] = sleeper
-    tuner.run_trials(config, space, data, TrialResources(), study, Quiet())
+    vars(run_trials)["run_trial"] = sleeper
+    run_trials.run_trials(config, space, data, TrialResources(), study, Quiet())
     assert len(study.ended()) == trials
     ray.shutdown()
     cluster.shutdown()  # type: ignore[no-untyped-call]

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import ray
-
 ROUNDING = 1e-6
 """Added before a count of trials is rounded down: three times 0.1 is a bit more than 0.3."""
 
@@ -32,6 +30,8 @@ def node_with(resources: Mapping[str, float]) -> Node:
 
 def nodes() -> list[Node]:
     """The nodes of the connected cluster that are alive now."""
+    import ray  # takes seconds, and reading a definition does without
+
     return [
         node_with(node["Resources"])
         for node in ray.nodes()  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from search.commands.cli import parser
 from search.space.config import SearchConfig
-from trainer.data.finding_codes import CODES
+from trainer.data.finding_messages import CODES
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `make docs`. -->\n\n"
@@ -117,7 +117,7 @@ def _range(field: FieldInfo) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.default
+    value = field.get_default(call_default_factory=True)
     if value is None or isinstance(value, BaseModel):
         return ""
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

@@ -19,7 +19,7 @@ from trainer.config_errors import parse_valid_fields
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import Examined, examine
 from trainer.data.dataset import Picture
-from trainer.data.finding_codes import CODES, allowable
+from trainer.data.finding_messages import CODES, allowable
 from trainer.data.findings import Finding
 from trainer.data.loading import resolve_data
 from trainer.text.escaping import printable

@@ -16,14 +16,14 @@ from ..ranking.asha import rungs
 from ..ranking.forecast import confirming_epochs, expected_epochs
 from ..reporting.console import text_console
 from ..reporting.cost_text import duration
-from ..running.auto import resolve_auto
-from ..running.resources import (
+from ..running.resolve_auto import resolve_auto
+from ..running.trial_resources import (
     largest_config,
     num_threads,
     resources_of_this_machine,
     resources_on_shared_gpu,
 )
-from ..running.slots import trials_at_once
+from ..running.trials_at_once import trials_at_once
 from ..space.config import SearchConfig
 from ..space.config_file import stored_config, write_yaml
 from ..space.space import Dimension, Space, all_dimensions, apply, read_space
@@ -98,7 +98,7 @@ def _print_trials(console: Console, config: SearchConfig, heads: int, varied: li
     if search.confirm != "off":
         seeds = search.confirm.seeds
         console.print(
-            f"then the best {search.confirm.top} and the one as written again with {seeds} other "
+            f"then the best {search.confirm.top} and the baseline again with {seeds} other "
             f"seed{'s' if seeds > 1 else ''}: at most {confirming_epochs(config)} epochs"
         )
     verb = "varies" if len(varied) == 1 else "vary"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..study.facts import SearchState
+from ..study.search_state import SearchState
 from .options import add_allow, add_command
 
 if TYPE_CHECKING:

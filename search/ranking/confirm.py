@@ -8,7 +8,7 @@ search.yaml, runs again as often, so that the winner can be compared with it: se
 from collections.abc import Callable
 
 from ..space.config import SearchConfig
-from ..study.facts import SearchState
+from ..study.search_state import SearchState
 from ..study.study import Study
 from .contenders import leaders, to_confirm
 

@@ -15,9 +15,9 @@ from ..ranking.ranking import rank, winner
 from ..space.config import SearchConfig
 from ..space.locations import tracking_uri
 from ..space.space import read_space
-from ..study.facts import SearchState
 from ..study.lock import is_held
 from ..study.reading import list_searches, load_study, read_search
+from ..study.search_state import SearchState
 from .console import text_console
 from .cost_text import cost_lines
 from .formatting import show_figure, show_mean

@@ -16,7 +16,7 @@ from ..ranking.results import SearchResult
 from ..ranking.row import Row, state_in
 from ..space.space import Space
 from ..study.environment_changes import describe_changes
-from ..study.facts import SearchState
+from ..study.search_state import SearchState
 from .console import lasting_console, program_name, text_console
 from .cost_text import cost_lines
 from .formatting import (

@@ -2,7 +2,7 @@
 
 from ..ranking.gain_sentence import describe_gain
 from ..ranking.results import SearchResult
-from ..study.facts import SearchState
+from ..study.search_state import SearchState
 from .cost_text import cost_sentences
 from .formatting import show_settings, trial_name
 

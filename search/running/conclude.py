@@ -13,7 +13,7 @@ from ..reporting.progress import Progress
 from ..space.config import SearchConfig
 from ..space.locations import tracking_uri
 from ..space.space import Space
-from ..study.facts import SearchState
+from ..study.search_state import SearchState
 from ..study.study import Study
 from ..tracking.registry import register
 from ..tracking.tracking import reason as describe_error

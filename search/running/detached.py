@@ -15,7 +15,7 @@ from ..reporting.console import program_name
 from ..space.config import SearchConfig
 from ..space.config_file import stored_config, write_yaml
 from .driver import PACKAGES
-from .slots import SLOTS_MARK
+from .trials_at_once import SLOTS_MARK
 
 NAME, STORAGE = "unfreeze.search", "unfreeze.storage"
 """In the metadata of a job: the name of its search, and the folder that holds it."""

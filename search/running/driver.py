@@ -25,19 +25,19 @@ from ..space.locations import tracking_uri, with_absolute_paths
 from ..space.space import Space, read_space
 from ..space.space_validation import reachable_models
 from ..space.validation import config_errors
-from ..study.facts import SearchState
 from ..study.lock import locked, withdraw_stop_request
-from ..study.opening import open_search, refuse_changes, require_models
+from ..study.search_state import SearchState
+from ..study.start_or_resume import open_search, refuse_changes, require_models
 from ..study.study import Study
 from . import preflight
-from .auto import resolve_on_worker
 from .conclude import conclude
 from .publishing import draw_data
-from .resources import trial_resources, with_measured_gpus
-from .slots import describe_slots
+from .resolve_auto import resolve_on_worker
+from .run_trials import run_trials
+from .trial_resources import trial_resources, with_measured_gpus
+from .trials_at_once import describe_slots
 from .tune.internals import configure_tune
 from .tune.signals import sigterm_as_sigint
-from .tuner import run_trials
 
 log = logging.getLogger(__name__)
 

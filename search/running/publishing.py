@@ -22,7 +22,7 @@ from ..reporting.verdict import verdict
 from ..space.config import SearchConfig
 from ..space.config_file import stored_config, write_yaml
 from ..space.locations import tracking_uri
-from ..study.facts import SearchState
+from ..study.search_state import SearchState
 from ..study.study import Study
 from ..tracking.description import DataInput, Description
 from ..tracking.tracking import MlflowTracking, NoTracking

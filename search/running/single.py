@@ -18,22 +18,22 @@ from ..space.config_file import CONFIG_FILE
 from ..space.locations import trial_folder
 from ..study.allocation import record_allocation
 from ..study.environment_changes import describe_change
-from ..study.facts import SearchState
 from ..study.lock import is_stop_requested, locked, withdraw_stop_request
-from ..study.opening import open_search, refuse_changes, require_models
 from ..study.reading import read_stored_config
 from ..study.record import End
+from ..study.search_state import SearchState
+from ..study.start_or_resume import open_search, refuse_changes, require_models
 from ..study.study import Study
 from ..tracking.tracking import MlflowTracking, NoTracking
-from .auto import resolve_here, resolved_config
 from .conclude import conclude, tracking_timeout
 from .publishing import draw_data, start_tracking
-from .resources import num_threads
+from .resolve_auto import resolve_here, resolved_config
 from .trial import ENDS, phase_cache
+from .trial_resources import num_threads
 
 
 def train(config: SearchConfig, progress: Lines) -> SearchResult:
-    """Train the configuration as written, or continue it, and export it like a winner."""
+    """Train the configuration of the file, or continue it, and export it like a winner."""
     # 1. Check everything before anything is written.
     config = _without_search(config)
     data = load(config.data, cache_folder(), config.folder, model=config.model)
@@ -68,7 +68,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
 
 
 def _without_search(config: SearchConfig) -> SearchConfig:
-    """The configuration with one trial, as written, and nothing to search."""
+    """The configuration with one trial and nothing to search."""
     search = config.search.model_copy(
         update={"trials": 1, "asha": "off", "first": [], "confirm": "off"}
     )

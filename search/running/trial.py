@@ -25,7 +25,7 @@ from trainer.training.phase_cache import PhaseCache
 from ..space.locations import trial_folder
 from ..study.disk import is_disk_full
 from ..study.record import End, to_json
-from .resources import USABLE_GPU_MEMORY
+from .trial_resources import USABLE_GPU_MEMORY
 from .watchdog import Watchdog
 
 STACKS_FILE = "stacks.txt"

@@ -54,8 +54,8 @@ class Asha(Config):
 class Confirm(Config):
     """Which configurations are trained again with other seeds, since the best is partly luck.
 
-    These are the best configurations and the configuration as written. Two seeds can tell a large
-    gain from luck; one seed cannot.
+    These are the best configurations and the baseline, the one in this file. Two seeds can tell
+    a large gain from luck; one seed cannot.
     """
 
     top: Annotated[int, Field(ge=1, le=100), NotBool] = 2
@@ -87,7 +87,7 @@ class Search(Config):
     """Bytes, or a number with MB, GB or TB, for the best checkpoints of ended trials. The worst
     trials' are deleted first, the best trial's never. Finished phases may take as much again."""
     first: list[dict[str, Any]] = Field(default_factory=list)
-    """Configurations to try first; each is dotted fields that change the one as written."""
+    """Configurations to try first; each is dotted fields that change the baseline."""
 
 
 def _one_gpu(value: Any) -> Any:

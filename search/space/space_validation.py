@@ -34,7 +34,7 @@ def space_errors(
 
     Args:
         space: The dimensions.
-        base_config: The configuration as written.
+        base_config: The configuration of the file, without its space.
         first: `search.first`.
         stages: How many stages the base configuration's backbone has.
     """

@@ -26,7 +26,7 @@ STORES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks
 
 
 def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> SearchConfig:
-    """Check raw values and make every path absolute, see `absolute`.
+    """Check raw values and make every path absolute, see `with_absolute_paths`.
 
     Args:
         raw: The content of a YAML file.

@@ -22,9 +22,9 @@ from trainer.text.escaping import printable_lines
 from trainer.text.redaction import redacted
 
 from ..space.space import Space, Values, apply
-from .facts import SearchFacts
 from .optuna_internals import enqueued_parameters, trial_id
 from .record import End, TrialRecord
+from .search_state import SearchFacts
 
 STATES = {
     End.FINISHED: TrialState.COMPLETE,

@@ -9,6 +9,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from trainer.epoch_report import EpochReport
 
+from ..ranking.contenders import BASELINE
 from ..space.space import values_by_field
 from ..study.record import TrialRecord
 
@@ -87,8 +88,9 @@ def run_name(record: TrialRecord) -> str:
     parts = [
         f"{name.rpartition('.')[2]} {_short(values[name])}" for name in main or list(values)[:2]
     ]
-    origin = [] if record.origin == "sampled" else [f"({record.origin})"]
-    return " ".join([f"#{record.number:02}", *parts, *origin])
+    shown = {"sampled": "", BASELINE: "(baseline)"}
+    origin = [shown.get(record.origin, f"({record.origin})")]
+    return " ".join(filter(None, [f"#{record.number:02}", *parts, *origin]))
 
 
 def _short(value: Any) -> str:

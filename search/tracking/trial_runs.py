@@ -10,8 +10,8 @@ from trainer.evaluation.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVI
 from ..space.locations import trial_folder
 from ..space.space import values_by_field
 from ..study.environment_changes import describe_changes
-from ..study.facts import SearchState
 from ..study.record import End, TrialRecord
+from ..study.search_state import SearchState
 from .description import flat_metrics, run_name
 from .search_run import SearchRun, milliseconds
 

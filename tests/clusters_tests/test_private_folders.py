@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from clusters.definitions import ClusterConnectionError
-from clusters.private_folders import (
-    FALLBACKS,
-    MAX_PATH_BYTES,
-    is_safe,
-    private_folder,
-    staged,
-)
+from clusters.private_folders import FALLBACKS, MAX_PATH_BYTES, is_safe, private_folder, staged
 
 CLUSTERS = Path(__file__).parents[2] / "clusters"
 

@@ -29,8 +29,8 @@ from search.space.config import SearchConfig
 from search.space.config_file import stored_config, write_yaml
 from search.space.space import read_space
 from search.space.validation import resolve
-from search.study.facts import SearchState
 from search.study.record import End, TrialRecord
+from search.study.search_state import SearchState
 from search.study.storage import open_study
 from search.study.study import Study
 from trainer.config import Data, InputError

@@ -29,8 +29,8 @@ from search.space.config import SearchConfig
 from search.space.config_file import write_yaml
 from search.space.locations import trial_folder
 from search.space.validation import resolve
-from search.study.facts import SearchState
 from search.study.record import End, TrialRecord
+from search.study.search_state import SearchState
 from search.study.storage import read_study
 from search.study.study import Study
 from trainer.config import Data
@@ -44,9 +44,7 @@ ROOT = Path(__file__).parents[2]
 TRIALS, EPOCHS = 3, 5
 FIT, CHECKPOINT = Path("trainer/training/fit.py"), Path("trainer/model/checkpoint.py")
 """The files in which tests plant faults."""
-EPOCH_STARTS = (
-    "                on_step()\n                kept = scene.keep(run.detector, phase, on_step)\n"
-)
+EPOCH_STARTS = "                _run_epoch(state, trial_data, phase, epoch, on_step)\n"
 """The place in fit.py where an epoch starts; `folder` is the trial's, `epoch` counts from 0."""
 CHECKPOINT_ENDS = "        stream.write(hashing.total.digest())\n"
 """The place in checkpoint.py where all but the end of a file is written."""

@@ -118,7 +118,7 @@ def test_mlflow_shows_trials_below_their_search(page: "Page", pages: str) -> Non
     page.goto(pages.partition("&")[0])  # unsorted
     search = page.get_by_role("link", name="made-up", exact=True).last
     search.wait_for()
-    trial = page.get_by_role("link", name=re.compile(r"#00 depth 2 lr 1e-3 \(as written\)"))
+    trial = page.get_by_role("link", name=re.compile(r"#00 depth 2 lr 1e-3 \(baseline\)"))
     assert trial.count() == 0
     page.get_by_role("gridcell").filter(has=search).get_by_role("button").click()
     trial.wait_for()

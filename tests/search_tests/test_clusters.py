@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from search.space.config_file import write_yaml
-from search.study.facts import SearchState
 from search.study.lock import is_held
+from search.study.search_state import SearchState
 from trainer.config import Data
 
 from ..clusters_tests.hosts import BIN, NEEDS_HOSTS, Host, Hosts, until
@@ -192,10 +192,13 @@ def test_a_search_sent_to_the_cluster_is_stopped_from_afar_and_goes_on(
 
     send()
     search.until_epoch(2, 120)
-    line = [sys.executable, "-P", "-m", "search.commands.cli", "stop", search.config.name]
-    head.run(*line, "--cluster", "auto", PYTHONPATH=str(search.code))
+    cli = [sys.executable, "-P", "-m", "search.commands.cli"]
+    auto = ["--cluster", "auto"]
+    head.run(*cli, "stop", search.config.name, *auto, PYTHONPATH=str(search.code))
     assert "its trials will stop within seconds" in head.said
     until(lambda: search.study.state == SearchState.STOPPED, 60)
+    # the job still exports its winner; until it has ended, another one is refused
+    head.run(*cli, "status", search.config.name, "--watch", *auto, PYTHONPATH=str(search.code))
     send()
     until(lambda: search.study.state == SearchState.DONE, WAIT)
     until(lambda: not is_held(search.config.folder), 60)  # the winner is exported

@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search.space.space import read_space
-from search.study.facts import SearchState
 from search.study.record import End
+from search.study.search_state import SearchState
 from search.study.storage import open_study, read_study
 from trainer.config import InputError
 

@@ -17,8 +17,8 @@ from search.ranking.asha import stops
 from search.ranking.gain_sentence import describe_gain
 from search.running.driver import run
 from search.space.sampling import base_parameters
-from search.study.facts import SearchState
 from search.study.record import End, TrialRecord
+from search.study.search_state import SearchState
 from search.tracking.description import flat_metrics
 from trainer.config import Data
 from trainer.export.bundle import load_export

@@ -22,8 +22,8 @@ from optuna.trial import TrialState
 from clusters.tokens import use_token
 from search.running.trial import STACKS_FILE
 from search.space.locations import trial_folder
-from search.study.facts import SearchState
 from search.study.record import End
+from search.study.search_state import SearchState
 from trainer.config import Data
 from trainer.data.dataset import Splits
 from trainer.model.checkpoint import LAST
@@ -285,7 +285,7 @@ def test_the_disk_is_full(faulty: Make, tiny_data: Data, tmp_path: Path) -> None
 def test_a_trial_has_no_finite_loss(faulty: Make, tiny_data: Data) -> None:
     search = faulty(
         'if folder.name == "1" and epoch == 2:\n'
-        '    next(run.detector.head.parameters()).data.fill_(float("nan"))'
+        '    next(state.learner.detector.head.parameters()).data.fill_(float("nan"))'
     )
     search.run()
     study = check(search, tiny_data, ends={1: End.DIVERGED})

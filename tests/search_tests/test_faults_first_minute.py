@@ -19,12 +19,12 @@ pytestmark = pytest.mark.faults
 MAKE_TABLES = """
 import os, sys, time
 from pathlib import Path
-from search.tracking.database import make_ready
+from search.tracking.database import ensure_tables
 for after in range(1, 1000):
     file = Path(sys.argv[1]) / str(after) / "mlflow.db"
     child = os.fork()
     if not child:
-        make_ready(file)
+        ensure_tables(file)
         os._exit(0)
     time.sleep(after * float(sys.argv[2]))
     os.kill(child, 9)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search.study.facts import SearchState
+from search.study.search_state import SearchState
 from trainer.config import Data
 
 from .faulty import Faulty, Make, Server, check, end_tree, prepare

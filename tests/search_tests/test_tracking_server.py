@@ -15,8 +15,8 @@ import sqlalchemy
 from mlflow.tracking import MlflowClient
 
 from search.space.space import read_space
-from search.study.facts import SearchState
 from search.study.record import End
+from search.study.search_state import SearchState
 from search.study.storage import open_study
 from search.study.study import Study
 from search.tracking import tracking

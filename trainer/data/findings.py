@@ -9,7 +9,7 @@ from typing import Any
 from ..config import InputError
 from ..config_errors import name_hint
 from ..text.escaping import printable
-from .finding_codes import CODES, Severity, allowable
+from .finding_messages import CODES, Severity, allowable
 
 SHOWN = 10
 """Places of a finding that are listed; the rest are counted."""

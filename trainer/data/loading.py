@@ -8,7 +8,7 @@ from pathlib import Path
 from ..config import Data, InputError, Model
 from .checks.examine import examine
 from .dataset import Split, Splits
-from .digits import make_digits
+from .embedded_digits import make_digits
 from .formats.layouts import find
 from .split import split_chosen, split_off
 

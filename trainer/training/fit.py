@@ -34,9 +34,9 @@ from . import lr_schedule, optim
 from .engine import DivergedError, TrainingSummary, train_one_epoch
 from .frozen_features import CachedFeatures
 from .phase_cache import PhaseCache, phase_digests
+from .resource_usage import Meter
 from .trial_data import TrialData
 from .trial_state import TrialState, build_learner, with_resolved_precision
-from .usage import Meter
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class TrialData:
     def frozen_features(
         self, detector: Detector, phase: Phase, on_step: Callable[[], None]
     ) -> dict[str, CachedFeatures]:
-        """The frozen features of a phase by split, see `cache_frozen_features`; empty if not cached."""
+        """Frozen features of a phase by split, see `cache_frozen_features`; empty if not cached."""
         if not phase.caches_features:
             return {}
         if phase.depth not in self.features:

@@ -12,9 +12,9 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from ...study.facts import SearchState
 from ...study.lock import is_stop_requested, withdraw_stop_request
 from ...study.record import End, TrialRecord
+from ...study.search_state import SearchState
 from ...study.study import Study
 from .retries import MAX_RETRIES
 

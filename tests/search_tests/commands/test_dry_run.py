@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.commands.dry_run import head_dimensions, print_plan
-from search.running.auto import ResolvedAuto
+from search.running.resolve_auto import ResolvedAuto
 from search.space.space import read_space
 from trainer.training.probe import Timing
 
@@ -20,7 +20,7 @@ HEAD_RATES = ("train.head.lr", "train.head.weight_decay")
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans whose epochs are not timed: the tests of the commands do that."""
     monkeypatch.setattr(
-        "search.commands.dry_run.settle", lambda *_: ResolvedAuto("fp32", "off", "")
+        "search.commands.dry_run.resolve_auto", lambda *_: ResolvedAuto("fp32", "off", "")
     )
     monkeypatch.setattr("search.commands.dry_run.time_epochs", lambda *_: Timing(1.0, 2.0))
 
@@ -44,11 +44,11 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             {"search.confirm": {"top": 2, "seeds": 2}},  # a head and three trials a seed
-            ["then the best 2 and the one as written again with 2 other seeds: at most 56 epochs"],
+            ["then the best 2 and the baseline again with 2 other seeds: at most 56 epochs"],
         ),
         (
             {"search.confirm": {"top": 9, "seeds": 1}},  # there are six
-            ["the one as written again with 1 other seed: at most 55 epochs"],
+            ["the baseline again with 1 other seed: at most 55 epochs"],
         ),
         ({"train.head": {"epochs": 0}}, ["head phases trained: 0", "epochs: at most 54, "]),
     ],

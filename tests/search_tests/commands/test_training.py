@@ -52,7 +52,7 @@ def test_a_file_whose_space_gives_a_field_its_effect_can_be_trained(
         }
     )
     assert main(["train", "tiny.yaml"]) == 0
-    assert "Winner: trial #0 as written" in capsys.readouterr().out
+    assert "Winner: trial #0 baseline" in capsys.readouterr().out
 
 
 def test_a_cluster_that_does_not_answer_is_1_and_nothing_is_written(

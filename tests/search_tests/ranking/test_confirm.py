@@ -14,8 +14,8 @@ from search.ranking.ranking import rank, winner
 from search.reporting.formatting import show_mean
 from search.space.config import Asha, Confirm
 from search.space.space import read_space
-from search.study.facts import SearchState
 from search.study.record import End, TrialRecord
+from search.study.search_state import SearchState
 from search.study.storage import open_study
 from search.study.study import Study
 

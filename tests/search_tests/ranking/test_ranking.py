@@ -7,8 +7,8 @@ import pytest
 
 from search.ranking.ranking import rank, winner
 from search.ranking.row import Row
-from search.study.facts import SearchState
 from search.study.record import End
+from search.study.search_state import SearchState
 
 Make = Callable[..., Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from search.space.space import read_space
-from search.study.facts import SearchState
-from search.study.opening import open_search
 from search.study.record import End
+from search.study.search_state import SearchState
+from search.study.start_or_resume import open_search
 from search.study.storage import open_study
 from search.study.study import Study
 from trainer.data.dataset import Splits

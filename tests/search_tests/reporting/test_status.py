@@ -82,5 +82,5 @@ def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captu
 
 
 def test_the_status_of_an_unknown_search_is_refused() -> None:
-    with pytest.raises(InputError, match="no search nope in searches; there: none"):
+    with pytest.raises(InputError, match="no search nope in searches; its searches: none"):
         status.print_status(Path("searches"), "nope")

@@ -7,7 +7,7 @@ from typing import Any
 from search.ranking.gain_sentence import describe_gain
 from search.reporting.report import read_result
 from search.reporting.verdict import verdict
-from search.study.facts import SearchState
+from search.study.search_state import SearchState
 
 from ..conftest import SPACE, MadeUp
 

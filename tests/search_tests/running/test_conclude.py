@@ -8,9 +8,9 @@ import pytest
 from search.reporting.progress import Quiet
 from search.running.conclude import conclude, tracking_timeout
 from search.space.space import read_space
-from search.study.facts import SearchState
-from search.study.opening import open_search
 from search.study.record import End
+from search.study.search_state import SearchState
+from search.study.start_or_resume import open_search
 from trainer.data.dataset import Splits
 
 from ..conftest import SPACE, MadeUp

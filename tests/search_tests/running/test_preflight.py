@@ -48,8 +48,8 @@ def test_every_package_has_a_version() -> None:
 
 ASKED = (
     "search.running.trial",
-    "search.running.auto",
-    "search.study.opening",
+    "search.running.resolve_auto",
+    "search.study.start_or_resume",
     "trainer.training.probe",
     "search.running.preflight",
 )

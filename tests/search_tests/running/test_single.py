@@ -18,8 +18,8 @@ from search.running.trial import ENDS
 from search.space.config import SearchConfig
 from search.space.config_file import write_yaml
 from search.space.validation import resolve
-from search.study.facts import SearchState
 from search.study.record import End
+from search.study.search_state import SearchState
 from search.study.storage import read_study
 from trainer.config import InputError
 from trainer.config_fields import set_field

@@ -186,8 +186,8 @@ def test_nothing_is_written_on_errors(make_raw: Make) -> None:
     [
         (
             {"model": {"detector": "fcos_resnet50_fpn", "weights": "coco", "backbone": "vgg16"}},
-            "model.backbone: has no effect, since model.detector is fcos_resnet50_fpn, which has "
-            "its own; leave it out",
+            "model.backbone: has no effect, since model.detector is fcos_resnet50_fpn, which "
+            "brings a backbone; leave it out",
         ),
         (
             {"model.backbone": "vgg16", "train.unfreeze.drop_path": 0.1},

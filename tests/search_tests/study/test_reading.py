@@ -14,9 +14,9 @@ from search.reporting.report import read_result, write_report
 from search.running.single import train
 from search.space.config_file import read_config
 from search.space.validation import resolve
-from search.study.facts import SearchState
 from search.study.lock import is_held, locked
 from search.study.reading import load_study, read_search
+from search.study.search_state import SearchState
 from trainer.config import InputError
 
 from ..conftest import Trained

@@ -10,8 +10,8 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from search.space.space import read_space
-from search.study.facts import SearchState
 from search.study.record import End
+from search.study.search_state import SearchState
 from search.study.storage import open_study
 from search.study.study import Study
 from search.tracking.description import DataInput, Description

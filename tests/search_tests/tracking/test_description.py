@@ -42,7 +42,7 @@ def test_a_run_is_named_after_what_matters(make_record: Make) -> None:
     other = {"train.unfreeze.weight_decay": 1e-4, "train.momentum": 0.9, "train.warmup_epochs": 2}
     assert run_name(make_record(4, [], parameters=other)) == "#04 weight_decay 1e-4 momentum 0.9"
     base = make_record(0, [], parameters={"train.unfreeze.depth": 3}, origin="as written")
-    assert run_name(base) == "#00 depth 3 (as written)"
+    assert run_name(base) == "#00 depth 3 (baseline)"
 
 
 def test_parameters_go_by_dotted_field(make_record: Make) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from search.study.facts import SearchState
 from search.study.record import End
+from search.study.search_state import SearchState
 from search.study.storage import open_study
 from search.study.study import Study
 from search.tracking.description import flat_metrics

@@ -12,7 +12,7 @@ from PIL import Image
 from trainer.config import Model
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import Examined, examine
-from trainer.data.finding_codes import allowable
+from trainer.data.finding_messages import allowable
 from trainer.data.formats.layouts import find
 
 Coco = dict[str, Any]

@@ -11,13 +11,7 @@ from PIL import Image, ImageColor
 
 from trainer.config import Data, InputError
 from trainer.data import canvas
-from trainer.data.canvas import (
-    cache_folder,
-    fitted,
-    letterbox,
-    scales,
-    to_canvas,
-)
+from trainer.data.canvas import cache_folder, fitted, letterbox, scales, to_canvas
 from trainer.data.checks.decoding import decode
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.loading import load_split

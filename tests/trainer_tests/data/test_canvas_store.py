@@ -130,11 +130,11 @@ from trainer.data.loading import load
 train, val, stores = map(Path, sys.argv[1:])
 split = load(Data(train=train, val=val), stores).train
 written = []
-writing = canvas_store.writing
-canvas_store.writing = lambda *args: written.append(0) or writing(*args)
+write_array = canvas_store.write_array
+canvas_store.write_array = lambda *args: written.append(0) or write_array(*args)
 print("ready", flush=True)
 sys.stdin.readline()
-print(canvas_store.open_store(split, 640, stores).sum(dtype="int64"), len(written))
+print(canvas_store.open_canvases(split, 640, stores).sum(dtype="int64"), len(written))
 """
 
 
@@ -199,7 +199,7 @@ def test_few_canvases_wait_for_a_slow_disk(
             yield add_slowly
 
     monkeypatch.setattr(canvas_store, "letterbox", counted)
-    monkeypatch.setattr(canvas_store, "writing", slow)
+    monkeypatch.setattr(canvas_store, "write_array", slow)
     monkeypatch.setattr(canvas_store, "AHEAD", 2)
     store = open_canvases(tiny.train, 64, tmp_path)
     assert len(made) == len(store) == 12
@@ -223,7 +223,7 @@ def test_canvases_are_made_side_by_side(
 def test_a_store_that_cannot_be_read_back_is_an_error(
     tiny: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(canvas_store, "find", lambda *_: None)
+    monkeypatch.setattr(canvas_store, "open_array", lambda *_: None)
     with pytest.raises(OSError, match="reads differently from what was written"):
         open_canvases(tiny.val, 32, tmp_path)
 

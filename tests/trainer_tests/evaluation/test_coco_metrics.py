@@ -15,13 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from trainer.config import Data
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.loading import load_split
-from trainer.evaluation.coco_metrics import (
-    FIGURES,
-    GroundTruth,
-    measure,
-    score,
-    score_finally,
-)
+from trainer.evaluation.coco_metrics import FIGURES, GroundTruth, measure, score, score_finally
 from trainer.evaluation.detections import detect
 
 from .oracle import SIZE, Oracle, canvases, perfect

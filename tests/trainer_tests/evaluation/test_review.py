@@ -17,15 +17,7 @@ from trainer.evaluation import review as module
 from trainer.evaluation import sheets
 from trainer.evaluation.coco_metrics import GroundTruth
 from trainer.evaluation.drawing import Box
-from trainer.evaluation.review import (
-    CLASSES,
-    CURVES,
-    MISSES,
-    PREDICTIONS,
-    REVIEW,
-    mistakes,
-    review,
-)
+from trainer.evaluation.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW, mistakes, review
 from trainer.evaluation.sheets import TILE, TITLE, make_pair
 from trainer.training.fit import fit
 

@@ -74,7 +74,7 @@ from pathlib import Path
 import torch
 from trainer.training import frozen_features
 from trainer.config import Data, TrainConfig
-from trainer.data.canvas import open_store
+from trainer.data.canvas_store import open_canvases
 from trainer.data.loading import load
 from trainer.model.detectors import build
 config = TrainConfig.model_validate_json(sys.argv[1])
@@ -82,13 +82,13 @@ train, val, canvases, outputs = map(Path, sys.argv[2:])
 torch.manual_seed(0)
 detector = build(config.model, 2)
 split = load(Data(train=train, val=val), canvases).train
-canvases = open_store(split, config.model.image_size, canvases)
+canvases = open_canvases(split, config.model.image_size, canvases)
 computed = []
 compute = frozen_features.compute
 frozen_features.compute = lambda *args, **named: computed.append(0) or compute(*args, **named)
 print("ready", flush=True)
 sys.stdin.readline()
-frozen_features.keep_outputs(detector, 2, config, [(split, canvases)], outputs)
+frozen_features.cache_frozen_features(detector, 2, config, [(split, canvases)], outputs)
 print(len(computed))
 """
 

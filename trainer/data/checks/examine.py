@@ -9,7 +9,7 @@ import numpy as np
 
 from ...config import Data, Model
 from ..dataset import SPLIT_NAMES, Category, Picture, Split
-from ..finding_codes import CODES
+from ..finding_messages import CODES
 from ..findings import Finding, Findings, check_allowed
 from .box_checks import check_boxes
 from .decoding import inspect

@@ -47,7 +47,7 @@ class Cut:
         """Run the frozen units on normalized pictures (N, 3, S, S).
 
         Returns:
-            The outputs (N, C, H, W) of the units at `kept`.
+            The outputs (N, C, H, W) of the units at `cached`.
         """
         outputs = []
         for position, unit in enumerate(self.chain.units[: self.cached[-1] + 1]):

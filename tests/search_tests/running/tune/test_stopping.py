@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from search.running.tune.stopping import SearchStopper
-from search.study.facts import SearchState
 from search.study.lock import request_stop, withdraw_stop_request
 from search.study.record import End, TrialRecord
+from search.study.search_state import SearchState
 from search.study.storage import open_study
 from search.study.study import Study
 

@@ -6,13 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..spoilt_sets import (
-    A7,
-    Spoil,
-    check_error,
-    edit,
-    with_box,
-)
+from ..spoilt_sets import A7, Spoil, check_error, edit, with_box
 from .two_pictures import content, read_json
 
 ERRORS: list[tuple[str, str, Spoil, dict[str, Any]]] = [

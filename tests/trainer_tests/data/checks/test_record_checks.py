@@ -7,15 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ..spoilt_sets import (
-    Spoil,
-    both,
-    check_error,
-    check_no_error,
-    edit,
-    picture,
-    with_image,
-)
+from ..spoilt_sets import Spoil, both, check_error, check_no_error, edit, picture, with_image
 from .two_pictures import all_codes, boxes_of, content, read_json
 
 ODD = {

@@ -10,13 +10,7 @@ from trainer.config import Data
 from trainer.data.loading import load
 
 from ..small_sets import CACHE, errors_of, rewrite, write
-from ..spoilt_sets import (
-    Coco,
-    Spoil,
-    check_error,
-    encoded,
-    with_text,
-)
+from ..spoilt_sets import Coco, Spoil, check_error, encoded, with_text
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,14 @@ from ..space.locations import trial_folder
 from ..space.space import Space
 from ..study.allocation import record_allocation
 from ..study.disk import is_disk_full
-from ..study.facts import SearchState
+from ..study.search_state import SearchState
 from ..study.study import Study
-from .auto import resolved_config
 from .conclude import tracking_timeout
 from .publishing import start_tracking
-from .resources import num_threads
-from .slots import every_second, slots
+from .resolve_auto import resolved_config
 from .trial import run_trial
+from .trial_resources import num_threads
+from .trials_at_once import every_second, slots
 from .tune.retries import no_retries_by_tune
 from .tune.scheduler import StudyScheduler
 from .tune.searcher import StudySearcher

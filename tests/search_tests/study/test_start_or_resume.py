@@ -12,9 +12,9 @@ import pytest
 from search.space.config_file import read_yaml, stored_config, write_yaml
 from search.space.locations import study_uri, trial_folder
 from search.space.space import read_space
-from search.study.opening import open_search, refuse_changes
 from search.study.reading import load_study, read_search
 from search.study.record import End
+from search.study.start_or_resume import open_search, refuse_changes
 from search.study.storage import open_study
 from search.study.study import Study
 from trainer.config import Data, InputError

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
@@ -13,10 +13,12 @@ from trainer.config import InputError, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.training.probe import gpu_memory_fraction
 
-from ..reporting.progress import Progress
 from ..space.config import KIND, SearchConfig, TrialResources
 from ..space.space import Space, Values, all_dimensions, apply
-from .slots import trials_at_once
+from .trials_at_once import trials_at_once
+
+if TYPE_CHECKING:  # it imports Optuna, which a worker does without
+    from ..reporting.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,11 @@ def num_threads(resources: TrialResources) -> int:
 
 
 def with_measured_gpus(
-    config: SearchConfig, space: Space, data: Splits, resources: TrialResources, progress: Progress
+    config: SearchConfig,
+    space: Space,
+    data: Splits,
+    resources: TrialResources,
+    progress: "Progress",
 ) -> TrialResources:
     """Reduce the GPU of a trial that is `auto` to the fraction that the largest trial needs.
 

@@ -7,13 +7,13 @@ import pytest
 
 from clusters.definitions import nodes_after_growth
 from clusters.nodes import Node, nodes
-from search.running.resources import (
+from search.running.trial_resources import (
     largest_config,
     num_threads,
     resources_on_shared_gpu,
     trial_resources,
 )
-from search.running.slots import describe_slots, slots
+from search.running.trials_at_once import describe_slots, slots
 from search.space.config import TrialResources
 from search.space.space import read_space
 from trainer.config import InputError

@@ -1,6 +1,6 @@
 """Every code has a text and says how to go on."""
 
-from trainer.data.finding_codes import CODES
+from trainer.data.finding_messages import CODES
 
 
 def test_every_code_says_how_to_go_on() -> None:

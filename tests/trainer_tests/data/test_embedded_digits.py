@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trainer.data import digits
+from trainer.data import embedded_digits as digits
 from trainer.data.canvas import cache_folder
-from trainer.data.digits import make_digits
+from trainer.data.embedded_digits import make_digits
 
 SPLITS = ("train", "val", "test")
 

@@ -2,7 +2,7 @@
 
 import time
 
-from trainer.training.usage import Meter
+from trainer.training.resource_usage import Meter
 
 
 def test_a_busy_process_uses_more_cpu_than_a_sleeping_one() -> None:

@@ -169,7 +169,7 @@ def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> 
 
 
 def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
-    """Enqueue the configuration as written, the same with everything unfrozen, `search.first`."""
+    """Enqueue the baseline, the baseline with everything unfrozen, and `search.first`."""
     points = [("as written", config), *(("first", apply(config, v)) for v in config.search.first)]
     all_depths: tuple[Depth, ...] = ("all", count_stages(config.model))
     for dimension in space:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search.study.facts import SearchState
+from search.study.search_state import SearchState
 from search.study.storage import open_study
 
 Make = Callable[..., Any]

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from search.reporting.progress import Lines, Quiet
-from search.running import auto
-from search.running.auto import (
+from search.running import resolve_auto as auto
+from search.running.resolve_auto import (
     ResolvedAuto,
     is_resolved,
     record_resolved,
@@ -19,7 +19,7 @@ from search.running.auto import (
     resolved_config,
 )
 from search.space.config import TrialResources
-from search.study.opening import open_search
+from search.study.start_or_resume import open_search
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
 from trainer.precision import resolve_precision
@@ -44,7 +44,7 @@ def test_the_measurement_knows_the_precision(
         return TrunkCacheChoice(2, "why", (3.0, 2.0, 1.5))
 
     monkeypatch.setattr(auto, "choose_trunk_cache", choose)
-    monkeypatch.setattr(auto, "resolve", lambda wanted: "bf16")
+    monkeypatch.setattr(auto, "resolve_precision", lambda wanted: "bf16")
     resolved = resolve_auto(tiny_config({"train.precision": "auto"}), tiny, 1)
     assert resolved == ResolvedAuto("bf16", 2, "why", (3.0, 2.0, 1.5))
     assert seen[0].train.precision == "bf16"
@@ -110,7 +110,7 @@ def test_the_user_hears_what_will_be_measured(
     on_worker: bool,
 ) -> None:
     steps = Steps()
-    monkeypatch.setattr(auto, "settle", steps.settle)
+    monkeypatch.setattr(auto, "resolve_auto", steps.settle)
     monkeypatch.setattr(auto, "ray", OneWorker())
     config = make_search({"train.trunk_cache": setting})
     study = open_search(config, [], tiny)

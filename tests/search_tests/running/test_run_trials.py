@@ -12,13 +12,13 @@ from optuna.trial import TrialState
 from ray.tune.error import TuneError
 
 from search.reporting.progress import Quiet
-from search.running import tuner
+from search.running import run_trials as module
 from search.space.config import SearchConfig, TrialResources
 from search.space.locations import trial_folder
 from search.space.space import read_space
-from search.study.facts import SearchState
-from search.study.opening import open_search
 from search.study.record import End
+from search.study.search_state import SearchState
+from search.study.start_or_resume import open_search
 from search.study.study import Study
 from trainer.data.dataset import Splits
 from trainer.model.checkpoint import save_last
@@ -54,10 +54,10 @@ def run_trials(
                 assert self._searcher.suggest("first")["number"] == 0
                 act(config)
 
-        monkeypatch.setattr("search.running.tuner.tune.Tuner", Tuner)
-        monkeypatch.setattr(tuner, "slots", lambda *_: 1)
+        monkeypatch.setattr("search.running.run_trials.tune.Tuner", Tuner)
+        monkeypatch.setattr(module, "slots", lambda *_: 1)
         try:
-            tuner.run_trials(config, space, tiny, TrialResources(), study, Quiet(), deadline)
+            module.run_trials(config, space, tiny, TrialResources(), study, Quiet(), deadline)
         except BaseException as error:
             return study, error
         return study, None
@@ -141,7 +141,7 @@ def test_a_waiting_trial_gets_no_epochs_from_its_checkpoint(
             study.end(number, End.PRUNED)  # raises for a waiting trial
             return True
 
-    tuner._record_dropped_epochs(config, study, cast("Any", Scheduler()))
+    module._record_dropped_epochs(config, study, cast("Any", Scheduler()))
     assert taken == [(0, 1)]
     assert study.waiting == [1]
 

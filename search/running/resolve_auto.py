@@ -13,7 +13,7 @@ from ..reporting.progress import Progress
 from ..space.config import SearchConfig, TrialResources
 from ..space.space import apply
 from ..study.study import Study
-from .resources import num_threads
+from .trial_resources import num_threads
 
 
 @dataclass(frozen=True)

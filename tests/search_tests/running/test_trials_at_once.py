@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from search.running.slots import describe_slots, every_second, slots
+from search.running.trials_at_once import describe_slots, every_second, slots
 from search.space.config import TrialResources
 
 Make = Callable[..., Any]
