@@ -6,9 +6,10 @@ BIN := .venv/bin
 search: venv
 	$(BIN)/unfreeze search
 
-# side by side, a file in one process: what its tests share is made once
+# side by side, a file in one process: what its tests share is made once; COVERAGE=yes traces every
+# line, which takes a third longer, and holds the floor of pyproject.toml
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov)
 
 slow-tests: venv
 	$(BIN)/python -m pytest -m slow

@@ -55,9 +55,7 @@ def read_config(file: Path | None, sets: list[str], name: str | None = None) -> 
         raw.setdefault("name", file.stem)
     for setting in sets:
         _apply_setting(raw, setting)
-    if name is not None:
-        raw["name"] = name
-    return raw
+    return raw if name is None else raw | {"name": name}
 
 
 def _apply_setting(raw: dict[str, Any], setting: str) -> None:

@@ -3,15 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from trainer.epoch_report import EpochReport
-
-from ..ranking.contenders import BASELINE
-from ..space.space import values_by_field
-from ..study.record import TrialRecord
 
 DIGEST = 12
 """Characters of a data set's digest that MLflow shows; it takes 36."""
@@ -78,26 +73,3 @@ def flat_metrics(report: EpochReport) -> dict[str, float]:
         if not no_decay:
             rows[f"weight_decay/{part}"] = group.weight_decay
     return {name: float(value) for name, value in rows.items()}
-
-
-def run_name(record: TrialRecord) -> str:
-    """The name of a trial's run: `#07 depth 3 lr 1.2e-3`."""
-    values = values_by_field(record.parameters)
-    # where neither is searched, the first two fields that are
-    main = [name for name in ("train.unfreeze.depth", "train.unfreeze.lr") if name in values]
-    parts = [
-        f"{name.rpartition('.')[2]} {_short(values[name])}" for name in main or list(values)[:2]
-    ]
-    shown = {"sampled": "", BASELINE: "(baseline)"}
-    origin = [shown.get(record.origin, f"({record.origin})")]
-    return " ".join(filter(None, [f"#{record.number:02}", *parts, *origin]))
-
-
-def _short(value: Any) -> str:
-    """A float with two digits: `1.2e-3`, `0.9`."""
-    if not isinstance(value, float):
-        return str(value)
-    if value == 0 or 0.01 <= abs(value) < 1000:
-        return f"{value:.2g}"
-    digits, _, power = f"{value:.1e}".partition("e")
-    return f"{digits.removesuffix('.0')}e{int(power)}"

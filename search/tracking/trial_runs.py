@@ -2,17 +2,19 @@
 
 import json
 import time
+from typing import Any
 
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from trainer.evaluation.review import CLASSES, CURVES, MISSES, PREDICTIONS, REVIEW
 
+from ..ranking.contenders import BASELINE
 from ..space.locations import trial_folder
 from ..space.space import values_by_field
 from ..study.environment_changes import describe_changes
 from ..study.record import End, TrialRecord
 from ..study.search_state import SearchState
-from .description import flat_metrics, run_name
+from .description import flat_metrics
 from .search_run import SearchRun, milliseconds
 
 STATUS = {
@@ -190,3 +192,26 @@ def _has_ended(run: Run, end: End) -> bool:
     """Whether MLflow has this end of a trial, which is written after all else."""
     value: str | None = run.data.tags.get("unfreeze.end")
     return value == end.value and run.info.status == STATUS[end]
+
+
+def run_name(record: TrialRecord) -> str:
+    """The name of a trial's run: `#07 depth 3 lr 1.2e-3`."""
+    values = values_by_field(record.parameters)
+    # where neither is searched, the first two fields that are
+    main = [name for name in ("train.unfreeze.depth", "train.unfreeze.lr") if name in values]
+    parts = [
+        f"{name.rpartition('.')[2]} {_short(values[name])}" for name in main or list(values)[:2]
+    ]
+    shown = {"sampled": "", BASELINE: "(baseline)"}
+    origin = [shown.get(record.origin, f"({record.origin})")]
+    return " ".join(filter(None, [f"#{record.number:02}", *parts, *origin]))
+
+
+def _short(value: Any) -> str:
+    """A float with two digits: `1.2e-3`, `0.9`."""
+    if not isinstance(value, float):
+        return str(value)
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        return f"{value:.2g}"
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"

@@ -105,9 +105,7 @@ class PhaseCache:
         """
         for folder in (self.folder, *self.others):
             place = folder / key
-            if not self._is_folder(place):
-                continue
-            checkpoint = self._load(place)
+            checkpoint = self._load(place) if self._is_folder(place) else None
             if checkpoint is None:
                 continue
             checkpoint["reports"] = [{**past, "forked": True} for past in checkpoint["reports"]]

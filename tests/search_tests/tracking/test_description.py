@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.space.space import values_by_field
-from search.tracking.description import flat_metrics, run_name
+from search.tracking.description import flat_metrics
 
 Make = Callable[..., Any]
 
@@ -32,17 +32,6 @@ def test_metrics_group_by_what_they_are(make_reports: Make) -> None:
         "weight_decay/head": 1e-4,
     }
     assert all(type(value) is float for value in rows.values())
-
-
-def test_a_run_is_named_after_what_matters(make_record: Make) -> None:
-    lr = "train.unfreeze.lr (train.optimizer=sgd)"
-    parameters = {"train.unfreeze.depth": 3, lr: 0.0012345, "train.momentum": 0.9}
-    assert run_name(make_record(7, [], parameters=parameters)) == "#07 depth 3 lr 1.2e-3"
-    assert run_name(make_record(123, [])) == "#123"
-    other = {"train.unfreeze.weight_decay": 1e-4, "train.momentum": 0.9, "train.warmup_epochs": 2}
-    assert run_name(make_record(4, [], parameters=other)) == "#04 weight_decay 1e-4 momentum 0.9"
-    base = make_record(0, [], parameters={"train.unfreeze.depth": 3}, origin="as written")
-    assert run_name(base) == "#00 depth 3 (baseline)"
 
 
 def test_parameters_go_by_dotted_field(make_record: Make) -> None:

@@ -15,6 +15,7 @@ from search.study.storage import open_study
 from search.study.study import Study
 from search.tracking.description import flat_metrics
 from search.tracking.tracking import MlflowTracking
+from search.tracking.trial_runs import run_name
 from trainer.evaluation.review import CLASSES, CURVES, MISSES, PREDICTIONS
 
 from .conftest import FOLDER, SECONDS, described, fill_mlflow, history, runs_of
@@ -152,3 +153,14 @@ def test_a_password_in_an_error_is_redacted(
         fill_mlflow(store, study, "secret")
     tags = runs_of(store, "secret")[1][6].data.tags
     assert tags["unfreeze.text"] == "cannot reach http://me:***@host/x"
+
+
+def test_a_run_is_named_after_what_matters(make_record: Make) -> None:
+    lr = "train.unfreeze.lr (train.optimizer=sgd)"
+    parameters = {"train.unfreeze.depth": 3, lr: 0.0012345, "train.momentum": 0.9}
+    assert run_name(make_record(7, [], parameters=parameters)) == "#07 depth 3 lr 1.2e-3"
+    assert run_name(make_record(123, [])) == "#123"
+    other = {"train.unfreeze.weight_decay": 1e-4, "train.momentum": 0.9, "train.warmup_epochs": 2}
+    assert run_name(make_record(4, [], parameters=other)) == "#04 weight_decay 1e-4 momentum 0.9"
+    base = make_record(0, [], parameters={"train.unfreeze.depth": 3}, origin="as written")
+    assert run_name(base) == "#00 depth 3 (baseline)"

@@ -21,6 +21,14 @@ from .yolo_yaml import CLASS_LIST, read_yolo_yaml, splits_of
 ROBOFLOW = "_annotations.coco.json"
 
 
+LOOKED_FOR = (
+    f"train.json, train/{ROBOFLOW}, annotations/instances_train*.json, labels.json, result.json "
+    "(COCO, Roboflow, CVAT, FiftyOne, Label Studio), a .yaml with names or classes.txt (YOLO), "
+    "ImageSets/Main/train.txt or .xml files (Pascal VOC)"
+)
+"""What a folder is searched for, as a user reads it."""
+
+
 def find(place: Path) -> Data:
     """Guess the `data:` part from an annotation file or a folder.
 
@@ -35,14 +43,7 @@ def find(place: Path) -> Data:
             return Data(**fields)
     if unsupported := foreign_in(place):
         raise InputError([unsupported])
-    raise InputError(
-        [
-            f"{place}: no data set here; looked for train.json, train/{ROBOFLOW}, "
-            "annotations/instances_train*.json, labels.json, result.json (COCO, Roboflow, CVAT, "
-            "FiftyOne, Label Studio), a .yaml with names or classes.txt (YOLO), "
-            "ImageSets/Main/train.txt or .xml files (Pascal VOC)"
-        ]
-    )
+    raise InputError([f"{place}: no data set here; looked for {LOOKED_FOR}"])
 
 
 def _of_file(file: Path) -> Data:
