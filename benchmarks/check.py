@@ -26,7 +26,7 @@ from PIL import Image
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import examine
 from trainer.data.embedded_digits import make_digits
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load
 
 PICTURES, BOXES = 100_000, 7
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _files(place: Path) -> list[Path]:
-    splits = load(find(place), cache_folder())
+    splits = load(find_layout(place), cache_folder())
     every = [split for split in (splits.train, splits.val, splits.test) if split is not None]
     return [picture.file for split in every for picture in split.pictures]
 
@@ -85,7 +85,7 @@ def _decode(files: list[Path]) -> None:
 
 
 def _examine(place: Path, cache: Path) -> float:
-    return _seconds(lambda: examine(find(place), cache))
+    return _seconds(lambda: examine(find_layout(place), cache))
 
 
 def _seconds(work: Callable[[], object]) -> float:

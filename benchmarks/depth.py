@@ -25,7 +25,7 @@ import torch
 from trainer.config import TrainConfig
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Splits
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load as load_data
 from trainer.evaluation.coco_metrics import measure
 from trainer.model.checkpoint import BEST, load, load_trained_state, write_atomically
@@ -62,7 +62,7 @@ def main() -> None:
     options = _options()
     figures = {}
     for folder in options.folders:
-        data = load_data(find(folder), cache_folder())
+        data = load_data(find_layout(folder), cache_folder())
         place = options.out / "runs" / folder.resolve().name
         planned = list(runs(options))
         points = []

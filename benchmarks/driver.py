@@ -28,7 +28,7 @@ from search.running import run_trials
 from search.running.tune.internals import configure_tune
 from search.space.config import SearchConfig, TrialResources
 from search.space.space import read_space
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from search.study.record import End, to_json
 from search.study.start_or_resume import open_search
 from trainer.data.canvas import cache_folder
@@ -179,7 +179,7 @@ def _config(options: argparse.Namespace) -> SearchConfig:
         "search": {"trials": options.trials, "confirm": "off"},
         "tracking": "off" if options.side == "untracked" else None,
     }
-    return resolve(raw, Path())
+    return checked_config(raw, Path())
 
 
 def _report(epoch: int) -> EpochReport:

@@ -40,7 +40,7 @@ from trainer.precision import DTYPES, default_device, resolve_precision
 from trainer.training import optim
 from trainer.training.engine import train_one_epoch
 from trainer.training.frozen_features import cache_frozen_features
-from trainer.training.probe import choose_trunk_cache
+from trainer.training.probe import choose_cache_depth
 
 EPOCHS_OF_A_TRIAL = (2, 4)
 TRIALS = 8
@@ -129,7 +129,7 @@ def ours(
     canvases = open_canvases(data.train, options.size, place)
     deep = len(detector.stages) if depth is None else depth
     features = {}
-    if (limit := choose_trunk_cache(config, data, cores).setting) != "off" and deep <= limit:
+    if (limit := choose_cache_depth(config, data, cores).setting) != "off" and deep <= limit:
         features = cache_frozen_features(detector, deep, config, [(data.train, canvases)], place)
 
     def epoch(number: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainer.config import Train, TrainConfig
 from trainer.data.canvas import cache_folder
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load
 from trainer.epoch_report import EpochReport
 from trainer.model import detectors
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, nargs=2, default=(4, 4), metavar=("HEAD", "UNFREEZE"))
     options = parser.parse_args()
-    data = load(find(options.folder), cache_folder())
+    data = load(find_layout(options.folder), cache_folder())
     head, unfreeze = options.epochs
     config = TrainConfig(
         train=Train.model_validate(

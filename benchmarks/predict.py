@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from search.exports.export_model import make_portable
+from search.exports.export_model import export_portable
 from search.exports.model_data import load_data
 from search.exports.model_location import find_model
 from trainer.data.canvas import open_picture
@@ -38,7 +38,7 @@ def main() -> None:
     pictures = load_data(options.data).val.pictures
     best = {"eager": 0.0, "onnx": 0.0}
     with tempfile.TemporaryDirectory() as place:
-        make_portable(eager, "onnx", Path(place), pictures)
+        export_portable(eager, "onnx", Path(place), pictures)
         forms = {"eager": open_export(eager), "onnx": open_export(Path(place))}
         for form in forms.values():
             pictures_a_second(form, pictures[:4])  # warms up

@@ -29,7 +29,7 @@ from search.running import run_trials
 from search.running.tune.internals import configure_tune
 from search.space.config import TrialResources
 from search.space.space import read_space
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from search.study.record import End, to_json
 from search.study.start_or_resume import open_search
 from trainer.data.canvas import cache_folder
@@ -120,7 +120,7 @@ def _search(cluster: Cluster, trials: int, seconds: int, steps: Path) -> None:
         "search": {"trials": trials, "confirm": "off", "asha": "off"},
         "tracking": "off",
     }
-    config = resolve(raw, Path())
+    config = checked_config(raw, Path())
     data = load(config.data, cache_folder())
     space = read_space(config.space)
     study = open_search(config, space, data)

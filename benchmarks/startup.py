@@ -67,14 +67,14 @@ def measured(folder: Path, backbone: str, image_size: int) -> dict[str, float]:
     import search.running.trial  # noqa: F401  (what a worker imports)
     from trainer.config import TrainConfig
     from trainer.data.canvas import cache_folder
-    from trainer.data.formats.layouts import find
+    from trainer.data.formats.layouts import find_layout
     from trainer.data.loading import load
     from trainer.training.phase_cache import PhaseCache
 
     seconds = {"imports": time.monotonic() - started}
     torch.set_num_threads(1)
     started = time.monotonic()
-    data = load(find(folder), cache_folder())
+    data = load(find_layout(folder), cache_folder())
     seconds["data"] = time.monotonic() - started
     with tempfile.TemporaryDirectory() as place:
         cache = PhaseCache(Path(place) / "phases", cap=1e9)

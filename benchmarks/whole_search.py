@@ -24,7 +24,7 @@ import psutil
 
 from search.exports.model_data import load_data
 from search.ranking.costs import costs
-from search.study.reading import read_search
+from search.study.reading import read_search_config
 from search.study.storage import read_study
 from trainer.epoch_report import EpochReport
 
@@ -64,7 +64,7 @@ def run(folder: Path | None, trials: int | None, sets: list[str], place: Path) -
     seconds = time.monotonic() - started
     searched = next((place / "searches").glob("*/winner")).parent
     metrics = json.loads((searched / "winner" / "metrics.json").read_text())
-    config = read_search(searched.name, place / "searches")
+    config = read_search_config(searched.name, place / "searches")
     study = read_study(searched, searched.name)
     spent = costs(config, study)
     reports = [r for record in study.records.values() for r in record.reports.values()]

@@ -20,7 +20,7 @@ from rich.console import Console
 from search.exports.evaluate import evaluate_model
 from search.reporting.progress import Lines
 from search.running.driver import run
-from search.study.reading import load_study, read_search
+from search.study.reading import load_study, read_search_config
 from search.study.record import End, TrialRecord
 from trainer.data.loading import load
 from trainer.epoch_report import EpochReport
@@ -49,7 +49,7 @@ def read(file: Path) -> Any:
 
 
 def records(folder: Path) -> dict[int, TrialRecord]:
-    return load_study(read_search("old", folder)).records
+    return load_study(read_search_config("old", folder)).records
 
 
 def test_an_export_finds_what_it_found(recorded: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_trial_goes_on_from_its_checkpoint(recorded: Path) -> None:
     assert checkpoint is not None
     assert [report["epoch"] for report in checkpoint["reports"]] == [*range(1, STOPPED_AFTER + 1)]
 
-    config = read_search("old", recorded)
+    config = read_search_config("old", recorded)
     unfreeze = config.train.unfreeze.model_copy(update={"depth": "all"})
     train = config.train.model_copy(update={"unfreeze": unfreeze})
     data = load(config.data, recorded / "cache", config.folder)
@@ -93,14 +93,14 @@ def test_a_search_goes_on(recorded: Path, caplog: pytest.LogCaptureFixture) -> N
     assert len(before[1].reports) == STOPPED_AFTER
     said = io.StringIO()
 
-    result = run(read_search("old", recorded), Lines(Console(file=said, width=200)))
+    result = run(read_search_config("old", recorded), Lines(Console(file=said, width=200)))
 
     after = records(recorded)
     assert [after[n] for n in (0, 2)] == [before[n] for n in (0, 2)]
     assert after[1].end is not None and len(after[1].reports) > STOPPED_AFTER
     told = [asdict(after[1].reports[epoch]) for epoch in before[1].reports]
     assert told == [asdict(report) for report in before[1].reports.values()]
-    assert "trial 1 goes on from epoch 7 on with" in caplog.text
+    assert "trial 1 continues from epoch 7 with" in caplog.text
     assert len(result.rows) == 3
     assert (recorded / "old" / "winner" / "model.safetensors").is_file()
     assert not (recorded / "old" / "trials" / "1" / LAST).exists()

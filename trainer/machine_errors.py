@@ -53,7 +53,7 @@ def is_machine_error(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
+def as_out_of_memory() -> Iterator[None]:
     """Turn every error about too little memory into OutOfMemoryError."""
     try:
         yield

@@ -9,7 +9,7 @@ from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Splits
 from trainer.data.loading import load
 from trainer.phases import plan
-from trainer.training.phase_cache import phase_key
+from trainer.training.phase_cache import phase_settings
 from trainer.training.probe import gpu_memory_fraction, time_epochs
 
 from ..ranking.asha import rungs
@@ -26,7 +26,7 @@ from ..running.trial_resources import (
 from ..running.trials_at_once import trials_at_once
 from ..space.config import SearchConfig
 from ..space.config_file import stored_config, write_yaml
-from ..space.space import Dimension, Space, all_dimensions, apply, read_space
+from ..space.space import Dimension, Space, all_dimensions, read_space, with_values
 
 
 def print_plan(config: SearchConfig) -> None:
@@ -70,7 +70,7 @@ def head_dimensions(config: TrainConfig, space: Space) -> list[str]:
 def _head_key(config: TrainConfig) -> str:
     """Equal for trials whose head phase is the same, whatever they unfreeze after it."""
     train = _with_value(config, "train.unfreeze.depth", 0).train
-    return phase_key(config, plan(train, stages=1)[:1])
+    return phase_settings(config, plan(train, stages=1)[:1])
 
 
 def _two_values(dimension: Dimension) -> tuple[Any, ...]:
@@ -147,7 +147,7 @@ def _print_timing(
     with console.status("timing a few steps"):
         resolved = resolve_auto(config, data, threads)
         values = {"train.precision": resolved.precision, "train.trunk_cache": resolved.trunk_cache}
-        timing = time_epochs(apply(config, values), data, threads)
+        timing = time_epochs(with_values(config, values), data, threads)
     head = config.train.head.epochs
     seconds = (head * timing.head + max(0, epochs - head) * timing.unfrozen) / alone
     # trials that share a GPU leave it idle less than one alone does

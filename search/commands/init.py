@@ -13,7 +13,7 @@ from trainer.config import MAX_DETECTIONS, Data, InputError, Model
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.undetectable import most_objects
 from trainer.data.dataset import Picture, Splits
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load
 from trainer.text.escaping import printable, quote_yaml
 
@@ -103,7 +103,7 @@ def write_search(
         _check_out(out)
     if not place.exists():
         raise InputError([f"{place}: no such file or folder"])
-    data = with_allowed_codes(with_images(find(place), images), allow)
+    data = with_allowed_codes(with_images(find_layout(place), images), allow)
     splits = load(data, cache_folder())
     for note in splits.notes:
         say(note)

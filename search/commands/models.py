@@ -8,7 +8,7 @@ from rich.table import Table
 from trainer.config import CocoDetector, InputError, Model, NewDetector
 from trainer.config_errors import did_you_mean
 from trainer.model.backbones import TESTED_BACKBONES, is_timm_model
-from trainer.model.detectors import errors, is_coco
+from trainer.model.detectors import is_coco, model_errors
 from trainer.model.outline import Outline, outline
 
 from ..reporting.console import text_console
@@ -53,7 +53,7 @@ def _model_called(name: str) -> Model:
     if hint and not is_timm_model(name):
         raise InputError([f"timm has no {name!r}{hint}"])
     model = _with_backbone(Model(), name)
-    if lines := errors(model):
+    if lines := model_errors(model):
         raise InputError([line.removeprefix("model.backbone: ") for line in lines])
     return model
 

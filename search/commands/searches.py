@@ -68,9 +68,9 @@ def _stop(options: argparse.Namespace) -> int:
     from trainer.config import InputError
 
     from ..study.lock import is_held, request_stop
-    from ..study.reading import read_search
+    from ..study.reading import read_search_config
 
-    config = read_search(options.name, options.storage)
+    config = read_search_config(options.name, options.storage)
     if not is_held(config.folder):
         raise InputError([f"{options.name} is not running"])
     request_stop(config.folder)
@@ -90,9 +90,9 @@ def add_report(commands: "Commands") -> None:
 
 def _report(options: argparse.Namespace) -> int:
     from ..reporting.report import read_result, write_report
-    from ..study.reading import load_study, read_search
+    from ..study.reading import load_study, read_search_config
 
-    config = read_search(options.name, options.storage)
+    config = read_search_config(options.name, options.storage)
     study = load_study(config)
     print(f"wrote {write_report(read_result(config, study), study)}")
     return 0
@@ -107,9 +107,9 @@ def add_clean(commands: "Commands") -> None:
 
 def _clean(options: argparse.Namespace) -> int:
     from ..exports.retention import clean
-    from ..study.reading import load_study, read_search
+    from ..study.reading import load_study, read_search_config
 
-    config = read_search(options.name, options.storage)
+    config = read_search_config(options.name, options.storage)
     freed = clean(config, load_study(config))
     print(f"freed {freed / 1e6:.0f} MB")
     return 0

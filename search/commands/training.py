@@ -99,14 +99,14 @@ def _read_config(
 
     from ..space.config_file import read_config
     from ..space.data import data_errors
-    from ..space.validation import resolve
+    from ..space.validation import checked_config
 
     raw = read_config(options.file, [*options.set, *sets], options.name)
     folder = options.file.parent if options.file else Path()
     if options.allow and isinstance(raw.get("data"), dict):
         raw["data"]["allow"] = [*(raw["data"].get("allow") or []), *options.allow]
     try:
-        return resolve(raw, folder, detached)
+        return checked_config(raw, folder, detached)
     except InputError as error:
         of_data = [] if detached else data_errors(raw.get("data"), folder)
         raise InputError([*error.errors, *of_data]) from None

@@ -22,7 +22,7 @@ from trainer.model.checkpoint import BEST
 from trainer.model.weights import SPEC_FILE
 
 from ..space.locations import trial_folder
-from ..study.reading import load_study, read_search
+from ..study.reading import load_study, read_search_config
 from .evaluate import evaluate_model
 from .model_data import load_named_split
 from .model_location import find_model, name_of
@@ -71,11 +71,11 @@ def export_model(
         content.mkdir()
         search = source.parent if trial is None else storage / model
         pictures = _val_pictures(model, search, data, allow)
-        make_portable(source, format, content, pictures)
+        export_portable(source, format, content, pictures)
         write_card(content, name_of(model))
 
 
-def make_portable(source: Path, format: str, folder: Path, pictures: tuple[Picture, ...]) -> None:
+def export_portable(source: Path, format: str, folder: Path, pictures: tuple[Picture, ...]) -> None:
     """Write an export as one file, with its spec and figures, into a folder.
 
     Args:
@@ -98,7 +98,7 @@ def make_portable(source: Path, format: str, folder: Path, pictures: tuple[Pictu
 
 def _export_trial(name: str, trial: int, storage: Path, out: Path) -> None:
     """Export a trial's best checkpoint, with its figures on val."""
-    config = read_search(name, storage)
+    config = read_search_config(name, storage)
     study = load_study(config)
     record = study.records.get(trial)
     if record is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from trainer.config import InputError
 from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Split, Splits
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load, load_split
 
 from ..space.data import find_data, with_allowed_codes
@@ -32,7 +32,7 @@ def load_named_split(place: Path, name: str, allow: Sequence[str]) -> Split:
         InputError: DATA is damaged, or has no such split.
     """
     if _is_one_split(place):
-        return load_split(with_allowed_codes(find(place), allow), name, cache_folder())
+        return load_split(with_allowed_codes(find_layout(place), allow), name, cache_folder())
     split: Split | None = getattr(load_data(place, allow), name)
     if split is None:
         raise InputError([f"{place}: has no {name} split"])

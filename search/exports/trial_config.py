@@ -3,7 +3,7 @@
 from trainer.config import TrainConfig
 
 from ..space.config import SearchConfig
-from ..space.space import apply, values_by_field
+from ..space.space import values_by_field, with_values
 from ..study.record import TrialRecord
 
 
@@ -18,4 +18,4 @@ def config_of(config: SearchConfig, record: TrialRecord, precision: str) -> Trai
     values = values_by_field(record.parameters) | {"train.precision": precision}
     if record.seed is not None:
         values["train.seed"] = record.seed
-    return apply(config, values)
+    return with_values(config, values)

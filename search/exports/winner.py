@@ -15,7 +15,7 @@ from trainer.model.checkpoint import BEST, DamagedFileError, load
 
 from ..ranking.gain_sentence import describe_gain
 from ..ranking.ranking import rank
-from ..ranking.row import Row, are_of, checkpoint_of
+from ..ranking.row import Row, checkpoint_of, metrics_belong_to
 from ..reporting.progress import Progress
 from ..space.config import SearchConfig
 from ..space.locations import trial_folder
@@ -42,7 +42,7 @@ def export_winner(
     out = config.folder / "winner"
     metrics = _earlier_metrics(out)
     gain = {"gain": describe_gain(config, rank(config, study.records.values()), best)}
-    if are_of(metrics, best):
+    if metrics_belong_to(metrics, best):
         if gain.items() <= metrics.items():
             return metrics
         write_metrics(out, gain)
@@ -104,9 +104,9 @@ def _export_run(
 
 
 def _count_look(study: Study, earlier: Path, fresh: Path) -> None:
-    """Count that test is looked at, before it is: a look that is cut short was one.
+    """Count an evaluation on test before it starts, so that an interrupted one counts too.
 
-    `unfreeze evaluate` counts looks in the earlier export, so the larger count is gone on from.
+    `unfreeze evaluate` counts in the earlier export; counting continues from the larger number.
     """
     looks = max(study.test_looks, int(_earlier_metrics(earlier).get("test", {}).get("looks", 0)))
     study.test_looks = looks + 1

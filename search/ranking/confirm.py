@@ -13,7 +13,7 @@ from ..study.study import Study
 from .contenders import leaders, to_confirm
 
 
-def missing(config: SearchConfig, study: Study) -> list[tuple[int, int]]:
+def missing_runs(config: SearchConfig, study: Study) -> list[tuple[int, int]]:
     """The confirming runs that are not in the study: number of the trial to confirm, and seed."""
     confirm = config.search.confirm
     if confirm == "off":
@@ -33,7 +33,7 @@ def enqueue(
     config: SearchConfig, study: Study, say: Callable[[str], None] = lambda line: None
 ) -> bool:
     """Queue the missing confirming runs in the study, and say which; False when none is missing."""
-    runs = missing(config, study)
+    runs = missing_runs(config, study)
     if runs:
         best = {record.number for record in leaders(config, study.records.values())}
         names = [
@@ -54,7 +54,7 @@ def is_complete(config: SearchConfig, study: Study) -> bool:
     complete, so showing its result again trains nothing. When more trials or seeds are asked for,
     the baseline is confirmed too.
     """
-    unconfirmed = {number for number, _ in missing(config, study)}
+    unconfirmed = {number for number, _ in missing_runs(config, study)}
     if study.state == SearchState.DONE:
         unconfirmed &= {record.number for record in leaders(config, study.records.values())}
     return (

@@ -27,13 +27,13 @@ class Costs:
     """Pictures whose frozen stages were read from files instead of run."""
     seconds: float
     """Of training and evaluation, summed over trials."""
-    baseline_seconds: float
+    seconds_without_savings: float
     """Seconds without forks, stops and cached features, at each trial's measured speed.
 
     Cached features count only at depths where their speedup was measured.
     """
     counts_cached_features: bool
-    """Whether `baseline_seconds` counts cached features."""
+    """Whether `seconds_without_savings` counts cached features."""
     cpu_hours: float
     """Cores that trials were given, times hours; forked epochs cost none."""
     gpu_hours: float
@@ -62,7 +62,7 @@ def costs(config: SearchConfig, study: Study) -> Costs:
         ),
         images_from_cache=sum(report.images_from_cache for report in reports if not report.forked),
         seconds=sum(seconds for _, seconds in trained),
-        baseline_seconds=sum(_uncached_seconds(report, gains) for report in reports)
+        seconds_without_savings=sum(_uncached_seconds(report, gains) for report in reports)
         + sum(_stopped_seconds(record, budget, gains) for record in records),
         counts_cached_features=any(
             _uncached_seconds(report, gains) > report.seconds for report in reports

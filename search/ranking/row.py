@@ -79,7 +79,7 @@ def checkpoint_of(row: Row) -> dict[str, int]:
     return {"trial": run.number, "epoch": run.best.epoch if run.best else 0}
 
 
-def are_of(metrics: dict[str, Any], row: Row) -> bool:
+def metrics_belong_to(metrics: dict[str, Any], row: Row) -> bool:
     """Whether figures were measured from this configuration's export.
 
     `for` names the checkpoint that was wanted. `of` names the one that was exported, which is

@@ -44,12 +44,12 @@ def time_saved(spent: Costs) -> str:
 
     Empty where nothing was saved.
     """
-    if spent.baseline_seconds <= spent.seconds:
+    if spent.seconds_without_savings <= spent.seconds:
         return ""
     what = "forks, stops and cached features" if spent.counts_cached_features else "forks and stops"
     return (
         f"training took {duration(spent.seconds)} of trials' time; without {what} about "
-        f"{duration(spent.baseline_seconds)}"
+        f"{duration(spent.seconds_without_savings)}"
     )
 
 

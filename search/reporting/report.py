@@ -25,7 +25,7 @@ from trainer.text.escaping import printable
 from ..ranking.costs import costs
 from ..ranking.ranking import rank, winner
 from ..ranking.results import SearchResult
-from ..ranking.row import Row, are_of
+from ..ranking.row import Row, metrics_belong_to
 from ..space.config import SearchConfig
 from ..space.config_file import stored_config, write_yaml
 from ..space.locations import trial_folder
@@ -72,7 +72,7 @@ def _metrics(config: SearchConfig, best: Row | None) -> dict[str, Any]:
     if best is None:
         return {}
     metrics = read_metrics(config.folder / "winner")
-    return metrics if are_of(metrics, best) else {}
+    return metrics if metrics_belong_to(metrics, best) else {}
 
 
 def write_report(result: SearchResult, study: Study) -> Path:
@@ -117,7 +117,7 @@ def _events(result: SearchResult) -> list[tuple[int, str, str]]:
         (row.record.number, row.state, text)
         for row in result.rows
         for text in (
-            *(f"went on {line}" for line in describe_changes(row.record)),
+            *(f"continued {line}" for line in describe_changes(row.record)),
             error_line(row.record),
         )
         if text

@@ -16,7 +16,7 @@ from ..space.config import SearchConfig
 from ..space.locations import tracking_uri
 from ..space.space import read_space
 from ..study.lock import is_held
-from ..study.reading import list_searches, load_study, read_search
+from ..study.reading import list_searches, load_study, read_search_config
 from ..study.search_state import SearchState
 from .console import text_console
 from .cost_text import cost_lines
@@ -37,7 +37,7 @@ def print_list(storage: Path) -> None:
         table.add_column(heading)
     for name in names:
         try:
-            table.add_row(name, *_list_cells(read_search(name, storage)))
+            table.add_row(name, *_list_cells(read_search_config(name, storage)))
         except InputError as error:  # a damaged file, or a database that cannot be opened
             table.add_row(name, error.errors[0], "-", "-")
         except OSError as error:
@@ -68,13 +68,13 @@ def _state(config: SearchConfig, state: Any) -> str:
 
 def print_status(storage: Path, name: str) -> None:
     """Print where one search stands."""
-    config = read_search(name, storage)
+    config = read_search_config(name, storage)
     _print_status(text_console(), config)
 
 
 def watch_status(storage: Path, name: str, seconds: float = 2.0) -> None:
     """Print where one search stands every few seconds, until no process runs it."""
-    config = read_search(name, storage)
+    config = read_search_config(name, storage)
     console = text_console()
     while is_held(config.folder):
         console.clear()

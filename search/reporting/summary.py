@@ -182,10 +182,10 @@ def _best_figure(row: Row, heading: str) -> str:
 
 
 def print_environment_changes(console: Console, rows: list[Row]) -> None:
-    """Print which trials went on in another environment, so cannot be repeated to the bit."""
+    """Print which trials continued in another environment: they cannot be repeated to the bit."""
     for row in rows:
         for line in describe_changes(row.record):
-            console.print(f"Trial #{row.record.number} went on {line}")
+            console.print(f"Trial #{row.record.number} continued {line}")
 
 
 # -- an evaluation --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ..space.space import Space
 from ..study.search_state import SearchState
 from ..study.study import Study
 from ..tracking.registry import register
-from ..tracking.tracking import reason as describe_error
+from ..tracking.tracking import describe_error
 from .publishing import start_tracking, try_report
 
 log = logging.getLogger(__name__)

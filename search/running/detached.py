@@ -14,7 +14,7 @@ from trainer.text.redaction import HIDDEN
 from ..reporting.console import program_name
 from ..space.config import SearchConfig
 from ..space.config_file import stored_config, write_yaml
-from .driver import PACKAGES
+from .driver import PACKAGE_FOLDERS
 from .trials_at_once import SLOTS_MARK
 
 NAME, STORAGE = "unfreeze.search", "unfreeze.storage"
@@ -42,7 +42,7 @@ def send(config: SearchConfig, say: Say) -> int:
     cluster = "cluster.yaml" if definition is not None else "auto"
     id = jobs.send(
         client,
-        PACKAGES,
+        PACKAGE_FOLDERS,
         files,
         _command("search", "search.yaml", "--cluster", cluster),
         {NAME: config.name, STORAGE: str(config.storage)},
@@ -80,7 +80,9 @@ def ask(name: str | None, words: list[str], storage: Path, say: Say) -> int:
     codes = []
     for folder in folders[: 1 if name else None]:
         command = _command(*words, "--storage", folder)
-        codes.append(jobs.follow(client, jobs.send(client, PACKAGES, {}, command, {}), say) or 0)
+        codes.append(
+            jobs.follow(client, jobs.send(client, PACKAGE_FOLDERS, {}, command, {}), say) or 0
+        )
     return max(codes)
 
 

@@ -24,10 +24,10 @@ from ..space.config import SearchConfig, TrialResources
 from ..space.locations import tracking_uri, with_absolute_paths
 from ..space.space import Space, read_space
 from ..space.space_validation import reachable_models
-from ..space.validation import config_errors
+from ..space.validation import search_config_errors
 from ..study.lock import locked, withdraw_stop_request
 from ..study.search_state import SearchState
-from ..study.start_or_resume import open_search, refuse_changes, require_models
+from ..study.start_or_resume import check_models_build, open_search, refuse_changes
 from ..study.study import Study
 from . import preflight
 from .conclude import conclude
@@ -41,7 +41,7 @@ from .tune.signals import sigterm_as_sigint
 
 log = logging.getLogger(__name__)
 
-PACKAGES = [Path(__file__).parents[2] / name for name in ("trainer", "search", "clusters")]
+PACKAGE_FOLDERS = [Path(__file__).parents[2] / name for name in ("trainer", "search", "clusters")]
 """Folders of the packages that every worker imports."""
 
 
@@ -71,7 +71,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
                 return conclude(config, space, data, study, progress)
         # 3. Join the cluster, and ask each of its nodes whether it can run a trial.
         configure_tune()
-        with connect.connected(config.cluster, PACKAGES):
+        with connect.connected(config.cluster, PACKAGE_FOLDERS):
             held.enter_context(sigterm_as_sigint())  # Ray has set a handler, too
             if config.cluster != "local":
                 _preflight(config, data, begun=study is not None)
@@ -101,7 +101,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
 def _checked(config: SearchConfig) -> SearchConfig:
     """The configuration with absolute paths. Raises InputError with everything wrong in it."""
     config = with_absolute_paths(config, Path())
-    errors = config_errors(config)
+    errors = search_config_errors(config)
     if errors:
         raise InputError(errors)
     return config
@@ -144,7 +144,7 @@ def _require_models(
     """Build every model of the space on a worker, which has the files. Raises InputError."""
     base_config = TrainConfig(model=config.model, train=config.train)
     models = {(m.detector, m.backbone, m.weights): m for m in reachable_models(space, base_config)}
-    ask = ray.remote(require_models).options(
+    ask = ray.remote(check_models_build).options(
         num_cpus=resources.cpus_per_trial, resources=resources.others
     )
     ray.get(ask.remote(list(models.values()), len(data.categories)))
@@ -165,7 +165,7 @@ def _note_trials_begun(config: SearchConfig, study: Study, progress: Progress) -
 
 def _preflight(config: SearchConfig, data: Splits, begun: bool) -> None:
     """Check on every node whether it can run a trial. Raises InputError with all that is wrong."""
-    token = preflight.write_token(config.storage)
+    token = preflight.write_marker(config.storage)
     try:
         errors = failed_checks(
             preflight.node_checks(config.storage, token, _files_to_read(config, data))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from clusters.preflight import Check
 
-PACKAGES = (
+NODE_PACKAGES = (
     "ray",
     "torch",
     "torchvision",
@@ -48,7 +48,7 @@ def node_checks(storage: Path, token: str, files: Iterable[Path]) -> list[Check]
 
     Args:
         storage: The folder of all searches, which each node must share with the driver.
-        token: The file that `write_token` left in it.
+        token: The file that `write_marker` left in it.
         files: Pictures and weights that a trial reads.
     """
     return [
@@ -62,7 +62,7 @@ def node_checks(storage: Path, token: str, files: Iterable[Path]) -> list[Check]
 
 def versions() -> dict[str, str]:
     """The versions of Python and of PACKAGES in this process."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: _version(name) for name in NODE_PACKAGES}
 
 
 def _version(package: str) -> str:
@@ -87,7 +87,7 @@ def _check_imports() -> str:
     return ""
 
 
-def write_token(storage: Path) -> str:
+def write_marker(storage: Path) -> str:
     """Leave a file in the storage for the other nodes to read; returns its name."""
     storage.mkdir(parents=True, exist_ok=True)
     token = f".preflight-{uuid.uuid4().hex}"

@@ -7,11 +7,11 @@ import ray
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
 from trainer.precision import resolve_precision
-from trainer.training.probe import choose_trunk_cache
+from trainer.training.probe import choose_cache_depth
 
 from ..reporting.progress import Progress
 from ..space.config import SearchConfig, TrialResources
-from ..space.space import apply
+from ..space.space import with_values
 from ..study.study import Study
 from .trial_resources import num_threads
 
@@ -32,7 +32,7 @@ def resolve_auto(config: TrainConfig, data: Splits, threads: int) -> ResolvedAut
     """Resolve `auto` for the machine of this process, on which a trial would run."""
     precision = resolve_precision(config.train.precision)
     train = config.train.model_copy(update={"precision": precision})
-    choice = choose_trunk_cache(config.model_copy(update={"train": train}), data, threads)
+    choice = choose_cache_depth(config.model_copy(update={"train": train}), data, threads)
     return ResolvedAuto(precision, choice.setting, choice.text, choice.gains)
 
 
@@ -94,4 +94,4 @@ def record_resolved(study: Study, resolved: ResolvedAuto, progress: Progress) ->
 def resolved_config(config: SearchConfig, study: Study) -> TrainConfig:
     """The configuration with each `auto` of `train` replaced by what it resolved to."""
     resolved = {"train.precision": study.precision, "train.trunk_cache": study.trunk_cache}
-    return apply(config, resolved)
+    return with_values(config, resolved)

@@ -32,7 +32,7 @@ from .publishing import start_tracking
 from .resolve_auto import resolved_config
 from .trial import run_trial
 from .trial_resources import num_threads
-from .trials_at_once import every_second, slots
+from .trials_at_once import cached_for_a_second, slots
 from .tune.retries import no_retries_by_tune
 from .tune.scheduler import StudyScheduler
 from .tune.searcher import StudySearcher
@@ -96,7 +96,7 @@ def _slots(config: SearchConfig, resources: TrialResources) -> Callable[[], int]
     """Counts the trials that may run at once, from the cluster's nodes at the time of the call."""
     # the definition is read once: a user who edits it meanwhile does not end the search
     later = nodes_after_growth(config.cluster)
-    return every_second(partial(slots, resources, later))
+    return cached_for_a_second(partial(slots, resources, later))
 
 
 def _scheduler(config: SearchConfig, study: Study) -> StudyScheduler:

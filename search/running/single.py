@@ -22,7 +22,7 @@ from ..study.lock import is_stop_requested, locked, withdraw_stop_request
 from ..study.reading import read_stored_config
 from ..study.record import End
 from ..study.search_state import SearchState
-from ..study.start_or_resume import open_search, refuse_changes, require_models
+from ..study.start_or_resume import check_models_build, open_search, refuse_changes
 from ..study.study import Study
 from ..tracking.tracking import MlflowTracking, NoTracking
 from .conclude import conclude, tracking_timeout
@@ -44,7 +44,7 @@ def train(config: SearchConfig, progress: Lines) -> SearchResult:
     if config.resources != "auto":
         torch.set_num_threads(num_threads(config.resources))
     if not (config.folder / CONFIG_FILE).is_file():
-        require_models([config.model], len(data.categories))
+        check_models_build([config.model], len(data.categories))
     with locked(config.folder):
         withdraw_stop_request(config.folder)
         # 2. Open the study, and resolve what is `auto`.

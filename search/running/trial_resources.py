@@ -13,8 +13,8 @@ from trainer.config import InputError, TrainConfig
 from trainer.data.dataset import Splits
 from trainer.training.probe import gpu_memory_fraction
 
-from ..space.config import KIND, SearchConfig, TrialResources
-from ..space.space import Space, Values, all_dimensions, apply
+from ..space.config import ACCELERATOR_PREFIX, SearchConfig, TrialResources
+from ..space.space import Space, Values, all_dimensions, with_values
 from .trials_at_once import trials_at_once
 
 if TYPE_CHECKING:  # it imports Optuna, which a worker does without
@@ -131,7 +131,7 @@ def largest_config(config: SearchConfig, space: Space) -> TrainConfig | None:
         elif name.endswith((".batch_size", ".image_size", ".depth")):
             candidates = dimension.choices or (dimension.high,)
             values[name] = max([*candidates, values.get(name, 0)], key=_number)
-    return apply(config, values)
+    return with_values(config, values)
 
 
 def _number(value: Any) -> float:
@@ -171,4 +171,4 @@ def resources_on_shared_gpu(
 
 
 def _gpu_kind(node: Node) -> str:
-    return next((name for name in node.others if name.startswith(KIND)), "unknown")
+    return next((name for name in node.others if name.startswith(ACCELERATOR_PREFIX)), "unknown")

@@ -29,7 +29,7 @@ def slots(resources: TrialResources, later: list[Node]) -> int:
     return max(trials_at_once(resources, nodes.nodes()), trials_at_once(resources, later))
 
 
-def every_second(count: Callable[[], int]) -> Callable[[], int]:
+def cached_for_a_second(count: Callable[[], int]) -> Callable[[], int]:
     """Call `count` at most once a second, and repeat its last result in between.
 
     Ray takes milliseconds to list its nodes, and Tune's loop asks at every step.

@@ -4,7 +4,7 @@ import faulthandler
 from pathlib import Path
 from types import TracebackType
 
-LOADING = 3600.0
+FIRST_STEP_SECONDS = 3600.0
 """Seconds until the first step of a trial, which may have to download its weights."""
 
 
@@ -22,7 +22,7 @@ class Watchdog:
         self._loading = True
 
     def __enter__(self) -> "Watchdog":
-        limit = max(LOADING, self._timeout)
+        limit = max(FIRST_STEP_SECONDS, self._timeout)
         self._stacks.write(f"no step within {limit:.0f} s, in which its model was to be loaded:\n")
         self._stacks.flush()
         faulthandler.dump_traceback_later(limit, exit=True, file=self._stacks)

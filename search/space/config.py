@@ -12,7 +12,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 """Seconds of each unit of a duration."""
 BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 """Bytes of each unit of a size."""
-KIND = "accelerator_type:"
+ACCELERATOR_PREFIX = "accelerator_type:"
 """Begins Ray's resource name for a kind of GPU."""
 
 
@@ -113,7 +113,9 @@ class TrialResources(Config):
     @property
     def others(self) -> dict[str, float]:
         """The resources besides CPUs and GPUs, by Ray's names."""
-        kind = {f"{KIND}{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+        kind = (
+            {f"{ACCELERATOR_PREFIX}{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+        )
         return kind | self.custom_per_trial
 
 

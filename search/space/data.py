@@ -10,7 +10,7 @@ from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import examine
 from trainer.data.checks.reading import format_of
 from trainer.data.dataset import SPLIT_NAMES
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 
 from .config_file import read_yaml
 from .locations import data_with_absolute_paths
@@ -27,14 +27,14 @@ def find_data(place: Path) -> Data | str:
     if not place.exists():
         raise InputError([f"{place}: no such file or folder"])
     if place.suffix.lower() in {".yaml", ".yml"}:
-        from .validation import resolve  # imports torch, which the other forms do not need
+        from .validation import checked_config  # imports torch, which the other forms do not need
 
         raw = read_yaml(place)
         if "data" in raw:
-            return resolve({"name": "data", "data": raw["data"]}, place.parent).data
+            return checked_config({"name": "data", "data": raw["data"]}, place.parent).data
         if "names" not in raw:
             raise InputError([f"{place}: has no data: part, and no names as YOLO's have"])
-    return find(place)
+    return find_layout(place)
 
 
 def with_allowed_codes(data: AnyData, codes: Sequence[str]) -> AnyData:

@@ -12,13 +12,13 @@ from trainer.config_rules import fields_without_effect
 from trainer.model.outline import count_stages, unused_settings
 from trainer.phases import resolve_depth
 
-from .space import Dimension, Space, Values, apply, precedence
+from .space import Dimension, Space, Values, precedence, with_values
 
 Choose = Callable[[Dimension, Any], Any]
 """Gives the value of a dimension whose bounds are numbers; the second is its base value."""
 
 
-def walk(space: Space, base_config: TrainConfig, choose: Choose) -> Values:
+def choose_values(space: Space, base_config: TrainConfig, choose: Choose) -> Values:
     """Choose a value for each dimension that has an effect, given the values chosen before it.
 
     Args:
@@ -35,7 +35,7 @@ def walk(space: Space, base_config: TrainConfig, choose: Choose) -> Values:
             continue
         value = choose(_bounded(dimension, config), get_field(base_config, dimension.name))
         values[dimension.name] = value
-        config = apply(base_config, values)
+        config = with_values(base_config, values)
         # the dimensions of a branch join those that are left, so that what they decide is known to
         # the rest; each replaces a dimension of the same field
         inner = dimension.branches.get(value, [])
@@ -78,7 +78,7 @@ def suggest(space: Space, base_config: TrainConfig, trial: optuna.trial.BaseTria
             return trial.suggest_int(name, int(low), int(high))
         return trial.suggest_float(name, low, high, log=dimension.kind == "log")
 
-    return walk(space, base_config, choose)
+    return choose_values(space, base_config, choose)
 
 
 def base_parameters(space: Space, base_config: TrainConfig) -> Values:
@@ -91,5 +91,5 @@ def base_parameters(space: Space, base_config: TrainConfig) -> Values:
         parameters[dimension.parameter] = value
         return value
 
-    walk(space, base_config, choose)
+    choose_values(space, base_config, choose)
     return parameters

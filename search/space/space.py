@@ -169,7 +169,7 @@ def precedence(dimension: Dimension) -> int:
     return min(places, default=len(DECISIVE_FIELDS))
 
 
-def apply(base_config: TrainConfig, values: Values) -> TrainConfig:
+def with_values(base_config: TrainConfig, values: Values) -> TrainConfig:
     """The base configuration with these values in it.
 
     Raises:

@@ -8,22 +8,21 @@ from trainer.config import InputError, Model, TrainConfig
 from trainer.config_errors import name_hint
 from trainer.config_fields import field_paths
 from trainer.config_rules import fields_without_effect
-from trainer.model.detectors import errors as model_errors
-from trainer.model.detectors import is_coco
+from trainer.model.detectors import is_coco, model_errors
 from trainer.model.outline import count_stages, unused_settings
 from trainer.phases import resolve_depth
 
-from .sampling import walk
+from .sampling import choose_values
 from .space import (
     DECISIVE_FIELDS,
     Dimension,
     Space,
     Values,
     all_dimensions,
-    apply,
     contains,
     precedence,
     samples,
+    with_values,
 )
 
 
@@ -86,7 +85,7 @@ def _point_errors(
     points = [("trial 0", base_config)]
     for i, values in enumerate(first):
         try:
-            points.append((f"search.first[{i}]", apply(base_config, values)))
+            points.append((f"search.first[{i}]", with_values(base_config, values)))
         except InputError as error:
             errors += [f"search.first[{i}].{line}" for line in error.errors]
     for place, point in points:
@@ -106,7 +105,7 @@ def _outside(space: Space, point: TrainConfig, place: str, stages: int) -> list[
             )
         return value
 
-    walk(space, point, choose)
+    choose_values(space, point, choose)
     return errors
 
 
@@ -123,7 +122,7 @@ def reachable_models(space: Space, base_config: TrainConfig) -> Iterator[Model]:
         rest = [other for other in space if other is not dimension]
         for value in dimension.choices:
             try:
-                config = apply(base_config, {dimension.name: value})
+                config = with_values(base_config, {dimension.name: value})
             except InputError:  # `_bound_errors` has this error
                 continue
             inner = sorted([*dimension.branches.get(value, []), *rest], key=precedence)
@@ -139,7 +138,7 @@ def _bound_errors(dimension: Dimension, base_config: TrainConfig) -> list[str]:
     bounds = samples(dimension)
     for bound in bounds:
         try:
-            apply(base_config, {dimension.name: bound})
+            with_values(base_config, {dimension.name: bound})
         except InputError as error:
             if not errors and dimension.kind in ("log", "uniform") and bound == bounds[1]:
                 return [  # the lower end was legal
@@ -154,7 +153,9 @@ def _depth_errors(dimension: Dimension, base_config: TrainConfig, stages: int) -
     errors = []
     for bound in samples(dimension) if dimension.name == "train.unfreeze.depth" else ():
         try:
-            resolve_depth(apply(base_config, {dimension.name: bound}).train.unfreeze.depth, stages)
+            resolve_depth(
+                with_values(base_config, {dimension.name: bound}).train.unfreeze.depth, stages
+            )
         except InputError as error:
             errors += [f"space.{line}" for line in error.errors]
     return errors
@@ -177,10 +178,10 @@ def _effect_errors(space: Space, base_config: TrainConfig) -> list[str]:
     paths = [_Path()] if space else []
     while paths and not all(dimension.name in reached for dimension in dimensions):
         path = paths.pop()
-        values = walk(space, base_config, path.choose)
+        values = choose_values(space, base_config, path.choose)
         reached |= path.reached
         paths += path.others()
-    config = apply(base_config, values)
+    config = with_values(base_config, values)
     why = fields_without_effect(config.train) | unused_settings(config)
     return [
         f"space.{dimension.name}: has no effect in any trial"

@@ -11,7 +11,7 @@ from trainer.config import Data, InputError
 from trainer.config_errors import parse_valid_fields
 from trainer.config_fields import is_set_by_user
 from trainer.config_rules import cross_field_errors, opens_gradually
-from trainer.model.detectors import errors as model_errors
+from trainer.model.detectors import model_errors
 from trainer.model.outline import count_stages, unused_settings
 from trainer.phases import resolve_depth
 from trainer.text.redaction import HIDDEN, redacted
@@ -25,7 +25,7 @@ STORES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks
 """Schemes of tracking URIs that MLflow has stores for without plugins."""
 
 
-def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> SearchConfig:
+def checked_config(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> SearchConfig:
     """Check raw values and make every path absolute, see `with_absolute_paths`.
 
     Args:
@@ -43,7 +43,7 @@ def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> Searc
     missing = _file_errors(config) if elsewhere else []
     errors += [
         line
-        for line in config_errors(config)
+        for line in search_config_errors(config)
         if line not in errors
         and line not in missing
         and not (elsewhere and "model.weights: no file or folder" in line)
@@ -53,7 +53,7 @@ def resolve(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> Searc
     return config
 
 
-def config_errors(config: SearchConfig) -> list[str]:
+def search_config_errors(config: SearchConfig) -> list[str]:
     """Errors between fields of a search, and of its space; empty if there are none."""
     errors = cross_field_errors(config.train, frozenset(config.space))
     errors += _password_errors(config)

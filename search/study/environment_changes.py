@@ -25,10 +25,10 @@ def describe_change(before: EpochReport | None, after: EpochReport) -> str:
     if before is None or before.environment == after.environment:
         return ""
     if not before.environment or not after.environment:  # early versions did not record it
-        return f"from epoch {after.epoch} on with another version of Unfreeze"
+        return f"from epoch {after.epoch} with another version of Unfreeze"
     changed = [
-        f"{name} {value} ({before.environment.get(name, 'unknown')} before)"
+        f"{name} {value} (was {before.environment.get(name, 'unknown')})"
         for name, value in after.environment.items()
         if before.environment.get(name) != value
     ]
-    return f"from epoch {after.epoch} on with {', '.join(changed)}"
+    return f"from epoch {after.epoch} with {', '.join(changed)}"

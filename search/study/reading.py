@@ -13,7 +13,7 @@ from .storage import read_study
 from .study import Study
 
 
-def read_search(name: str, storage: Path) -> SearchConfig:
+def read_search_config(name: str, storage: Path) -> SearchConfig:
     """The resolved config of a search, with the name and the storage that are given.
 
     Args:

@@ -18,7 +18,7 @@ from ..space.config import SearchConfig
 from ..space.config_file import CONFIG_FILE, RESTORE_HINT, stored_config, write_yaml
 from ..space.locations import study_uri
 from ..space.sampling import base_parameters
-from ..space.space import Space, apply, contains
+from ..space.space import Space, contains, with_values
 from .disk import delete_partial_files
 from .journal import JOURNAL
 from .reading import read_stored_config, study_name
@@ -86,7 +86,7 @@ def _flat(raw: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def require_models(models: Iterable[Model], classes: int) -> None:
+def check_models_build(models: Iterable[Model], classes: int) -> None:
     """Build every model that trials may have, with its weights, before the search has a folder.
 
     Args:
@@ -170,12 +170,15 @@ def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> 
 
 def _enqueue_first(config: SearchConfig, space: Space, study: Study) -> None:
     """Enqueue the baseline, the baseline with everything unfrozen, and `search.first`."""
-    points = [("as written", config), *(("first", apply(config, v)) for v in config.search.first)]
+    points = [
+        ("as written", config),
+        *(("first", with_values(config, v)) for v in config.search.first),
+    ]
     all_depths: tuple[Depth, ...] = ("all", count_stages(config.model))
     for dimension in space:
         legal = [depth for depth in all_depths if contains(dimension, depth)]
         if dimension.name == "train.unfreeze.depth" and legal:
-            points.insert(1, ("all unfrozen", apply(config, {dimension.name: legal[0]})))
+            points.insert(1, ("all unfrozen", with_values(config, {dimension.name: legal[0]})))
     seen = [record.parameters for record in study.records.values()]
     for origin, point in points[: config.search.trials]:
         parameters = base_parameters(space, point)

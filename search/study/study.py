@@ -21,15 +21,15 @@ from trainer.epoch_report import EpochReport, read_report
 from trainer.text.escaping import printable_lines
 from trainer.text.redaction import redacted
 
-from ..space.space import Space, Values, apply
+from ..space.space import Space, Values, with_values
 from .optuna_internals import enqueued_parameters, trial_id
 from .record import End, TrialRecord
 from .search_state import SearchFacts
 
-STATES = {
+OPTUNA_STATES = {
     End.FINISHED: TrialState.COMPLETE,
     End.PRUNED: TrialState.PRUNED,
-    # pruned, for the sampler learns from pruned trials; see INFEASIBLE
+    # pruned, because the sampler learns from pruned trials; see INFEASIBLE
     End.DIVERGED: TrialState.PRUNED,
     End.OUT_OF_MEMORY: TrialState.PRUNED,
     # says nothing about the configuration: the sampler ignores failed trials
@@ -95,7 +95,7 @@ class Study(SearchFacts):
     # -- what is to be tried ---------------------------------------------------------------------
 
     def release_running(self) -> None:
-        """Let the trials that an earlier driver left running wait for a worker again."""
+        """Set every trial without an end back to waiting, so that a worker gets it again."""
         for number, record in self.records.items():
             if record.end is None:
                 self.storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
@@ -149,7 +149,7 @@ class Study(SearchFacts):
                 self.begin(trial.number)
         if record.seed is not None:
             values["train.seed"] = record.seed
-        return trial.number, apply(base_config, values)
+        return trial.number, with_values(base_config, values)
 
     def begin(self, number: int) -> None:
         """Record that a worker has the trial; the time is that of its first worker."""
@@ -227,7 +227,7 @@ class Study(SearchFacts):
                 trial.set_user_attr("text", text)
             if end in INFEASIBLE:
                 trial.set_constraint("feasible", 1.0)
-            self.optuna.tell(trial, value, state=STATES[end], skip_if_finished=True)
+            self.optuna.tell(trial, value, state=OPTUNA_STATES[end], skip_if_finished=True)
         record.end, record.text, record.ended = end, text, time.time()
         record.running = False
 

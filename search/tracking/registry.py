@@ -18,7 +18,7 @@ from trainer.data.dataset import Picture
 from trainer.export.conversion import PORTABLE_FILES
 from trainer.model.weights import SPEC_FILE
 
-from ..exports.export_model import make_portable
+from ..exports.export_model import export_portable
 from . import pyfunc
 
 CHAMPION = "champion"
@@ -130,7 +130,7 @@ def _create(
 
 def _write_model(winner: Path, folder: Path, val: tuple[Picture, ...]) -> Path:
     """Write the winner as an MLflow model; returns its folder."""
-    make_portable(winner, "onnx", folder, val)
+    export_portable(winner, "onnx", folder, val)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow asks for an input example
         save_model(

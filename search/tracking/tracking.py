@@ -40,7 +40,7 @@ def try_once() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 
-def reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """The first line of an error of MLflow, without secrets.
 
     After several tries of its client it is the error of the last try.
@@ -203,9 +203,9 @@ class MlflowTracking:
         """Log the first refusal of rows, and the first of files; an outage is logged once."""
         if files not in self._reasons and not (files and self._reasons):
             log.warning(
-                "MLflow does not take our %s (%s); the search goes on, and they are filled in "
+                "MLflow rejects our %s (%s); the search continues, and they are filled in "
                 "when it does",
                 "files" if files else "rows",
-                reason(error),
+                describe_error(error),
             )
-        self._reasons[files] = reason(error)
+        self._reasons[files] = describe_error(error)

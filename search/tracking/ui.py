@@ -103,14 +103,14 @@ def page_lines(uri: str, port: int) -> list[str]:
 
 def _pages_of_a_server(uri: str) -> list[str]:
     """Lines with the pages of a server that has the store. Raises InputError without an answer."""
-    from .tracking import reason, try_once
+    from .tracking import describe_error, try_once
 
     try_once()
     try:
         searches = _searches(uri)
     except Exception as error:  # whatever a server or a network can do
         raise InputError(
-            [f"tracking: {redacted(uri)} does not answer ({reason(error)})"]
+            [f"tracking: {redacted(uri)} does not answer ({describe_error(error)})"]
         ) from error
     address = redacted(uri).rstrip("/")
     return [

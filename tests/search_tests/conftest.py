@@ -28,7 +28,7 @@ from search.running.single import train
 from search.space.config import SearchConfig
 from search.space.config_file import stored_config, write_yaml
 from search.space.space import read_space
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from search.study.record import End, TrialRecord
 from search.study.search_state import SearchState
 from search.study.storage import open_study
@@ -99,7 +99,7 @@ def make_search(make_raw: Callable[..., dict[str, Any]], tmp_path: Path) -> Call
     """A resolved search over the tiny data set, stored in the test's folder."""
 
     def make(changes: dict[str, Any] | None = None) -> SearchConfig:
-        return resolve(make_raw(changes), tmp_path)
+        return checked_config(make_raw(changes), tmp_path)
 
     return make
 
@@ -202,7 +202,7 @@ def made_up(
     """
     place = tmp_path_factory.mktemp("made-up")
     raw = make_raw({"name": "made-up", "space": SPACE, "storage": str(place), "tracking": "off"})
-    config = resolve(raw, place)
+    config = checked_config(raw, place)
     study = open_study(config.folder, config.name, seed=1, trials=10)
     study.id, study.data_digest, study.precision = "made up", "d" * 64, "fp32"
     parameters = {"train.unfreeze.lr": 1e-3, "train.unfreeze.depth": 2}
@@ -334,6 +334,6 @@ def trained(
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        config = resolve(raw, place)
+        config = checked_config(raw, place)
         result = train(config, Lines(Console(file=out, width=200)))
     return Trained(raw, config, result, out.getvalue().splitlines())

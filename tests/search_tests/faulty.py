@@ -28,7 +28,7 @@ from search.exports.trial_config import config_of
 from search.space.config import SearchConfig
 from search.space.config_file import write_yaml
 from search.space.locations import trial_folder
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from search.study.record import End, TrialRecord
 from search.study.search_state import SearchState
 from search.study.storage import read_study
@@ -117,7 +117,7 @@ class Faulty:
 
     @property
     def config(self) -> SearchConfig:
-        return resolve(self.raw, self.place)
+        return checked_config(self.raw, self.place)
 
     @property
     def study(self) -> Study:

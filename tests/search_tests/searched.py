@@ -19,7 +19,7 @@ from search.reporting.progress import Lines
 from search.running.driver import run
 from search.space.config import Confirm, SearchConfig
 from search.space.config_file import write_yaml
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from search.study.record import TrialRecord
 from search.study.storage import read_study
 from search.study.study import Study
@@ -81,14 +81,14 @@ def search_and_extend(make_raw: Make, store: str, place: Path) -> Searched:
     file.write_text(write_yaml(raw))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        config = resolve(raw, place)
+        config = checked_config(raw, place)
         first, said = searching(config)
         with contextlib.redirect_stdout(io.StringIO()) as out:
             assert main(["search", str(file)]) == 0
         between = read_study(config.folder, config.name).records
         with pytest.raises(InputError) as refused:
             set_field(raw, "train.unfreeze.lr", 2e-3)
-            run(resolve(raw, place))
+            run(checked_config(raw, place))
         keep = shutil.copytree(config.folder / "winner", place / "winner")
         more = config.search.model_copy(update={"trials": 4, "confirm": Confirm(top=1, seeds=1)})
         extended, _ = searching(config.model_copy(update={"search": more}))

@@ -7,11 +7,11 @@ import torch
 
 from trainer.machine_errors import (
     OutOfMemoryError,
+    as_out_of_memory,
     has_lost_accelerator,
     is_accelerator_error,
     is_machine_error,
     is_out_of_memory,
-    memory_errors,
     release_memory,
 )
 
@@ -49,7 +49,7 @@ OTHERS: list[Exception] = [
 @pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
 def test_every_text_of_too_little_memory_is_recognized(error: Exception) -> None:
     assert is_out_of_memory(error) and is_machine_error(error) and not is_accelerator_error(error)
-    with pytest.raises(OutOfMemoryError), memory_errors():
+    with pytest.raises(OutOfMemoryError), as_out_of_memory():
         raise error
 
 
@@ -58,13 +58,13 @@ def test_other_errors_are_not_about_memory(error: Exception) -> None:
     assert not is_out_of_memory(error)
     assert is_machine_error(error) is is_accelerator_error(error)
     assert is_accelerator_error(error) is isinstance(error, torch.AcceleratorError)
-    with pytest.raises(type(error)) as raised, memory_errors():
+    with pytest.raises(type(error)) as raised, as_out_of_memory():
         raise error
     assert raised.value is error
 
 
 def test_the_first_line_of_the_message_is_kept() -> None:
-    with pytest.raises(OutOfMemoryError, match=r"^std::bad_alloc$"), memory_errors():
+    with pytest.raises(OutOfMemoryError, match=r"^std::bad_alloc$"), as_out_of_memory():
         raise RuntimeError("std::bad_alloc\nand pages more")
 
 

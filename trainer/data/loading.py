@@ -9,7 +9,7 @@ from ..config import Data, InputError, Model
 from .checks.examine import examine
 from .dataset import Split, Splits
 from .embedded_digits import make_digits
-from .formats.layouts import find
+from .formats.layouts import find_layout
 from .split import split_chosen, split_off
 
 SPLITS_FILE = "splits.json"
@@ -73,7 +73,7 @@ def load_split(data: Data, name: str, cache: Path) -> Split:
 
 def resolve_data(data: Data | str, cache: Path) -> Data:
     """The `data:` part itself; for `digits` that of the embedded data set, made if needed."""
-    return data if isinstance(data, Data) else find(make_digits(cache))
+    return data if isinstance(data, Data) else find_layout(make_digits(cache))
 
 
 def splits_file_content(data: Splits) -> bytes:

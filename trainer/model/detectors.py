@@ -146,7 +146,7 @@ def build(model: Model, classes: int) -> Detector:
     New weights come from torch's global generator, so seed it first. Raises InputError for a model
     that cannot be (see `errors`) and for weights that cannot be fetched, are damaged or do not fit.
     """
-    if problems := errors(model):
+    if problems := model_errors(model):
         raise InputError(problems)
     detector = assemble(model, classes)
     detector.to(memory_format=torch.channels_last)
@@ -202,7 +202,7 @@ def _load_earlier_export(detector: Detector, model: Model) -> None:
     detector.digest = weights.digest
 
 
-def errors(model: Model) -> list[str]:
+def model_errors(model: Model) -> list[str]:
     """Everything that makes a model impossible, one line each; empty for a sound one."""
     problems = []
     if model.weights not in NAMED_WEIGHTS and not Path(model.weights).exists():

@@ -8,7 +8,7 @@ import torch
 from ..config import InputError, Model, TrainConfig
 from . import backbones
 from . import torchvision_coco as coco
-from .detectors import assemble, errors, is_coco
+from .detectors import assemble, is_coco, model_errors
 from .freezing import BATCH_NORMS
 
 DROP_PATH, BATCH_NORM = "train.unfreeze.drop_path", "train.unfreeze.batch_norm"
@@ -38,7 +38,7 @@ class Outline:
 def outline(model: Model, classes: int = 1) -> Outline:
     """The outline of a detector. Raises InputError like `detectors.build`."""
     unweighted = model.model_copy(update={"weights": "none"})
-    if problems := errors(unweighted):
+    if problems := model_errors(unweighted):
         raise InputError(problems)
     with torch.device("meta"):
         detector = assemble(unweighted, classes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "timm", "pillow", "numpy", "hotcoco")
+DIGESTED_PACKAGES = ("torch", "torchvision", "timm", "pillow", "numpy", "hotcoco")
 """Packages whose version is part of the environment."""
 
 
@@ -21,7 +21,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "hardware": _hardware(device),
         "threads": str(torch.get_num_threads()) if device.type == "cpu" else "",
         "code": _code_digest(),
-        **{name: version(name) for name in PACKAGES},
+        **{name: version(name) for name in DIGESTED_PACKAGES},
     }
 
 

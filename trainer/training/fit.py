@@ -17,7 +17,7 @@ from ..data.dataset import Splits
 from ..epoch_report import EpochReport
 from ..evaluation.coco_metrics import Metrics, score
 from ..evaluation.detections import BATCH_SIZE, detect
-from ..machine_errors import memory_errors
+from ..machine_errors import as_out_of_memory
 from ..model.checkpoint import (
     BEST,
     LAST,
@@ -34,7 +34,7 @@ from . import lr_schedule, optim
 from .engine import DivergedError, TrainingSummary, train_one_epoch
 from .frozen_features import CachedFeatures
 from .phase_cache import PhaseCache, phase_digests
-from .resource_usage import Meter
+from .resource_usage import ResourceMeter
 from .trial_data import TrialData
 from .trial_state import TrialState, build_learner, with_resolved_precision
 
@@ -79,7 +79,7 @@ def fit(
     Raises InputError if the config does not fit its model, DivergedError, or OutOfMemoryError.
     """
     device = default_device()
-    with memory_errors(), num_workers_for(device) as num_workers, ExitStack() as at_end:
+    with as_out_of_memory(), num_workers_for(device) as num_workers, ExitStack() as at_end:
         # 1. Build the detector and plan the phases.
         config = with_resolved_precision(config)
         state, phases, keys = _start(config, data, device)
@@ -137,7 +137,7 @@ def _run_epoch(
     on_step()
     features = data.frozen_features(state.learner.detector, phase, on_step)
     # 2. Apply the freeze state and train.
-    started, meter = time.monotonic(), Meter()
+    started, meter = time.monotonic(), ResourceMeter()
     state.learner.set_freeze_state(phase)
     summary = _train(state, data, phase, epoch, features.get("train"), on_step)
     trained = time.monotonic()

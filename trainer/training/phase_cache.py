@@ -19,7 +19,7 @@ from ..phases import Phase
 from .environment import environment
 
 
-def phase_key(config: TrainConfig, phases: list[Phase]) -> str:
+def phase_settings(config: TrainConfig, phases: list[Phase]) -> str:
     """All settings that a run of phases depends on. Trials with equal keys can share the phases.
 
     Settings that act only in later phases are not part of it.
@@ -62,7 +62,7 @@ def _digest(
     config: TrainConfig, phases: list[Phase], data: str, start: str, device: torch.device
 ) -> str:
     model = config.model.model_copy(update={"weights": "none"})
-    key = phase_key(config.model_copy(update={"model": model}), phases)
+    key = phase_settings(config.model_copy(update={"model": model}), phases)
     parts = [key, data, start, *environment(device).values()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -55,7 +55,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class TrunkCacheChoice:
+class FeatureCacheChoice:
     """The value that `train.trunk_cache: auto` gets on this machine."""
 
     setting: int | Literal["off"]
@@ -114,14 +114,14 @@ def _largest_batch(config: TrainConfig) -> int:
     return max(config.train.head.batch_size, config.train.unfreeze.batch_size)
 
 
-def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> TrunkCacheChoice:
+def choose_cache_depth(config: TrainConfig, data: Splits, threads: int) -> FeatureCacheChoice:
     """Resolve `train.trunk_cache`.
 
     `auto` becomes the largest depth at which cached features make a phase MIN_GAIN times as fast.
     Every value is limited to what the disk has room for. Raises InputError as `fit` does.
     """
     if config.train.trunk_cache == "off":
-        return TrunkCacheChoice("off", "")
+        return FeatureCacheChoice("off", "")
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
         try:
             return _choose(_Probe(config, data, Path(folder), PROBE_BATCH_SIZE))
@@ -133,10 +133,10 @@ def choose_trunk_cache(config: TrainConfig, data: Splits, threads: int) -> Trunk
             if is_accelerator_error(error):
                 raise
             reason = (str(error).splitlines() or ["no memory"])[0]
-            return TrunkCacheChoice("off", f"{NOT_CACHED}: {reason}")
+            return FeatureCacheChoice("off", f"{NOT_CACHED}: {reason}")
 
 
-def _choose(probe: "_Probe") -> TrunkCacheChoice:
+def _choose(probe: "_Probe") -> FeatureCacheChoice:
     """Try depth after depth, from 0, until caching has no gain or no room."""
     setting, stages = probe.config.train.trunk_cache, len(probe.learner.detector.stages)
     deepest = plan(probe.config.train, stages)[-1]
@@ -160,11 +160,11 @@ def _choose(probe: "_Probe") -> TrunkCacheChoice:
             gains.append(gain)
         used_bytes, depths = sum(sizes.values()), depth + 1
     if setting != "auto" and not reason:
-        return TrunkCacheChoice(setting, "")
+        return FeatureCacheChoice(setting, "")
     if not depths:
-        return TrunkCacheChoice("off", f"{NOT_CACHED}: {reason}")
+        return FeatureCacheChoice("off", f"{NOT_CACHED}: {reason}")
     text = _describe(depths - 1, used_bytes, gains, reason)
-    return TrunkCacheChoice(depths - 1, text, tuple(gains))
+    return FeatureCacheChoice(depths - 1, text, tuple(gains))
 
 
 def _describe(depth: int, used_bytes: int, gains: list[float], reason: str) -> str:

@@ -9,7 +9,7 @@ GB = 1e9
 """Bytes."""
 
 
-class Meter:
+class ResourceMeter:
     """Measures this process since the meter was created. It costs microseconds."""
 
     def __init__(self) -> None:

@@ -99,7 +99,7 @@ class StudyScheduler(FIFOScheduler):
         return self._unexplained_kills[number] > 1
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, str]) -> str:
-        """Record what a worker reports, and decide whether its trial goes on."""
+        """Record what a worker reports, and decide whether its trial continues."""
         number = int(trial.config["number"])
         if "end" in result:
             self._study.end(number, End(result["end"]), result.get("text", ""))
@@ -122,7 +122,7 @@ class StudyScheduler(FIFOScheduler):
         record = self._study.records[number]
         if report.epoch not in record.reports:
             if change := describe_change(record.last, report):
-                log.warning("trial %d goes on %s", number, change)
+                log.warning("trial %d continues %s", number, change)
             stop = (
                 self._asha is not None
                 and record.confirms is None  # a confirming trial always runs to its end

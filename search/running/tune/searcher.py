@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 
 from trainer.config import Model, TrainConfig
 from trainer.phases import plan
-from trainer.training.phase_cache import phase_key
+from trainer.training.phase_cache import phase_settings
 
 from ...space.space import Space
 from ...study.record import End
@@ -139,7 +139,9 @@ class StudySearcher(Searcher):
 
     def _planned(self, number: int, config: TrainConfig) -> PlannedTrial:
         phases = plan(config.train, self._stages(config.model))
-        ends = {phase_key(config, phases[: i + 1]): phase.end for i, phase in enumerate(phases)}
+        ends = {
+            phase_settings(config, phases[: i + 1]): phase.end for i, phase in enumerate(phases)
+        }
         return PlannedTrial(number, config, ends)
 
     def _needs_a_running_phase(self, trial: PlannedTrial) -> bool:

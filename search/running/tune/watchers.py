@@ -40,7 +40,7 @@ class Watchers(tune.Callback):
         """Have Ctrl+C answered at once: the handler that Tune has just set says nothing."""
         answer_sigint(
             lambda: self._progress.say(
-                "stopping its trials, which may take half a minute; the same command continues"
+                "stopping the trials (up to half a minute); the same command continues"
             )
         )
 

@@ -10,7 +10,7 @@ from PIL import Image
 from search.commands.init import write_search
 from search.space.config import SearchConfig
 from search.space.config_file import read_config
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from trainer.config import Data
 
 
@@ -20,7 +20,7 @@ def init_config(
     """The config that init writes, as a search reads it, and the lines that it prints."""
     said: list[str] = []
     write_search(place, out, said.append, images=images)
-    return resolve(read_config(out, []), out.parent), said
+    return checked_config(read_config(out, []), out.parent), said
 
 
 def resize_pictures(place: Path, size: tuple[int, int], side: int, count: int = 1) -> None:

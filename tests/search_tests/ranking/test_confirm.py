@@ -8,7 +8,7 @@ import pytest
 
 from search.exports.trial_config import config_of
 from search.ranking.asha import stops
-from search.ranking.confirm import enqueue, is_complete, missing
+from search.ranking.confirm import enqueue, is_complete, missing_runs
 from search.ranking.gain_sentence import describe_gain
 from search.ranking.ranking import rank, winner
 from search.reporting.formatting import show_mean
@@ -51,7 +51,7 @@ def test_the_best_that_finished_run_again_with_each_seed(
     for lr in (1e-4, 2e-4, 3e-4):
         study.enqueue({LR: lr}, "first")
     run_queued(study, config, make_reports, [0.3, 0.1, 0.4])
-    assert missing(config, study) == [(2, 1), (0, 1), (2, 2), (0, 2)]
+    assert missing_runs(config, study) == [(2, 1), (0, 1), (2, 2), (0, 2)]
     assert not is_complete(config, study)
     lines: list[str] = []
     assert enqueue(config, study, lines.append) and not enqueue(config, study, lines.append)
@@ -147,7 +147,7 @@ def test_the_baseline_runs_again_as_often(
     study: Study, config: Any, make_reports: Make, value: float
 ) -> None:
     search_with_baseline(study, config, make_reports, [value, 0.3, 0.4])
-    assert missing(config, study) == [(2, 1), (1, 1), (0, 1), (2, 2), (1, 2), (0, 2)]
+    assert missing_runs(config, study) == [(2, 1), (1, 1), (0, 1), (2, 2), (1, 2), (0, 2)]
     lines: list[str] = []
     enqueue(config, study, lines.append)
     assert lines == ["run again with other seeds, to be confirmed: #2, #1, #0 (the baseline)"]
@@ -162,14 +162,14 @@ def test_a_baseline_among_the_best_is_not_run_twice(
     study: Study, config: Any, make_reports: Make
 ) -> None:
     search_with_baseline(study, config, make_reports, [0.5, 0.3, 0.4])
-    assert missing(config, study) == [(0, 1), (2, 1), (0, 2), (2, 2)]
+    assert missing_runs(config, study) == [(0, 1), (2, 1), (0, 2), (2, 2)]
 
 
 def test_a_stopped_trial_is_not_confirmed_even_if_too_few_finished(
     study: Study, config: Any, make_reports: Make
 ) -> None:
     search_with_baseline(study, config, make_reports, [0.3, 0.1, 0.15])
-    assert missing(config, study) == [(0, 1), (0, 2)]
+    assert missing_runs(config, study) == [(0, 1), (0, 2)]
 
 
 @pytest.mark.parametrize("end", [End.DIVERGED, End.OUT_OF_MEMORY, End.ERROR, End.LOST])
@@ -177,7 +177,7 @@ def test_a_baseline_that_failed_is_not_run_again(
     study: Study, config: Any, make_reports: Make, end: End
 ) -> None:
     search_with_baseline(study, config, make_reports, [0.0, 0.3, 0.4], end)
-    assert {number for number, _ in missing(config, study)} == {1, 2}
+    assert {number for number, _ in missing_runs(config, study)} == {1, 2}
 
 
 def test_a_search_that_was_done_before_stays_done(
@@ -200,13 +200,13 @@ def test_a_search_that_was_done_before_stays_done(
     more = config.search.model_copy(update={"confirm": Confirm(top=2, seeds=3)})
     config = config.model_copy(update={"search": more})
     assert not is_complete(config, study)
-    assert missing(config, study) == [(0, 1), (0, 2), (2, 3), (1, 3), (0, 3)]
+    assert missing_runs(config, study) == [(0, 1), (0, 2), (2, 3), (1, 3), (0, 3)]
 
 
 def test_off_confirms_nothing(study: Study, make_search: Make, make_reports: Make) -> None:
     config = make_search({"space": SPACE, "search.trials": 1})
     run_queued(study, config, make_reports, [0.3])
-    assert missing(config, study) == [] and is_complete(config, study)
+    assert missing_runs(config, study) == [] and is_complete(config, study)
 
 
 def test_asha_does_not_compare_with_confirming_runs(

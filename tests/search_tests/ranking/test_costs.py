@@ -34,7 +34,7 @@ def test_costs_count_epochs_trained_forked_and_saved(
     )
     assert spent.seconds == 28.0
     # the forked epochs, and those that the second trial did not run
-    assert spent.baseline_seconds == 28.0 + 2 * 2.0 + 8 * 2.0
+    assert spent.seconds_without_savings == 28.0 + 2 * 2.0 + 8 * 2.0
     assert spent.images_from_cache == 0 and not spent.counts_cached_features
 
 
@@ -45,7 +45,7 @@ def test_stopped_epochs_do_not_depend_on_the_length_of_the_head_phase(
     study.records = {0: make_record(0, [0.1] * 9, head=8, end=End.PRUNED)}
     spent = costs(make_search(), study)  # it ran one of nine unfreeze epochs
     assert spent.epochs_not_run == 8
-    assert spent.baseline_seconds == spent.seconds + 8 * 2.0
+    assert spent.seconds_without_savings == spent.seconds + 8 * 2.0
 
 
 def test_cached_features_count_at_depths_where_their_speedup_was_measured(
@@ -63,5 +63,5 @@ def test_cached_features_count_at_depths_where_their_speedup_was_measured(
     assert spent.images_from_cache == 30 and spent.counts_cached_features
     assert spent.seconds == 3 * 4.0 + 7 * 2.0
     assert (
-        spent.baseline_seconds == spent.seconds + 4.0 * 0.5 + 4.0 * 0.25
+        spent.seconds_without_savings == spent.seconds + 4.0 * 0.5 + 4.0 * 0.25
     )  # none was measured at depth 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from search.ranking.asha import stops
-from search.ranking.confirm import missing
+from search.ranking.confirm import missing_runs
 from search.ranking.gain import Gain, gain
 from search.ranking.gain_sentence import describe_gain
 from search.ranking.ranking import rank, winner
@@ -72,7 +72,7 @@ class Simulation:
         for number in range(TRIALS):
             origin = "sampled" if number else "as written"
             self._train(TrialRecord(number, origin, {"lr": number}), judged=True)
-        for number, seed in missing(self.config, self._study()):
+        for number, seed in missing_runs(self.config, self._study()):
             record = TrialRecord(len(self.records), f"confirms #{number}", {"lr": number})
             record.confirms, record.seed = number, seed
             self._train(record, judged=False)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from search.ranking.ranking import rank
-from search.ranking.row import are_of, checkpoint_of, state_in
+from search.ranking.row import checkpoint_of, metrics_belong_to, state_in
 from search.study.record import End
 
 Make = Callable[..., Any]
@@ -41,8 +41,12 @@ def test_figures_are_of_the_best_run_at_its_best_epoch(
     (row,) = rank(make_search(), iter([make_record(3, [0.1, 0.5, 0.2], end=End.FINISHED)]))
     exported, another = {"trial": 3, "epoch": 2}, {"trial": 3, "epoch": 1}
     assert checkpoint_of(row) == exported
-    assert are_of({"of": exported}, row) and not are_of({"of": another}, row)
-    assert are_of({"for": exported, "of": another}, row)  # which was exported in its place
-    assert not are_of({"for": another, "of": exported}, row) and not are_of({}, row)
+    assert metrics_belong_to({"of": exported}, row) and not metrics_belong_to({"of": another}, row)
+    assert metrics_belong_to(
+        {"for": exported, "of": another}, row
+    )  # which was exported in its place
+    assert not metrics_belong_to({"for": another, "of": exported}, row) and not metrics_belong_to(
+        {}, row
+    )
     (row,) = rank(make_search(), [make_record(3, [])])
     assert checkpoint_of(row) == {"trial": 3, "epoch": 0}

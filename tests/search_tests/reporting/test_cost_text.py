@@ -37,7 +37,12 @@ def test_lines_for_a_terminal_name_what_was_run_and_what_was_not() -> None:
         "training took 60 s of trials' time; without forks, stops and cached features about 2.0 h",
     ]
     gpu = replace(
-        SPENT, trials=1, epochs_not_run=0, images_from_cache=0, baseline_seconds=0.0, gpu_hours=0.5
+        SPENT,
+        trials=1,
+        epochs_not_run=0,
+        images_from_cache=0,
+        seconds_without_savings=0.0,
+        gpu_hours=0.5,
     )
     assert cost_lines(gpu) == "1 trial; 20 epochs trained in 0.50 GPU-hours, 5 forked"
 

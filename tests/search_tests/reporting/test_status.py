@@ -10,7 +10,7 @@ import pytest
 
 from search.reporting import status
 from search.space.space import read_space
-from search.study.reading import read_search
+from search.study.reading import read_search_config
 from search.study.record import End
 from search.study.study import Study
 from trainer.config import InputError
@@ -58,7 +58,7 @@ def test_a_list_with_a_damaged_search_still_has_the_others(
 def test_a_list_gives_the_mean_of_a_confirmed_winner(
     begun: Study, make_reports: Make, capsys: Captured
 ) -> None:
-    config = read_search("tiny", Path("searches"))
+    config = read_search_config("tiny", Path("searches"))
     space = read_space(SPACE)
     begun.end(1, End.DIVERGED)
     begun.enqueue(begun.records[0].parameters, "confirms #0", confirms=0, seed=1)

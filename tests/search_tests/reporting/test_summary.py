@@ -45,9 +45,9 @@ def test_a_trial_that_went_on_in_another_environment_is_named(
     status.print_status(config.storage, config.name)
     summary.print_result(read_result(config, begun))
     out = capsys.readouterr().out
-    assert out.count("Trial #1 went on from epoch 2 on with torch 2.2 (2.1 before)") == 2
-    assert "Trial #0 went on" not in out
-    assert "went on from epoch 2 on with torch 2.2" in page(read_result(config, begun), begun)
+    assert out.count("Trial #1 continued from epoch 2 with torch 2.2 (was 2.1)") == 2
+    assert "Trial #0 continued" not in out
+    assert "continued from epoch 2 with torch 2.2" in page(read_result(config, begun), begun)
 
 
 def test_without_a_winner_each_trials_reason_is_printed(

@@ -15,7 +15,13 @@ from ray._private.authentication import authentication_utils
 
 from search import running
 from search.running import preflight
-from search.running.preflight import PACKAGES, node_checks, tracking_failure, versions, write_token
+from search.running.preflight import (
+    NODE_PACKAGES,
+    node_checks,
+    tracking_failure,
+    versions,
+    write_marker,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,14 +41,14 @@ def node_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_this_machine_passes(tmp_path: Path, node_at: Callable[..., None]) -> None:
     node_at("127.0.0.1")
-    token = write_token(tmp_path / "searches")
+    token = write_marker(tmp_path / "searches")
     assert set(asked(tmp_path / "searches", token, Path(__file__)).values()) == {""}
     assert [file.name for file in (tmp_path / "searches").iterdir()] == [token]
 
 
 def test_every_package_has_a_version() -> None:
     installed = versions()
-    assert set(installed) == {"python", *PACKAGES}
+    assert set(installed) == {"python", *NODE_PACKAGES}
     assert "none" not in installed.values()
 
 
@@ -90,14 +96,14 @@ def needed(*, at_once: bool) -> set[str]:
 
 
 def test_the_packages_are_those_that_a_trial_imports() -> None:
-    listed = {canonicalize_name(package) for package in PACKAGES}
+    listed = {canonicalize_name(package) for package in NODE_PACKAGES}
     assert needed(at_once=True) <= listed <= needed(at_once=False)
 
 
 def test_a_node_that_cannot_import_a_trial_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = node_checks(tmp_path, write_token(tmp_path), [])
+    wanted = node_checks(tmp_path, write_marker(tmp_path), [])
     monkeypatch.delattr(running, "trial", raising=False)
     monkeypatch.setitem(sys.modules, "search.running.trial", None)  # as if a package were missing
     message = {check.name: check.ask() for check in wanted}["imports"]
@@ -106,7 +112,7 @@ def test_a_node_that_cannot_import_a_trial_is_named(
 
 
 def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = node_checks(tmp_path, write_token(tmp_path), [])
+    wanted = node_checks(tmp_path, write_marker(tmp_path), [])
     monkeypatch.setattr(preflight, "version", lambda name: "0.1" if name == "torch" else "none")
     message = {check.name: check.ask() for check in wanted}["versions"]
     assert f"torch 0.1, not {version('torch')}; torchvision none, not " in message
@@ -115,21 +121,21 @@ def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_writing_a_token_makes_the_storage(tmp_path: Path) -> None:
     storage = tmp_path / "new" / "searches"
-    token = write_token(storage)
-    assert write_token(storage) != token
+    token = write_marker(storage)
+    assert write_marker(storage) != token
     (storage / token).write_text("of another")
     assert "has other contents than" in asked(storage, token)["storage"]
 
 
 def test_a_storage_that_is_not_the_drivers_is_refused(tmp_path: Path) -> None:
-    token = write_token(tmp_path / "shared")
+    token = write_marker(tmp_path / "shared")
     assert "mount one folder there" in asked(tmp_path / "other", token)["storage"]
     (tmp_path / "other").mkdir()
     assert "is not the driver's" in asked(tmp_path / "other", token)["storage"]
 
 
 def test_a_storage_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = write_token(tmp_path)
+    token = write_marker(tmp_path)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
@@ -141,7 +147,7 @@ def test_a_storage_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_data_that_cannot_be_read(tmp_path: Path) -> None:
     missing = tmp_path / "images" / "a.png"
-    message = asked(tmp_path, write_token(tmp_path), Path(__file__), missing)["data"]
+    message = asked(tmp_path, write_marker(tmp_path), Path(__file__), missing)["data"]
     assert message.startswith(f"{missing} cannot be read (No such file or directory)")
 
 
@@ -157,7 +163,7 @@ def test_a_node_in_a_network_wants_a_token(
     open_to_all: bool,
 ) -> None:
     node_at(address, token)
-    message = asked(tmp_path, write_token(tmp_path))["token"]
+    message = asked(tmp_path, write_marker(tmp_path))["token"]
     assert ("RAY_AUTH_MODE=token" in message) is open_to_all
 
 

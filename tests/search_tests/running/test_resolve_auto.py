@@ -23,7 +23,7 @@ from search.study.start_or_resume import open_search
 from trainer.config import TrainConfig
 from trainer.data.dataset import Splits
 from trainer.precision import resolve_precision
-from trainer.training.probe import TrunkCacheChoice
+from trainer.training.probe import FeatureCacheChoice
 
 Make = Callable[..., Any]
 
@@ -39,11 +39,11 @@ def test_the_measurement_knows_the_precision(
 ) -> None:
     seen: list[TrainConfig] = []
 
-    def choose(config: TrainConfig, data: Splits, threads: int) -> TrunkCacheChoice:
+    def choose(config: TrainConfig, data: Splits, threads: int) -> FeatureCacheChoice:
         seen.append(config)
-        return TrunkCacheChoice(2, "why", (3.0, 2.0, 1.5))
+        return FeatureCacheChoice(2, "why", (3.0, 2.0, 1.5))
 
-    monkeypatch.setattr(auto, "choose_trunk_cache", choose)
+    monkeypatch.setattr(auto, "choose_cache_depth", choose)
     monkeypatch.setattr(auto, "resolve_precision", lambda wanted: "bf16")
     resolved = resolve_auto(tiny_config({"train.precision": "auto"}), tiny, 1)
     assert resolved == ResolvedAuto("bf16", 2, "why", (3.0, 2.0, 1.5))

@@ -17,7 +17,7 @@ from search.running.single import train
 from search.running.trial import ENDS
 from search.space.config import SearchConfig
 from search.space.config_file import write_yaml
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from search.study.record import End
 from search.study.search_state import SearchState
 from search.study.storage import read_study
@@ -53,7 +53,7 @@ def changed(trained: Trained, **changes: Any) -> SearchConfig:
     raw = json.loads(json.dumps(trained.raw))
     for path, value in changes.items():
         set_field(raw, path.replace("__", "."), value)
-    return resolve(raw, Path())
+    return checked_config(raw, Path())
 
 
 def statuses(store: str, name: str) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from search.running.trials_at_once import describe_slots, every_second, slots
+from search.running.trials_at_once import cached_for_a_second, describe_slots, slots
 from search.space.config import TrialResources
 
 Make = Callable[..., Any]
@@ -33,7 +33,7 @@ def test_the_first_line_says_what_each_trial_gets(
 def test_nodes_are_counted_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now, counts = [100.0], iter([4, 8])
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    counted = every_second(lambda: next(counts))
+    counted = cached_for_a_second(lambda: next(counts))
     assert [counted(), counted()] == [4, 4]
     now[0] += 1
     assert [counted(), counted()] == [8, 8]

@@ -50,7 +50,7 @@ def test_slow_loading_is_allowed_and_a_missing_step_is_not(tmp_path: Path) -> No
 def test_loading_has_at_least_the_time_of_a_step(tmp_path: Path) -> None:
     file = tmp_path / "stacks.txt"
     file.write_text("of an earlier worker\n")
-    with Watchdog(file, 2 * watchdog.LOADING):
+    with Watchdog(file, 2 * watchdog.FIRST_STEP_SECONDS):
         assert "within 7200 s" in file.read_text()
     assert file.read_text() == "of an earlier worker\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 from search.space.config import SearchConfig
 from search.space.config_file import DEFAULT_FILE, read_config, read_yaml, write_yaml
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from trainer.config_errors import parse
 
 from ..conftest import SPACE, errors_of
@@ -59,7 +59,7 @@ def test_the_error_of_a_missing_file_says_what_to_do() -> None:
 
 
 def test_the_embedded_default_is_valid() -> None:
-    config = resolve(read_config(None, []), Path())
+    config = checked_config(read_config(None, []), Path())
     assert (config.name, config.data) == ("digits", "digits")
     assert set(config.space) >= {"train.unfreeze.depth", "train.unfreeze.lr"}
 
@@ -112,4 +112,4 @@ def test_a_resolved_config_can_be_read_from_its_yaml(make_search: Make) -> None:
 
 def test_asha_can_be_off() -> None:
     raw = read_config(write_file("name: x\ndata: digits\nsearch: {asha: off}\n"), [])
-    assert resolve(raw, Path()).search.asha == "off"
+    assert checked_config(raw, Path()).search.asha == "off"

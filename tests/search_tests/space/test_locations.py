@@ -8,7 +8,7 @@ import pytest
 
 from search.space.config import SearchConfig
 from search.space.locations import tracking_uri, trial_folder, with_absolute_paths
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from trainer.config import Data
 from trainer.config_errors import parse
 
@@ -29,7 +29,7 @@ def test_data_and_weights_are_relative_to_the_yaml_and_storage_to_the_working_fo
         "model": {"weights": "start.pth"},
         "storage": "kept",
     }
-    config = resolve(raw, Path("project"))
+    config = checked_config(raw, Path("project"))
     assert config.data != "digits"
     assert config.data.train == beside / "train.json"
     assert config.data.val == beside / "val.json"
@@ -43,7 +43,7 @@ def test_links_are_not_resolved(tmp_path: Path, tiny_data: Any) -> None:
     blob.parent.mkdir()
     blob.write_bytes(tiny_data.train.read_bytes())
     (tmp_path / "train.json").symlink_to(blob)
-    config = resolve({"name": "x", "data": {"train": "train.json"}}, Path())
+    config = checked_config({"name": "x", "data": {"train": "train.json"}}, Path())
     assert config.data != "digits"
     assert config.data.train == tmp_path / "train.json"
 
@@ -60,7 +60,7 @@ def test_files_among_the_choices_of_weights_become_absolute(
 def test_an_image_folder_for_each_split_becomes_absolute(make_raw: Make, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    config = resolve(make_raw({"data.images": {"train": "a", "val": "b"}}), Path())
+    config = checked_config(make_raw({"data.images": {"train": "a", "val": "b"}}), Path())
     assert isinstance(config.data, Data)
     assert config.data.images == {"train": tmp_path / "a", "val": tmp_path / "b"}
 

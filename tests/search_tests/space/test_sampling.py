@@ -7,10 +7,10 @@ from typing import Any
 import optuna
 import pytest
 
-from search.space.sampling import base_parameters, suggest, walk
-from search.space.space import Dimension, apply, read_space
+from search.space.sampling import base_parameters, choose_values, suggest
+from search.space.space import Dimension, read_space, with_values
 from search.space.space_validation import reachable_models
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from trainer.config import TrainConfig
 from trainer.config_fields import get_field
 
@@ -53,7 +53,7 @@ def test_suggested_values_have_the_types_of_their_fields(make_search: Make) -> N
         assert 1e-4 <= values["train.unfreeze.lr"] <= 1e-2
         assert 0.05 <= values["train.unfreeze.backbone_lr_ratio"] <= 0.5
         assert values["train.unfreeze.batch_size"] in (2, 4)
-        config = apply(base_config, values)
+        config = with_values(base_config, values)
         assert {name: get_field(config, name) for name in values} == values
 
 
@@ -67,7 +67,7 @@ def test_all_is_the_number_of_stages(make_search: Make, backbone: str) -> None:
         highs.append(dimension.high)
         return value
 
-    walk(space, base_config, choose)
+    choose_values(space, base_config, choose)
     assert highs == [4 if backbone == "convnext_tiny" else 5]
 
 
@@ -84,7 +84,7 @@ def test_all_follows_the_backbone_that_was_chosen(make_search: Make, backbone_fi
         highs.append(dimension.high)
         return value
 
-    walk(read_space(space), make_search(), choose)
+    choose_values(read_space(space), make_search(), choose)
     assert highs == [4]
 
 
@@ -167,7 +167,7 @@ def test_a_dimension_without_effect_at_the_chosen_depth_is_not_suggested(
     def choose(dimension: Dimension, value: Any) -> Any:
         return depth if dimension.name == "train.unfreeze.depth" else value
 
-    assert walk(space, make_search(), choose).keys() == left | {"train.unfreeze.depth"}
+    assert choose_values(space, make_search(), choose).keys() == left | {"train.unfreeze.depth"}
 
 
 def test_open_epochs_are_suggested_only_where_stages_open_gradually(make_search: Make) -> None:
@@ -228,7 +228,7 @@ def test_the_parameters_of_the_base_config_give_the_base_config(
         space, base_config, optuna.trial.FixedTrial(base_parameters(space, base_config))
     )
     depth = 5 if unfreeze.get("depth") == "all" else get_field(base_config, DEPTH)
-    assert apply(base_config, values) == apply(base_config, {DEPTH: depth})
+    assert with_values(base_config, values) == with_values(base_config, {DEPTH: depth})
 
 
 def test_depth_all_of_the_base_config_is_a_number_for_optuna(make_search: Make) -> None:
@@ -241,7 +241,7 @@ def test_auto_is_the_range_of_the_trials_optimizer(make_raw: Make) -> None:
         "train.unfreeze.lr": {"log": "auto"},
         "train.optimizer": {"choice": ["adamw", "sgd"]},
     }
-    base_config = resolve(make_raw({"space": space}), Path())
+    base_config = checked_config(make_raw({"space": space}), Path())
     for optimizer, lr in (("adamw", 2e-4), ("sgd", 2e-2)):
         name = f"train.unfreeze.lr (train.optimizer={optimizer})"
         values = suggested(space, base_config, **{"train.optimizer": optimizer, name: lr})
@@ -265,7 +265,9 @@ MODELS = {
 def test_detectors_with_and_without_a_built_in_backbone_are_searched_together(
     make_raw: Make,
 ) -> None:
-    base_config = resolve(make_raw({"space": {**MODELS, DEPTH: {"int": [0, "all"]}}}), Path())
+    base_config = checked_config(
+        make_raw({"space": {**MODELS, DEPTH: {"int": [0, "all"]}}}), Path()
+    )
     models = list(reachable_models(read_space(base_config.space), base_config))
     assert [(m.detector, m.backbone, m.weights) for m in models] == [
         ("retinanet", "tf_efficientnet_lite0", "none"),
@@ -286,7 +288,7 @@ def test_a_dimension_that_the_model_lacks_is_not_suggested(make_raw: Make) -> No
         "model.backbone": {"choice": ["tf_efficientnet_lite0", "vgg16"]},
         "train.unfreeze.drop_path": {"uniform": [0, 0.3]},
     }
-    base_config = resolve(make_raw({"space": space}), Path())
+    base_config = checked_config(make_raw({"space": space}), Path())
     fixed = {"train.unfreeze.drop_path": 0.2}
     assert "train.unfreeze.drop_path" in suggested(
         space, base_config, **{"model.backbone": "tf_efficientnet_lite0"}, **fixed

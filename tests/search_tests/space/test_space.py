@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from search.space.space import UNSEARCHABLE, Dimension, apply, contains, read_space, values_by_field
+from search.space.space import (
+    UNSEARCHABLE,
+    Dimension,
+    contains,
+    read_space,
+    values_by_field,
+    with_values,
+)
 from trainer.config import TrainConfig
 
 from ..conftest import ALL_KINDS, errors_of
@@ -108,12 +115,14 @@ def test_errors_of_all_dimensions_are_raised_at_once_branches_included() -> None
 
 def test_apply_changes_only_the_given_fields_and_refuses_illegal_values(make_search: Make) -> None:
     base_config = make_search()
-    changed = apply(base_config, {"train.unfreeze.lr": 0.5})
+    changed = with_values(base_config, {"train.unfreeze.lr": 0.5})
     assert changed.train.unfreeze.lr == 0.5
-    assert changed == apply(changed, {})
+    assert changed == with_values(changed, {})
     assert base_config.train.unfreeze.lr == 1e-3
-    assert apply(base_config, {}) == TrainConfig(model=base_config.model, train=base_config.train)
-    (error,) = errors_of(apply, base_config, {"train.unfreeze.lr": -1.0})
+    assert with_values(base_config, {}) == TrainConfig(
+        model=base_config.model, train=base_config.train
+    )
+    (error,) = errors_of(with_values, base_config, {"train.unfreeze.lr": -1.0})
     assert error.startswith("train.unfreeze.lr: -1.0")
 
 

@@ -8,9 +8,9 @@ import optuna
 import pytest
 
 from search.space import space_validation
-from search.space.sampling import suggest, walk
-from search.space.space import apply, read_space
-from search.space.validation import resolve
+from search.space.sampling import choose_values, suggest
+from search.space.space import read_space, with_values
+from search.space.validation import checked_config
 from trainer.config import InputError
 
 from ..conftest import SPACE, errors_of
@@ -31,7 +31,7 @@ Make = Callable[..., Any]
     ],
 )
 def test_bounds_that_the_field_refuses_are_an_error(make_raw: Make, name: str, spec: Any) -> None:
-    errors = errors_of(resolve, make_raw({"space": {name: spec}}), Path())
+    errors = errors_of(checked_config, make_raw({"space": {name: spec}}), Path())
     assert all(error.startswith(f"space.{name}") or f"space.{name}" in error for error in errors)
 
 
@@ -47,18 +47,18 @@ def test_an_accepted_dimension_only_gives_values_that_its_field_takes(
     make_raw: Make, name: str, spec: Any
 ) -> None:
     try:
-        config = resolve(make_raw({"space": {name: spec}}), Path())
+        config = checked_config(make_raw({"space": {name: spec}}), Path())
     except InputError as error:
         assert error.errors[0].startswith(f"space.{name}")
         return
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
-        apply(config, suggest(read_space(config.space), config, study.ask()))
+        with_values(config, suggest(read_space(config.space), config, study.ask()))
 
 
 def test_an_unknown_backbone_among_the_choices_is_an_error(make_raw: Make) -> None:
     space = {"model.backbone": {"choice": ["tf_efficientnet_lite0", "resnet5000"]}}
-    (error,) = errors_of(resolve, make_raw({"space": space}), Path())
+    (error,) = errors_of(checked_config, make_raw({"space": space}), Path())
     assert "resnet5000" in error
 
 
@@ -67,13 +67,13 @@ def test_depths_must_fit_every_backbone_among_the_choices(make_raw: Make) -> Non
         "model.backbone": {"choice": ["tf_efficientnet_lite0", "convnext_tiny"]},
         "train.unfreeze.depth": {"int": [0, 5]},
     }
-    (error,) = errors_of(resolve, make_raw({"space": space}), Path())
+    (error,) = errors_of(checked_config, make_raw({"space": space}), Path())
     assert "train.unfreeze.depth" in error
 
 
 def test_trial_0_must_lie_in_the_space(make_raw: Make) -> None:
     (error,) = errors_of(
-        resolve, make_raw({"space": {"train.unfreeze.lr": {"log": [2e-3, 1e-2]}}}), Path()
+        checked_config, make_raw({"space": {"train.unfreeze.lr": {"log": [2e-3, 1e-2]}}}), Path()
     )
     assert error == (
         "train.unfreeze.lr: 0.001, its value in trial 0, lies outside its dimension "
@@ -94,18 +94,18 @@ def test_a_first_point_must_lie_in_the_space(
     make_raw: Make, first: dict[str, Any], part: str
 ) -> None:
     raw = make_raw({"space": SPACE, "search.first": [first]})
-    assert part in "\n".join(errors_of(resolve, raw, Path()))
+    assert part in "\n".join(errors_of(checked_config, raw, Path()))
 
 
 def test_the_depth_of_a_first_point_must_be_one_of_the_backbones(make_raw: Make) -> None:
     raw = make_raw({"space": SPACE, "search.first": [{"train.unfreeze.depth": 9}]})
-    (error,) = errors_of(resolve, raw, Path())
+    (error,) = errors_of(checked_config, raw, Path())
     assert "train.unfreeze.depth: 9" in error
 
 
 def test_a_first_point_sets_only_what_is_searched(make_raw: Make) -> None:
     raw = make_raw({"space": SPACE, "search.first": [{"train.head.lr": 0.01}]})
-    (error,) = errors_of(resolve, raw, Path())
+    (error,) = errors_of(checked_config, raw, Path())
     assert "train.head.lr" in error
 
 
@@ -115,7 +115,7 @@ def test_a_first_point_outside_the_range_of_its_optimizer_is_an_error(make_raw: 
         "train.optimizer": {"choice": ["adamw", "sgd"]},
     }
     first = [{"train.optimizer": "sgd", "train.unfreeze.lr": 2e-4}]
-    (error,) = errors_of(resolve, make_raw({"space": space, "search.first": first}), Path())
+    (error,) = errors_of(checked_config, make_raw({"space": space, "search.first": first}), Path())
     assert "log 0.001 to 0.03" in error
 
 
@@ -123,7 +123,9 @@ def test_a_combination_of_detector_and_weights_that_cannot_be_built_is_an_error(
     make_raw: Make,
 ) -> None:
     space = {"model.detector": {"choice": ["retinanet", "ssdlite320_mobilenet_v3_large"]}}
-    (error,) = errors_of(resolve, make_raw({"space": space, "model.weights": "imagenet"}), Path())
+    (error,) = errors_of(
+        checked_config, make_raw({"space": space, "model.weights": "imagenet"}), Path()
+    )
     assert error.startswith("space.model.weights: imagenet (legal for ssdlite320_mobilenet_v3")
 
 
@@ -170,14 +172,14 @@ def test_a_dimension_that_no_trial_can_use_is_refused(
 ) -> None:
     depth = {"train.unfreeze.depth": 1} if "train.unfreeze.depth" in space else {}
     changes = {"space": space, "search.asha": "off", "train.unfreeze.epochs": 3, **depth}
-    assert errors_of(resolve, make_raw(changes), Path()) == [message]
+    assert errors_of(checked_config, make_raw(changes), Path()) == [message]
 
 
 def test_the_error_of_a_range_outside_the_fields_range_does_not_advise_another_kind(
     make_raw: Make,
 ) -> None:
     space = {"train.optimizer": {"choice": ["sgd"]}, "train.momentum": {"uniform": [1.5, 2]}}
-    errors = errors_of(resolve, make_raw({"space": space, "train.optimizer": "sgd"}), Path())
+    errors = errors_of(checked_config, make_raw({"space": space, "train.optimizer": "sgd"}), Path())
     assert errors and all("use int or choice" not in error for error in errors)
 
 
@@ -188,9 +190,9 @@ def test_values_of_fields_that_decide_nothing_are_not_all_tried(
 
     def count(*arguments: Any) -> Any:
         walks.append(0)
-        return walk(*arguments)
+        return choose_values(*arguments)
 
-    monkeypatch.setattr(space_validation, "walk", count)
+    monkeypatch.setattr(space_validation, "choose_values", count)
     augment = ["none", "flip", "light", "light_flip"]
     space = {
         "train.momentum": {"uniform": [0.5, 0.9]},
@@ -200,7 +202,7 @@ def test_values_of_fields_that_decide_nothing_are_not_all_tried(
         "train.head.batch_size": {"choice": [1, 2, 3, 4]},
         "train.head.lr": {"log": [1e-4, 1e-2]},
     }
-    resolve(make_raw({"space": space}), Path())
+    checked_config(make_raw({"space": space}), Path())
     assert len(walks) < 10
 
 
@@ -214,10 +216,10 @@ def test_a_dimension_that_some_trial_can_use_is_valid(make_raw: Make) -> None:
         "train.optimizer": {"choice": ["adamw", "sgd"]},
         "train.augment": {"choice": {"none": {"train.unfreeze.schedule": schedules}, "flip": None}},
     }
-    resolve(make_raw({"space": space, "search.asha": "off"}), Path())
+    checked_config(make_raw({"space": space, "search.asha": "off"}), Path())
 
 
 def test_files_among_the_weights_are_relative_to_the_yaml(make_raw: Make, tmp_path: Path) -> None:
     space = {"model.weights": {"choice": ["none", "gone.pth"]}}
-    (error,) = errors_of(resolve, make_raw({"space": space}), tmp_path)
+    (error,) = errors_of(checked_config, make_raw({"space": space}), tmp_path)
     assert error.startswith(f"space.model.weights: no file or folder {tmp_path / 'gone.pth'} (")

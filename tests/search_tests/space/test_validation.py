@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search.space.validation import resolve
+from search.space.validation import checked_config
 
 from ..conftest import SPACE, errors_of
 
@@ -25,7 +25,7 @@ def test_all_errors_are_raised_at_once(make_raw: Make) -> None:
             "space": {"train.unfreeze.weigth_decay": {"log": [1e-6, 1e-2]}},
         }
     )
-    errors = "\n".join(errors_of(resolve, raw, Path()))
+    errors = "\n".join(errors_of(checked_config, raw, Path()))
     for part in (
         "train.unfreeze.lr: 100: input should be less than or equal to 10 (legal: over 0, at most",
         "train.unfreeze.dept: unknown key; did you mean depth?",
@@ -42,7 +42,7 @@ def test_errors_of_dimensions_and_of_fields_are_raised_together(make_raw: Make) 
     raw = make_raw(
         {"space": {"train.unfreeze.lr": {"log": [0, 1]}}, "search.asha.grace_period": 20}
     )
-    errors = errors_of(resolve, raw, Path())
+    errors = errors_of(checked_config, raw, Path())
     assert errors == [
         "space.train.unfreeze.lr: log: low is 0 (legal: above 0)",
         "search.asha.grace_period: 20 is more than train.unfreeze.epochs (9)",
@@ -68,7 +68,7 @@ def test_errors_of_dimensions_and_of_fields_are_raised_together(make_raw: Make) 
 def test_an_error_in_a_part_that_may_also_be_a_word_has_a_plain_path(
     make_raw: Make, path: str, value: Any, start: str
 ) -> None:
-    (error,) = errors_of(resolve, make_raw({path: value}), Path())
+    (error,) = errors_of(checked_config, make_raw({path: value}), Path())
     assert error.startswith(start)
 
 
@@ -94,31 +94,33 @@ def test_an_error_in_a_part_that_may_also_be_a_word_has_a_plain_path(
 def test_an_error_names_the_field_and_its_value(
     make_raw: Make, changes: dict[str, Any], part: str
 ) -> None:
-    assert part in "\n".join(errors_of(resolve, make_raw(changes), Path()))
+    assert part in "\n".join(errors_of(checked_config, make_raw(changes), Path()))
 
 
 @pytest.mark.parametrize("uri", ["foo://bar", "redis+x://host", "mlruns", "file:///mlruns"])
 def test_a_tracking_uri_without_a_store_in_mlflow_is_an_error(make_raw: Make, uri: str) -> None:
-    (error,) = errors_of(resolve, make_raw({"tracking": uri}), Path())
+    (error,) = errors_of(checked_config, make_raw({"tracking": uri}), Path())
     assert error.startswith(f"tracking: {uri} (legal: off, or one of ")
     for legal in ("off", "databricks", "http://here:5000", "postgresql+psycopg2://here/mlflow"):
-        resolve(make_raw({"tracking": legal}), Path())
+        checked_config(make_raw({"tracking": legal}), Path())
 
 
 def test_a_folder_as_tracking_uri_needs_mlflows_environment_variable(
     make_raw: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    resolve(make_raw({"tracking": "mlruns"}), Path())
+    checked_config(make_raw({"tracking": "mlruns"}), Path())
 
 
 def test_the_error_of_a_depth_beyond_the_backbone_names_its_stages(make_raw: Make) -> None:
     raw = make_raw({"train.unfreeze.depth": 5, "model.backbone": "convnext_tiny"})
-    assert errors_of(resolve, raw, Path()) == ["train.unfreeze.depth: 5 (legal: 0 to 4, or all)"]
+    assert errors_of(checked_config, raw, Path()) == [
+        "train.unfreeze.depth: 5 (legal: 0 to 4, or all)"
+    ]
 
 
 def test_a_grace_period_of_more_than_the_epochs_is_an_error(make_raw: Make) -> None:
-    (error,) = errors_of(resolve, make_raw({"search.asha.grace_period": 10}), Path())
+    (error,) = errors_of(checked_config, make_raw({"search.asha.grace_period": 10}), Path())
     assert error == "search.asha.grace_period: 10 is more than train.unfreeze.epochs (9)"
 
 
@@ -133,7 +135,7 @@ def test_a_grace_period_below_open_epochs_is_an_error(
     make_raw: Make, changes: dict[str, Any]
 ) -> None:
     raw = make_raw({"train.unfreeze.open_epochs": 3, "search.asha.grace_period": 2, **changes})
-    (error,) = errors_of(resolve, raw, Path())
+    (error,) = errors_of(checked_config, raw, Path())
     assert error == (
         "search.asha.grace_period: 2 is less than train.unfreeze.open_epochs (3): "
         "trials would be judged half open"
@@ -143,7 +145,7 @@ def test_a_grace_period_below_open_epochs_is_an_error(
 def test_a_grace_period_below_searched_open_epochs_is_an_error(make_raw: Make) -> None:
     space = {"train.unfreeze.open_epochs": {"int": [1, 4]}}
     raw = make_raw({"search.asha.grace_period": 3, "space": space})
-    errors = errors_of(resolve, raw, Path())
+    errors = errors_of(checked_config, raw, Path())
     assert any("half open" in error for error in errors)
 
 
@@ -151,33 +153,33 @@ def test_a_grace_period_below_open_epochs_in_a_branch_is_an_error(make_raw: Make
     inner = {"train.unfreeze.open_epochs": {"int": [1, 6]}}
     space = {"train.unfreeze.schedule": {"choice": {"gradual": inner, "at_once": {}}}}
     raw = make_raw({"search.asha.grace_period": 3, "space": space})
-    errors = errors_of(resolve, raw, Path())
+    errors = errors_of(checked_config, raw, Path())
     assert any("open_epochs (6): trials would be judged half open" in error for error in errors)
 
 
 def test_a_short_grace_period_is_valid_with_one_stage(make_raw: Make) -> None:
     raw = make_raw({"train.unfreeze.depth": 1, "search.asha": {"grace_period": 1}})
     del raw["train"]["unfreeze"]["open_epochs"]
-    assert resolve(raw, Path()).search.asha != "off"
+    assert checked_config(raw, Path()).search.asha != "off"
 
 
 def test_a_short_grace_period_is_valid_if_stages_open_at_once(make_raw: Make) -> None:
     raw = make_raw({"train.unfreeze.schedule": "at_once", "search.asha": {"grace_period": 1}})
     del raw["train"]["unfreeze"]["open_epochs"]
-    assert resolve(raw, Path()).search.asha != "off"
+    assert checked_config(raw, Path()).search.asha != "off"
 
 
 def test_a_trial_that_needs_more_than_this_machine_is_an_error(make_raw: Make) -> None:
     large = {"resources": {"cpus_per_trial": 4000, "gpus_per_trial": 0}}
-    (error,) = errors_of(resolve, make_raw(large), Path())
+    (error,) = errors_of(checked_config, make_raw(large), Path())
     assert error.startswith("resources.cpus_per_trial: 4000 (legal: at most ")
-    resolve(make_raw(large | {"cluster": "auto"}), Path())  # whose nodes may be larger
+    checked_config(make_raw(large | {"cluster": "auto"}), Path())  # whose nodes may be larger
 
 
 def test_nothing_is_written_on_errors(make_raw: Make) -> None:
     before = sorted(Path().rglob("*"))
-    errors_of(resolve, make_raw({"search.trials": 0}), Path())
-    errors_of(resolve, make_raw({"train.unfreeze.depth": 9}), Path())
+    errors_of(checked_config, make_raw({"search.trials": 0}), Path())
+    errors_of(checked_config, make_raw({"train.unfreeze.depth": 9}), Path())
     assert sorted(Path().rglob("*")) == before
 
 
@@ -199,4 +201,4 @@ def test_nothing_is_written_on_errors(make_raw: Make) -> None:
 def test_a_field_without_effect_for_the_model_is_refused(
     make_raw: Make, changes: dict[str, Any], message: str
 ) -> None:
-    assert errors_of(resolve, make_raw(changes), Path()) == [message]
+    assert errors_of(checked_config, make_raw(changes), Path()) == [message]

@@ -17,8 +17,8 @@ def test_each_change_of_the_environment_is_a_line(make_record: Make) -> None:
     for epoch, environment in enumerate(({}, OLD, OLD, NEW, NEW), start=1):
         record.reports[epoch] = replace(record.reports[epoch], environment=environment)
     assert describe_changes(record) == [
-        "from epoch 2 on with another version of Unfreeze",
-        "from epoch 4 on with code abcdef01 (12345678 before), torch 2.15.0 (2.14.1 before)",
+        "from epoch 2 with another version of Unfreeze",
+        "from epoch 4 with code abcdef01 (was 12345678), torch 2.15.0 (was 2.14.1)",
     ]
 
 

@@ -13,9 +13,9 @@ from search.reporting.progress import Lines
 from search.reporting.report import read_result, write_report
 from search.running.single import train
 from search.space.config_file import read_config
-from search.space.validation import resolve
+from search.space.validation import checked_config
 from search.study.lock import is_held, locked
-from search.study.reading import load_study, read_search
+from search.study.reading import load_study, read_search_config
 from search.study.search_state import SearchState
 from trainer.config import InputError
 
@@ -24,11 +24,11 @@ from ..conftest import Trained
 
 def test_a_moved_search_can_be_read(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.config.storage, tmp_path / "moved")
-    config = read_search("once", Path("moved"))
+    config = read_search_config("once", Path("moved"))
     assert config.folder == tmp_path / "moved" / "once"
     assert config.train == trained.config.train
     with pytest.raises(InputError, match=r"no search twice in .*; its searches: once"):
-        read_search("twice", Path("moved"))
+        read_search_config("twice", Path("moved"))
 
 
 @pytest.fixture
@@ -45,13 +45,13 @@ def files(folder: Path) -> dict[Path, bytes]:
 def test_changes_of_a_copy_leave_the_original(storage: Path) -> None:
     shutil.copytree(storage / "once", storage / "copy")
     before = files(storage / "once")
-    config = read_search("copy", storage)
+    config = read_search_config("copy", storage)
     assert config.folder == storage / "copy"
     study = load_study(config)
     assert clean(config, study) > 0
     assert write_report(read_result(config, study), study) == storage / "copy" / "report.html"
     with locked(config.folder):
-        assert not is_held(read_search("once", storage).folder)
+        assert not is_held(read_search_config("once", storage).folder)
     assert files(storage / "once") == before
     assert not list((storage / "copy" / "phases").rglob("*.pt"))
 
@@ -60,9 +60,9 @@ def test_a_renamed_search_continues(trained: Trained, storage: Path, tmp_path: P
     (storage / "once").rename(storage / "renamed")
     raw = {**trained.raw, "name": "renamed", "storage": str(storage), "tracking": "off"}
     for _ in range(2):
-        result = train(resolve(raw, tmp_path), Lines(Console(file=io.StringIO())))
+        result = train(checked_config(raw, tmp_path), Lines(Console(file=io.StringIO())))
         assert result.metrics == trained.result.metrics
-        config = read_search("renamed", storage)
+        config = read_search_config("renamed", storage)
         assert load_study(config).state == SearchState.DONE
     export_model("renamed", 0, "safetensors", storage, tmp_path / "model")
     assert (tmp_path / "model" / "spec.json").is_file()
@@ -86,7 +86,7 @@ def test_the_yaml_in_a_searchs_folder_has_the_folders_name_and_storage(
 def test_a_path_is_not_the_name_of_a_search(storage: Path, name: str) -> None:
     (storage.parent / "search.yaml").write_text("name: mine\n")
     with pytest.raises(InputError, match=r"no search .* in .*searches; its searches: once"):
-        read_search(name, storage)
+        read_search_config(name, storage)
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,14 @@ def test_the_error_of_a_damaged_config_names_it_and_what_to_do(
     file = storage / "once" / "search.yaml"
     file.write_bytes(content)
     with pytest.raises(InputError) as raised:
-        read_search("once", storage)
+        read_search_config("once", storage)
     assert all(line.startswith(str(file)) for line in raised.value.errors)
     assert reason in raised.value.errors[-1]
 
 
 def test_a_search_without_its_study_is_an_error(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.config.storage, tmp_path / "moved")
-    assert load_study(read_search("once", Path("moved"))).state == SearchState.DONE
+    assert load_study(read_search_config("once", Path("moved"))).state == SearchState.DONE
     (tmp_path / "moved" / "once" / "study.journal").unlink()
     with pytest.raises(InputError, match=r"no search in .*moved/once"):
-        load_study(read_search("once", Path("moved")))
+        load_study(read_search_config("once", Path("moved")))

@@ -12,7 +12,7 @@ import pytest
 from search.space.config_file import read_yaml, stored_config, write_yaml
 from search.space.locations import study_uri, trial_folder
 from search.space.space import read_space
-from search.study.reading import load_study, read_search
+from search.study.reading import load_study, read_search_config
 from search.study.record import End
 from search.study.start_or_resume import open_search, refuse_changes
 from search.study.storage import open_study
@@ -215,7 +215,7 @@ def test_a_copy_of_a_search_with_its_study_in_a_database_is_refused(
     shutil.rmtree(config.folder)  # now it was moved
     assert open_it(copy, tiny).id == study.id
     assert open_it(copy, tiny).id == study.id
-    assert load_study(read_search("copy", config.storage)).id == study.id
+    assert load_study(read_search_config("copy", config.storage)).id == study.id
 
 
 def test_opening_compares_the_config_with_the_stored_one(make_search: Make, tiny: Splits) -> None:

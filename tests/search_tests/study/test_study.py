@@ -16,7 +16,7 @@ from search.space.space import read_space
 from search.study.journal import JOURNAL
 from search.study.record import End
 from search.study.storage import open_study
-from search.study.study import STATES, Study
+from search.study.study import OPTUNA_STATES, Study
 from trainer.config import TrainConfig
 
 from ..conftest import SPACE
@@ -152,7 +152,7 @@ def test_the_text_of_an_error_is_stored_without_passwords_and_control_characters
 
 
 def test_optuna_has_a_state_for_every_end() -> None:
-    assert STATES.keys() == set(End)
+    assert OPTUNA_STATES.keys() == set(End)
 
 
 @pytest.mark.parametrize("end", [end for end in End if end is not End.FINISHED])
@@ -160,7 +160,7 @@ def test_a_trial_can_end_before_its_first_report(make_search: Make, end: End) ->
     study = open_tiny()
     number, _ = ask(study, make_search())
     study.end(number, end, "why")
-    assert study.optuna.trials[0].state is STATES[end]
+    assert study.optuna.trials[0].state is OPTUNA_STATES[end]
     assert open_tiny().records[number].text == "why"
 
 

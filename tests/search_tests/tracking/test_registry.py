@@ -50,7 +50,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "model.onnx").write_bytes(b"")
         (folder / "spec.json").write_text("{}")
 
-    monkeypatch.setattr(registry, "make_portable", make)
+    monkeypatch.setattr(registry, "export_portable", make)
     monkeypatch.setattr(registry, "save_model", lambda path, **_: path.mkdir())
 
 

@@ -13,7 +13,7 @@ from trainer.config import Model
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import Examined, examine
 from trainer.data.finding_messages import allowable
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 
 Coco = dict[str, Any]
 
@@ -173,7 +173,7 @@ def make_sound_set(folder: Path) -> Path:
 def examined(place: Path, *allow: str) -> Examined:
     """What the checks say of a data set, which stays as it is to the byte."""
     before = tree(place)
-    data = find(place).model_copy(update={"allow": list(allow)})
+    data = find_layout(place).model_copy(update={"allow": list(allow)})
     examined = examine(data, cache_folder(), model=Model())
     assert tree(place) == before
     return examined

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from trainer.data.checks.examine import Examined, examine
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 
 YAML = "names: [red, blue]\n"
 
@@ -22,7 +22,7 @@ def add(folder: Path, name: str, text: str | None, labels: str = "labels") -> No
 
 
 def check(place: Path) -> Examined:
-    return examine(find(place), place.parent)
+    return examine(find_layout(place), place.parent)
 
 
 def codes(place: Path) -> set[str]:

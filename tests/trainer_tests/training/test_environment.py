@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from trainer.training import environment as environment_module
-from trainer.training.environment import PACKAGES, environment
+from trainer.training.environment import DIGESTED_PACKAGES, environment
 
 
 def test_it_names_hardware_threads_code_and_packages() -> None:
     here = environment(torch.device("cpu"))
-    assert here.keys() == {"hardware", "threads", "code", *PACKAGES}
+    assert here.keys() == {"hardware", "threads", "code", *DIGESTED_PACKAGES}
     assert all(here.values())
     assert here["threads"] == str(torch.get_num_threads())
 

@@ -15,7 +15,7 @@ from trainer.config import TrainConfig
 from trainer.model.checkpoint import BEST, LAST, load, save
 from trainer.phases import plan
 from trainer.training import environment, phase_cache
-from trainer.training.phase_cache import PhaseCache, phase_digests, phase_key
+from trainer.training.phase_cache import PhaseCache, phase_digests, phase_settings
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ MakeConfig = Callable[..., TrainConfig]
 
 
 def head_key(config: TrainConfig) -> str:
-    return phase_key(config, plan(config.train, 5)[:1])
+    return phase_settings(config, plan(config.train, 5)[:1])
 
 
 def head_digest(config: TrainConfig, data: str = "data", start: str = "start") -> str:
@@ -103,7 +103,7 @@ def test_trials_that_differ_in_the_head_phase_do_not_share_it(
 def test_every_phase_has_a_different_key(tiny_config: MakeConfig) -> None:
     config = tiny_config()
     phases = plan(config.train, 5)
-    keys = {phase_key(config, phases[: i + 1]) for i in range(len(phases))}
+    keys = {phase_settings(config, phases[: i + 1]) for i in range(len(phases))}
     assert len(keys) == len(phases)
 
 

@@ -13,7 +13,7 @@ from trainer.phases import Phase
 from trainer.training import probe
 from trainer.training.engine import DivergedError
 from trainer.training.feature_files import features_folder
-from trainer.training.probe import choose_trunk_cache, gpu_memory_fraction, time_epochs
+from trainer.training.probe import choose_cache_depth, gpu_memory_fraction, time_epochs
 
 Make = Callable[..., Any]
 
@@ -88,7 +88,7 @@ def test_features_are_cached_as_deep_as_they_have_a_gain(
 ) -> None:
     measured = iter(gains)
     monkeypatch.setattr(probe._Probe, "gain", lambda self, phase, features: next(measured))
-    choice = choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    choice = choose_cache_depth(tiny_config(AUTO), tiny, 1)
     assert choice.setting == setting
     for gain in gains:
         assert f"{gain:.1f}" in choice.text
@@ -100,9 +100,9 @@ def test_the_measured_gain_decides(
     before = sorted(features_folder().glob("*"))
     monkeypatch.setattr(probe, "ROUNDS", 1)
     monkeypatch.setattr(probe, "MIN_GAIN", 0.0)
-    assert choose_trunk_cache(tiny_config(AUTO), tiny, 1).setting == 4
+    assert choose_cache_depth(tiny_config(AUTO), tiny, 1).setting == 4
     monkeypatch.setattr(probe, "MIN_GAIN", 1000.0)
-    choice = choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    choice = choose_cache_depth(tiny_config(AUTO), tiny, 1)
     assert choice.setting == "off"
     assert "not cached: they would make a phase of depth 0" in choice.text
     assert sorted(features_folder().glob("*")) == before
@@ -115,7 +115,7 @@ def test_a_small_disk_turns_the_cache_off_with_one_line(
     monkeypatch.setattr(
         probe, "space_problem", lambda folder, wanted: f"{wanted} bytes are too many"
     )
-    choice = choose_trunk_cache(tiny_config(AUTO | {"train.trunk_cache": setting}), tiny, 1)
+    choice = choose_cache_depth(tiny_config(AUTO | {"train.trunk_cache": setting}), tiny, 1)
     assert choice.setting == "off"
     # three levels in fp32, twice 12 pictures of train and 6 of val
     wanted = 4 * (40 * 12**2 + 112 * 6**2 + 320 * 3**2) * (2 * 12 + 6)
@@ -133,7 +133,7 @@ def test_the_depth_of_the_user_is_limited_to_the_room(
         return "they are too many" if len(wanted) > 1 else ""
 
     monkeypatch.setattr(probe, "space_problem", space_problem)
-    choice = choose_trunk_cache(tiny_config({"train.trunk_cache": 3}), tiny, 1)
+    choice = choose_cache_depth(tiny_config({"train.trunk_cache": 3}), tiny, 1)
     assert choice.setting == 0 and not choice.gains
     assert "cached to depth 0" in choice.text
     assert choice.text.endswith("; not deeper: they are too many")
@@ -149,7 +149,7 @@ def test_a_measurement_that_fails_turns_the_cache_off(
         raise error
 
     monkeypatch.setattr(probe._Probe, "gain", fail)
-    choice = choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+    choice = choose_cache_depth(tiny_config(AUTO), tiny, 1)
     assert choice.setting == "off"
     assert choice.text.endswith(str(error).splitlines()[0])
 
@@ -163,7 +163,7 @@ def test_a_measurement_that_loses_its_gpu_raises(
     monkeypatch.setattr(probe, "_choose", fail)
     monkeypatch.setattr(probe, "_Probe", lambda *_: None)
     with pytest.raises(torch.AcceleratorError):
-        choose_trunk_cache(tiny_config(AUTO), tiny, 1)
+        choose_cache_depth(tiny_config(AUTO), tiny, 1)
     monkeypatch.setattr(probe, "default_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(probe, "_memory_fraction", fail)
     with pytest.raises(torch.AcceleratorError):
@@ -175,7 +175,7 @@ def test_the_setting_of_the_user_is_not_measured(
     tiny: Splits, tiny_config: Make, monkeypatch: pytest.MonkeyPatch, setting: int | str
 ) -> None:
     monkeypatch.setattr(probe._Probe, "epoch_seconds", None)
-    choice = choose_trunk_cache(tiny_config({"train.trunk_cache": setting}), tiny, 1)
+    choice = choose_cache_depth(tiny_config({"train.trunk_cache": setting}), tiny, 1)
     assert (choice.setting, choice.text) == (setting, "")
 
 

@@ -2,14 +2,14 @@
 
 import time
 
-from trainer.training.resource_usage import Meter
+from trainer.training.resource_usage import ResourceMeter
 
 
 def test_a_busy_process_uses_more_cpu_than_a_sleeping_one() -> None:
-    meter = Meter()
+    meter = ResourceMeter()
     time.sleep(0.1)
     asleep = meter.read()
-    meter = Meter()
+    meter = ResourceMeter()
     end = time.process_time() + 0.1
     while time.process_time() < end:
         pass

@@ -29,7 +29,7 @@ LOOKED_FOR = (
 """What a folder is searched for, as a user reads it."""
 
 
-def find(place: Path) -> Data:
+def find_layout(place: Path) -> Data:
     """Guess the `data:` part from an annotation file or a folder.
 
     Raises:

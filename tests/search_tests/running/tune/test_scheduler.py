@@ -84,7 +84,7 @@ def test_a_trial_that_continues_elsewhere_is_a_warning(
         decide(
             scheduler, 0, replace(report, environment=where)
         )  # as a trial that resumes reports it again
-    message = "trial 0 goes on from epoch 3 on with torch 2.15.0 (2.14.1 before)"
+    message = "trial 0 continues from epoch 3 with torch 2.15.0 (was 2.14.1)"
     assert [record.getMessage() for record in caplog.records] == [message]
     assert opened(1).records[0].reports[3].environment == {"torch": "2.15.0"}
 

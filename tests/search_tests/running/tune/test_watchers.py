@@ -21,7 +21,7 @@ def test_ctrl_c_is_answered_before_tune_handles_it() -> None:
         signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert out.getvalue().startswith("stopping its trials")
+    assert out.getvalue().startswith("stopping the trials")
     assert seen == [signal.SIGINT]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.config import Data, InputError
 from trainer.data.checks.examine import examine
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 
 from ..spoilt_sets import codes, edit, examined, with_box
 
@@ -33,13 +33,13 @@ def test_what_has_errors_is_left_out_of_the_splits(place: Path) -> None:
 def test_pictures_need_not_be_decoded(place: Path, tmp_path: Path) -> None:
     for file in (place / "images").iterdir():
         file.unlink()
-    result = examine(find(place), tmp_path, pictures=False)
+    result = examine(find_layout(place), tmp_path, pictures=False)
     assert (result.findings, result.splits) == ((), {})
 
 
 def test_each_picture_is_counted_once_while_they_are_decoded(place: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    examine(find(place), tmp_path, step=lambda done, of: calls.append((done, of)))
+    examine(find_layout(place), tmp_path, step=lambda done, of: calls.append((done, of)))
     assert sum(done for done, _ in calls) == 20
     assert {of for _, of in calls} == {20}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from trainer.config import Data
-from trainer.data.formats.layouts import ROBOFLOW, find
+from trainer.data.formats.layouts import ROBOFLOW, find_layout
 from trainer.data.loading import load
 
 from ..small_sets import CACHE, Coco, coco, draw, errors_of, rewrite, write
@@ -70,6 +70,6 @@ def test_a_category_id_given_twice_is_reported(data: Data) -> None:
 def test_a_root_with_boxes_stays(roboflow: Path) -> None:
     extra = {"id": 9, "image_id": 10, "category_id": 0, "bbox": [1, 1, 5, 5]}
     rewrite(roboflow / "train" / ROBOFLOW, lambda c: c["annotations"].append(extra))
-    splits = load(find(roboflow), CACHE)
+    splits = load(find_layout(roboflow), CACHE)
     assert [c.id for c in splits.categories] == [0, 1, 2]
     assert not [note for note in splits.notes if "root" in note]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from trainer.config import Data, InputError
 from trainer.data.checks.examine import examine
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 
 Layout = dict[str, tuple[str, str]]
 """By json: the folder of its pictures, and what comes before each of their names in it."""
@@ -89,13 +89,13 @@ def test_a_layout_gives_the_pictures_of_each_split(
     tmp_path: Path, layout: Layout, folders: list[str]
 ) -> None:
     place = lay_out(tmp_path / "place", layout)
-    assert list(folders_of(find(place)).values()) == folders
+    assert list(folders_of(find_layout(place)).values()) == folders
 
 
 @pytest.mark.parametrize(("layout", "folders"), LAYOUTS.values(), ids=LAYOUTS)
 def test_the_json_alone_is_enough(tmp_path: Path, layout: Layout, folders: list[str]) -> None:
     place = lay_out(tmp_path / "place", layout)
-    assert folders_of(find(place / next(iter(layout)))) == {"train": folders[0]}
+    assert folders_of(find_layout(place / next(iter(layout)))) == {"train": folders[0]}
 
 
 def test_the_json_is_enough_from_its_folder(
@@ -103,7 +103,7 @@ def test_the_json_is_enough_from_its_folder(
 ) -> None:
     place = lay_out(tmp_path, LAYOUTS["CVAT"][0])
     monkeypatch.chdir(place / "annotations")
-    assert folders_of(find(Path("instances_default.json"))) == {"train": "default"}
+    assert folders_of(find_layout(Path("instances_default.json"))) == {"train": "default"}
 
 
 def test_cocos_files_of_other_tasks_are_none(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_cocos_files_of_other_tasks_are_none(tmp_path: Path) -> None:
         (place / "annotations" / f"{name}.json").write_text(
             (place / "annotations" / "instances_default.json").read_text()
         )
-    assert find(place).train.name == "instances_default.json"
-    assert find(place).test is None
+    assert find_layout(place).train.name == "instances_default.json"
+    assert find_layout(place).test is None
 
 
 @pytest.mark.parametrize(
@@ -127,25 +127,25 @@ def test_of_two_that_could_be_train_none_is_chosen(tmp_path: Path, first: str, s
     place = lay_out(tmp_path, {first: ("images", ""), second: ("images", "")})
     names = f"{Path(first).name} or {Path(second).name}"
     with pytest.raises(InputError, match=rf"which is train, {names}\? give that json itself"):
-        find(place)
+        find_layout(place)
 
 
 def test_the_plainest_name_of_a_split_counts(tmp_path: Path) -> None:
     names = ("instances_train.json", "instances_train_small.json")
     place = lay_out(tmp_path, {f"annotations/{name}": ("train", "") for name in names})
-    assert find(place).train.name == "instances_train.json"
+    assert find_layout(place).train.name == "instances_train.json"
 
 
 def test_a_json_of_val_alone_is_not_trained_on(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no data set here"):
-        find(lay_out(tmp_path, {"annotations/val.json": ("val", "")}))
+        find_layout(lay_out(tmp_path, {"annotations/val.json": ("val", "")}))
 
 
 def test_a_folder_that_holds_other_pictures_is_passed_by(tmp_path: Path) -> None:
     place = lay_out(tmp_path / "place", {"train.json": ("", "")})
     (place / "images").mkdir()
     Image.new("RGB", (20, 10)).save(place / "images" / "figure.png")
-    assert folders_of(find(place)) == {"train": "place"}
+    assert folders_of(find_layout(place)) == {"train": "place"}
 
 
 def test_what_begins_with_a_dot_is_no_part(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_what_begins_with_a_dot_is_no_part(tmp_path: Path) -> None:
     lay_out(place / ".trash", LAYOUTS["flat"][0])
     (place / "._labels.json").write_bytes(b"\0\5\x16\7")
     (place / ".pre-commit.yaml").write_text("names: [a]\ntrain: .\n")
-    assert find(place).train == place / "labels.json"
+    assert find_layout(place).train == place / "labels.json"
 
 
 def test_names_that_no_system_can_look_up_are_in_no_folder(tmp_path: Path) -> None:
@@ -163,12 +163,12 @@ def test_names_that_no_system_can_look_up_are_in_no_folder(tmp_path: Path) -> No
     for name in ("x" * 5000, "\ud800.png", "a\0.png", "/etc/hostname", "../images/default/0.png"):
         content["images"][1]["file_name"] = name
         file.write_text(json.dumps(content))
-        assert find(place).images == place / "images" / "default"
+        assert find_layout(place).images == place / "images" / "default"
 
 
 def test_a_link_to_itself_is_a_picture_that_is_not_there(tmp_path: Path) -> None:
     place = lay_out(tmp_path, {"train.json": ("", "")})
     (place / "0.png").unlink()
     (place / "0.png").symlink_to("0.png")
-    examined = examine(find(place / "train.json"), CACHE)
+    examined = examine(find_layout(place / "train.json"), CACHE)
     assert [finding.code for finding in examined.errors] == ["picture-missing"]

@@ -8,7 +8,7 @@ import pytest
 
 from trainer.config import Data, InputError
 from trainer.data.checks.examine import examine
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 
 LABELME = {"version": "5.0", "shapes": [{"label": "cat"}], "imagePath": "a.jpg", "imageData": "="}
 FORMATS: dict[str, tuple[str, Any, str]] = {
@@ -53,7 +53,7 @@ def test_it_is_named_with_the_next_step(
     file = written(tmp_path / "deeper", name, content)
     for place in (tmp_path, file):
         with pytest.raises(InputError) as raised:
-            find(place)
+            find_layout(place)
         (line,) = raised.value.errors
         assert line.startswith(f"{file}: ") and message in line
 
@@ -69,16 +69,16 @@ def test_it_is_named_in_a_data_part_too(tmp_path: Path, kind: str) -> None:
 
 def test_an_archive_or_a_single_xml_has_another_step(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="an archive is not read; unpack it"):
-        find(written(tmp_path, "export.zip", "PK"))
+        find_layout(written(tmp_path, "export.zip", "PK"))
     with pytest.raises(InputError, match="one picture alone is not read; give the folder"):
-        find(written(tmp_path, "a.xml", "<annotation><object/></annotation>"))
+        find_layout(written(tmp_path, "a.xml", "<annotation><object/></annotation>"))
 
 
 def test_the_table_for_train_is_named_before_others(tmp_path: Path) -> None:
     written(tmp_path, "sample_submission.csv", "image_id,PredictionString\n")
     train = written(tmp_path, "train.csv", "image_id,bbox\n")
     with pytest.raises(InputError, match=f"^{train}: "):
-        find(tmp_path)
+        find_layout(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_a_file_of_something_else_is_not_taken_for_one(
 ) -> None:
     written(tmp_path, name, content)
     with pytest.raises(InputError, match="no data set here"):
-        find(tmp_path)
+        find_layout(tmp_path)

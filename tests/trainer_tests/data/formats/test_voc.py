@@ -9,7 +9,7 @@ from PIL import Image
 from trainer.config import Data, InputError
 from trainer.data.checks.examine import examine
 from trainer.data.dataset import Split, Splits
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load
 
 BCCD = Path(__file__).parents[5] / "shared" / "data" / "bccd"
@@ -41,7 +41,7 @@ def boxes(split: Split) -> dict[str, list[tuple[str, list[float]]]]:
 
 
 def read(place: Path, cache: Path) -> Splits:
-    return load(find(place), cache)
+    return load(find_layout(place), cache)
 
 
 @pytest.mark.parametrize("pictures", ["JPEGImages", "images", "../images"])
@@ -105,7 +105,7 @@ def listed(place: Path, *stems: str) -> Path:
 
 
 def widths(place: Path, cache: Path) -> dict[str, list[float]]:
-    split = examine(find(place), cache).splits["train"]
+    split = examine(find_layout(place), cache).splits["train"]
     return {
         str(p.file.relative_to(place / "JPEGImages")): p.boxes[:, 2].tolist()
         for p in split.pictures
@@ -151,7 +151,7 @@ def test_a_filename_of_another_picture_is_a_warning(
         draw(tmp_path / f"{stem}.png")
     text = (tmp_path / "a.xml").read_text().replace("somewhere/else.png", filename)
     (tmp_path / "a.xml").write_text(text)
-    result = examine(find(tmp_path), tmp_path)
+    result = examine(find_layout(tmp_path), tmp_path)
     assert not result.errors and [len(p.boxes) for p in result.splits["train"].pictures] == [1, 1]
     places = [str(f.places[0]) for f in result.findings if f.code == "xml-of-other-picture"]
     detail = "image 1 (a.xml): filename is b.png, taken for a.png"
@@ -163,7 +163,7 @@ def test_what_begins_with_a_dot_is_no_part(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     for name in ("._a.xml", "._a.png"):
         (tmp_path / name).write_bytes(b"\0\5\x16\7")
-    examined = examine(find(tmp_path), tmp_path)
+    examined = examine(find_layout(tmp_path), tmp_path)
     assert not examined.errors and examined.counts["train"] == {"pictures": 1, "boxes": 1}
 
 
@@ -173,7 +173,7 @@ def test_stems_that_lead_out_are_reported_and_left_out(tmp_path: Path, stem: str
     voc(place, "a", 10)
     write(tmp_path / "secret.xml", ("hunter2", 1, 1, 9, 9))
     listed(place, "a", stem.format(tmp_path))
-    examined = examine(find(place), tmp_path)
+    examined = examine(find_layout(place), tmp_path)
     assert [f.code for f in examined.errors] == ["path-outside"]
     assert str(examined.errors[0].places[0]) == "train.txt line 2"
     assert "hunter2" not in str(examined) and len(examined.splits["train"].pictures) == 1
@@ -186,12 +186,12 @@ def test_no_word_of_a_foreign_file_is_reported(tmp_path: Path) -> None:
     (place / "Annotations" / "b.xml").symlink_to(tmp_path / "passwd")
     (place / "Annotations" / "c.xml").write_text("<a>&hunter2;</a>")
     listed(place, "b", "c")
-    examined = examine(find(place), tmp_path)
+    examined = examine(find_layout(place), tmp_path)
     assert {f.code for f in examined.errors} == {"file-unreadable"}
     assert "hunter2" not in str(examined)
     listed(place).unlink()
     (place / "ImageSets" / "Main" / "train.txt").symlink_to(tmp_path / "passwd")
-    examined = examine(find(place), tmp_path)
+    examined = examine(find_layout(place), tmp_path)
     assert examined.errors and "hunter2" not in str(examined)
 
 
@@ -213,7 +213,7 @@ LAUGHS = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 9}">' for i in range(1, 12))
 def test_xml_that_is_no_vocs_is_reported_at_once(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.xml").write_bytes(content)
     draw(tmp_path / "a.png")
-    (finding,) = examine(find(tmp_path), tmp_path).errors
+    (finding,) = examine(find_layout(tmp_path), tmp_path).errors
     assert finding.code == "file-unreadable" and finding.places[0].file == "a.xml"
 
 
@@ -226,7 +226,7 @@ def test_no_number_is_too_long(tmp_path: Path, number: str, of: str) -> None:
     text = (tmp_path / "a.xml").read_text()
     tag = re.sub(f"<{of}>.*?</{of}>", f"<{of}>{number}</{of}>", text)
     (tmp_path / "a.xml").write_text(tag)
-    examined = examine(find(tmp_path), tmp_path)
+    examined = examine(find_layout(tmp_path), tmp_path)
     assert {f.code.partition("-")[0] for f in examined.errors} <= {"box", "field", "size"}
     assert examined.errors and all(len(f.line) < 1000 for f in examined.findings)
 
@@ -266,7 +266,7 @@ def test_bccd_as_voc_is_bccd_as_coco_but_for_two_boxes_of_no_size(tmp_path: Path
     with pytest.raises(InputError) as raised:
         read(BCCD / "voc", tmp_path)
     assert [line.split(": ")[1] for line in raised.value.errors] == ["box-empty", "box-empty"]
-    data = find(BCCD / "voc").model_copy(update={"allow": ["box-empty"]})
+    data = find_layout(BCCD / "voc").model_copy(update={"allow": ["box-empty"]})
     voc = load(data, tmp_path)
     assert voc.categories == coco.categories
     for one, other in ((voc.train, coco.train), (voc.val, coco.val), (voc.test, coco.test)):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from trainer.data.checks.examine import Examined, examine
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load
 
 from ..yolo_sets import YAML, add, check, codes, draw, make_yolo, write
@@ -19,7 +19,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_boxes_become_pixels_and_classes_keep_their_numbers(place: Path) -> None:
-    splits = load(find(place), place.parent)
+    splits = load(find_layout(place), place.parent)
     assert [(c.id, c.name) for c in splits.categories] == [(0, "red"), (1, "blue")]
     (picture,) = splits.train.pictures
     assert picture.boxes.tolist() == [[15, 5, 10, 10], pytest.approx([8, 9, 4, 2])]
@@ -29,7 +29,7 @@ def test_boxes_become_pixels_and_classes_keep_their_numbers(place: Path) -> None
 
 def test_a_polygon_becomes_the_box_around_it(place: Path) -> None:
     add(place / "train", "a", "0 0.25 0.5 0.5 0.5 0.5 1 0.3 0.9\n1 0.5 0.5 0.5 0.5\n")
-    (picture,) = load(find(place), place.parent).train.pictures
+    (picture,) = load(find_layout(place), place.parent).train.pictures
     assert picture.boxes[0].tolist() == [10, 10, 10, 10]
 
 
@@ -159,7 +159,7 @@ def test_labels_are_those_beside_the_link_not_beside_its_target(
             task.mkdir(exist_ok=True)
             (task / name).symlink_to(target)
     write(task / "data.yaml", "train: images\nnames: [red]\n")
-    data = find(task).model_copy(update={"allow": ["link-outside"]})
+    data = find_layout(task).model_copy(update={"allow": ["link-outside"]})
     assert levels(examine(data, tmp_path)) == [(10, [20])]
 
 
@@ -178,7 +178,7 @@ def test_a_linked_folder_below_is_read_and_reported_where_it_leads_out(tmp_path:
     (tmp_path / "set" / "images" / "cam").symlink_to(tmp_path / "store")
     write(tmp_path / "set" / "data.yaml", "train: images\nnames: [red]\n")
     assert codes(tmp_path / "set") == {"link-outside"}
-    data = find(tmp_path / "set").model_copy(update={"allow": ["link-outside"]})
+    data = find_layout(tmp_path / "set").model_copy(update={"allow": ["link-outside"]})
     assert levels(examine(data, tmp_path)) == [(10, [10])]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.config import InputError
 from trainer.data.checks.examine import examine
-from trainer.data.formats.layouts import find
+from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load
 
 from ..yolo_sets import YAML, check, codes, draw, make_yolo, write
@@ -22,7 +22,7 @@ def test_the_yaml_itself_can_be_named_and_lists_work(place: Path) -> None:
     (place / "data.yaml").write_text(
         "path: .\ntrain: list.txt\nval: valid/images\nnames: {0: red, 1: blue}\n"
     )
-    splits = load(find(place / "data.yaml"), place.parent)
+    splits = load(find_layout(place / "data.yaml"), place.parent)
     assert [p.file.name for p in splits.train.pictures] == ["a.png"]
 
 
@@ -57,20 +57,20 @@ def test_a_path_with_backslashes_gives_a_hint(place: Path) -> None:
 def test_a_broken_data_yaml_is_reported_where_its_folder_is_given(place: Path) -> None:
     (place / "data.yaml").write_text("names: [red\n")
     with pytest.raises(InputError, match=r"data\.yaml: while parsing"):
-        find(place)
+        find_layout(place)
 
 
 def test_nothing_in_a_yaml_is_run(place: Path) -> None:
     (place / "data.yaml").write_text('names: !!python/object/apply:os.system ["touch ran"]\n')
     with pytest.raises(InputError):
-        find(place / "data.yaml")
+        find_layout(place / "data.yaml")
 
 
 def test_a_path_elsewhere_is_read_and_reported(place: Path) -> None:
     for path in (str(place), "../yolo"):
         text = f"path: {path}\ntrain: train/images\nval: valid/images\n" + YAML
         write(place.parent / "mine" / "data.yaml", text)
-        examined = examine(find(place.parent / "mine"), place.parent)
+        examined = examine(find_layout(place.parent / "mine"), place.parent)
         assert not examined.errors and len(examined.splits["train"].pictures) == 1
         warned = [f for f in examined.findings if f.code == "yaml-leads-out"]
         assert [f.split for f in warned] == ["train", "val"]
@@ -98,7 +98,7 @@ def test_no_word_of_a_foreign_yaml_is_reported(place: Path, text: str) -> None:
     (place / "data.yaml").unlink()
     (place / "data.yaml").symlink_to("../foreign")
     with pytest.raises(InputError) as raised:
-        find(place)
+        find_layout(place)
     assert "hunter2" not in str(raised.value)
 
 
