@@ -203,8 +203,7 @@ class MlflowTracking:
         """Log the first refusal of rows, and the first of files; an outage is logged once."""
         if files not in self._reasons and not (files and self._reasons):
             log.warning(
-                "MLflow rejects our %s (%s); the search continues, and they are filled in "
-                "when it does",
+                "MLflow did not take our %s (%s); the search continues, and sends them again later",
                 "files" if files else "rows",
                 describe_error(error),
             )
