@@ -52,7 +52,7 @@ def stops(
         epochs: Unfreeze epochs of a trial that is not stopped.
         trial: The trial, without this report.
         report: Its new report.
-        records: All trials of the search. Confirming trials are not compared with.
+        records: All trials of the search. Confirming trials are left out.
     """
     if report.unfreeze_epoch not in rungs(asha, epochs):
         return False

@@ -1,4 +1,4 @@
-"""What a search came to."""
+"""The result of a search."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from .row import Row
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search came to."""
+    """The result of a search: its trials, the winner, and what it cost."""
 
     config: SearchConfig
     space: Space
@@ -19,9 +19,9 @@ class SearchResult:
     """All trials, best first."""
     winner: Row | None
     metrics: dict[str, Any]
-    """The winner's figures, measured from its export: by split, `figures` and `per_class`."""
+    """metrics.json of the winner: by split `figures` and `per_class`, measured from its export."""
     costs: Costs
     state: str
-    """`done`, `out of time`, `stopped`, `interrupted`, `failed` or `disk full`."""
+    """A SearchState, or `not begun`."""
     reason: str = ""
-    """Why it failed."""
+    """Why it stopped early; empty if it did not."""

@@ -101,7 +101,7 @@ def _print_winner(console: Console, result: SearchResult, row: Row) -> None:
     console.print(_winner_figures(result.metrics))
     looks = result.metrics.get("test", {}).get("looks", 0)
     if looks:
-        console.print(f"Test was looked at {'once' if looks == 1 else f'{looks} times'}.")
+        console.print(f"Test was evaluated {'once' if looks == 1 else f'{looks} times'}.")
 
 
 def _print_next(console: Console, result: SearchResult) -> None:

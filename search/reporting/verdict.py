@@ -37,9 +37,9 @@ def _measured(result: SearchResult, training_map: float) -> list[str]:
     if test is not None:
         looks = result.metrics["test"].get("looks", 1)
         difference = f"{abs(test - val):.3f} {'below' if test < val else 'above'} val"
-        times = "once" if looks == 1 else f"{looks} times: by now its AP there is flattering"
+        times = "once" if looks == 1 else f"{looks} times, so its AP there is optimistic"
         lines.append(
             f"On test, which did not choose the winner, it is {test:.3f}: {difference}. Test was "
-            f"looked at {times}."
+            f"evaluated {times}."
         )
     return lines

@@ -48,8 +48,8 @@ PACKAGE_FOLDERS = [Path(__file__).parents[2] / name for name in ("trainer", "sea
 def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     """Run a search, or continue the one in its folder, and export its winner.
 
-    Raises InputError before anything is started or written, ClusterConnectionError, or
-    SearchBusyError when another process runs this search.
+    Raises InputError before any trial starts, ClusterConnectionError, or SearchBusyError when
+    another process runs this search.
     """
     deadline = time.monotonic() + (config.search.time_budget or inf)
     progress = progress or Quiet()

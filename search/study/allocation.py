@@ -1,4 +1,4 @@
-"""The resources that one trial had, as they changed over a search: what the search has cost."""
+"""What each trial was allocated over time, from which costs follow."""
 
 import time
 from collections.abc import Iterable

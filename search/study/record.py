@@ -30,7 +30,7 @@ class TrialRecord:
     """What the study knows of one trial."""
 
     number: int
-    """Its only identity."""
+    """Optuna's number of the trial: its only identity."""
     origin: str
     """`as written`, `all unfrozen`, `first`, `sampled` or `confirms #N`."""
     parameters: Values

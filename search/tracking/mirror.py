@@ -39,7 +39,7 @@ SEARCH_UPDATE = Update(Part.SEARCH)
 
 
 class Mirror:
-    """Writes into MLflow what it lacks of a study. Whatever MLflow raises comes out."""
+    """Writes into MLflow what it lacks of a study. Exceptions of MLflow propagate."""
 
     def __init__(self, search: TrackedSearch, add: Callable[[Update], None]) -> None:
         """`add` gets the updates that become due after another."""

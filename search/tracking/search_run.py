@@ -33,7 +33,7 @@ class TrackedSearch:
 
 
 class SearchRun:
-    """Writes the run of the search itself. Whatever MLflow raises comes out."""
+    """Writes the run of the search itself. Exceptions of MLflow propagate."""
 
     def __init__(self, search: TrackedSearch) -> None:
         self.search = search

@@ -27,15 +27,15 @@ STATUS = {
 }
 """MLflow's status of a trial's run, by how the trial ended."""
 BATCH = 900
-"""Metrics a request; MLflow takes 1000 metrics, params and tags in all."""
+"""Metrics per request; MLflow takes 1000 metrics, params and tags in all."""
 PAGE = 1000
-"""Runs a page of MLflow's answer."""
+"""Runs per page of MLflow's answer."""
 LONGEST = 4000
-"""Characters of a tag, the last ones."""
+"""Characters of the longest tag; the end of a longer text is kept."""
 
 
 class TrialRuns:
-    """Writes the runs of trials. Whatever MLflow raises comes out."""
+    """Writes the runs of trials. Exceptions of MLflow propagate."""
 
     def __init__(self, parent: SearchRun) -> None:
         self._parent = parent

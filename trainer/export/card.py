@@ -108,7 +108,7 @@ def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:
         f"{DEFAULT_THRESHOLD} for a class without a right detection there."
     )
     if looks := metrics.get("test", {}).get("looks"):
-        text += f" Test was looked at {'once' if looks == 1 else f'{looks} times'}."
+        text += f" Test was evaluated {'once' if looks == 1 else f'{looks} times'}."
     return ["\n".join(lines), text]
 
 

@@ -1,6 +1,6 @@
 """The private parts of Ray Tune that a search relies on, and the settings that keep Tune silent.
 
-Tune has no public setting for either of two things:
+Tune has no public setting for two things:
 
 - `RayActorManager._actor_task_failed`: Tune 2.60 ends the search with "Caught unexpected exception"
   when Ray kills a worker for memory or declares its node dead. Here these errors become a

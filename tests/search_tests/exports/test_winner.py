@@ -120,7 +120,7 @@ def test_an_export_of_another_checkpoint_is_made_again(
     assert metrics["val"]["figures"] == trained.result.metrics["val"]["figures"]
     assert metrics["test"]["figures"] == metrics["val"]["figures"]
     assert metrics["test"]["looks"] == 1
-    assert "Test was looked at once." in (config.folder / "winner" / "README.md").read_text()
+    assert "Test was evaluated once." in (config.folder / "winner" / "README.md").read_text()
     assert not (config.folder / ".winner").exists()
 
 

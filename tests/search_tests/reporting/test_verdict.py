@@ -20,7 +20,7 @@ def test_the_verdict_says_what_won_by_how_much_and_whether_to_believe_it(made_up
     won, val, test, gain, epochs = verdict(result)
     assert won.startswith(f"Trial #{result.winner.record.number} won: depth ")
     assert val == "Measured from its export, its val AP is 0.500."
-    assert "it is 0.470: 0.030 below val. Test was looked at once" in test
+    assert "it is 0.470: 0.030 below val. Test was evaluated once" in test
     assert gain == describe_gain(result.config, result.rows, result.winner)
     assert "may be luck" in gain  # the baseline has no fresh run
     assert epochs.startswith("Its 11 trials trained ") and " not run, since ASHA" in epochs
@@ -41,8 +41,8 @@ def test_a_test_split_that_was_looked_at_often_flatters(made_up: MadeUp) -> None
     often = {"test": test | {"figures": test["figures"] | {"map": 0.53}, "looks": 3}}
     lines = verdict(replace(result, metrics=result.metrics | often))
     assert lines[2] == (
-        "On test, which did not choose the winner, it is 0.530: 0.030 above val. Test was looked "
-        "at 3 times: by now its AP there is flattering."
+        "On test, which did not choose the winner, it is 0.530: 0.030 above val. Test was "
+        "evaluated 3 times, so its AP there is optimistic."
     )
 
 

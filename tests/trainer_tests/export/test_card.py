@@ -64,7 +64,7 @@ def test_it_shows_the_figures_and_the_operating_point(folder: Path) -> None:
     val = {"figures": FIGURES, "per_class": {"red": 0.4, "blue": None}}
     text = card(folder, {"val": val, "test": {**val, "looks": 2}})
     assert "| val | 0.500 | 0.800 | 0.600 | 0.400 | - |" in text
-    assert "| test | 0.500 |" in text and "Test was looked at 2 times." in text
+    assert "| test | 0.500 |" in text and "Test was evaluated 2 times." in text
     assert "| score from which a box counts | | | | 0.250 | 0.625 |" in text
 
 
