@@ -118,7 +118,7 @@ def write_search(
         print(text, end="")
         return
     with writing("--out", out):
-        out.write_text(text)
+        out.write_text(text, encoding="utf-8")
     say(f"wrote {out}: {_counts(splits)}. Next:")
     say(f"  {program_name()} search {quote(str(out))}")
 

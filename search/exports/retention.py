@@ -41,10 +41,12 @@ class CheckpointRetention:
         if sum(self._sizes.values()) <= cap:
             return
         needed = may_win(self._config, self._study.records.values())
-        total = 0
+        total = sum(size for number, size in self._sizes.items() if number in needed)
         for record in sort_trials(self._config, ended):
+            if record.number in needed:
+                continue
             total += self._sizes[record.number]
-            if record.number not in needed and total > cap:
+            if total > cap:
                 (trial_folder(self._config.folder, record.number) / BEST).unlink(missing_ok=True)
                 self._sizes[record.number] = 0
 

@@ -44,11 +44,11 @@ def _model(config: SearchConfig, study: Study) -> str:
 
 def _resources(study: Study) -> str:
     """CPUs and GPUs that a trial has, `-` in a study that does not record them."""
-    shares = study.allocations
-    share = shares[-1][1] if shares else {}
-    if not share:
+    if not study.allocations:
         return "-"
-    return f"{share.get('cpus_per_trial', '?'):g} CPU, {share.get('gpus_per_trial', 0):g} GPU"
+    _, resources = study.allocations[-1]
+    cpus, gpus = resources.get("cpus_per_trial", 1), resources.get("gpus_per_trial", 0)
+    return f"{cpus:g} CPU, {gpus:g} GPU"
 
 
 def figures_table(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _cells(
         (show_figure(best.map if best else None), best.map if best else -1),
         (show_figure(best.map_50 if best else None), best.map_50 if best else -1),
     ]
-    cells += [(show_mean(row), row.mean or -1)] if confirmed else []
+    cells += [(show_mean(row), -1 if row.mean is None else row.mean)] if confirmed else []
     cells += [(show_value(row.values.get(name)), row.values.get(name)) for name in fields]
     seconds = sum(report.seconds for report in record.reports.values() if not report.forked)
     state = state_in(result.state, row)

@@ -102,7 +102,7 @@ def _absolute_space(space: dict[str, Any], beside: Path) -> dict[str, Any]:
             }
         if name == "model.weights" and isinstance(choices, list):
             choices = [_absolute_weights(choice, beside) for choice in choices]
-        absolute_space[name] = {"choice": choices} if choices is not None else spec
+        absolute_space[name] = spec if choices is None else {**spec, "choice": choices}
     return absolute_space
 
 

@@ -84,7 +84,7 @@ def write_card(folder: Path, name: str) -> None:
         f"{model.detections} boxes a picture are returned. The figures are for pictures like those "
         "it was trained on.",
     ]
-    (folder / CARD).write_text("\n\n".join(parts) + "\n")
+    (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _figures(spec: Spec, metrics: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -124,7 +125,7 @@ def write_atomically(content: bytes, file: Path) -> None:
 def atomic_writer(file: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `file` at the end, unless an exception ends the block."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part = file.with_name(f".{file.name}.{platform.node()}.{os.getpid()}")
     try:
         with part.open("wb") as stream:
             yield stream

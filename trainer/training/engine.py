@@ -71,7 +71,7 @@ def train_one_epoch(
         scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(trained, clip_norm)
         # 4. Check the step, or on a GPU the step before.
-        pending.append(_StepResult(f"at epoch {epoch}, step {step}", losses, total, norm))
+        pending.append(_StepResult(f"at epoch {epoch + 1}, step {step}", losses, total, norm))
         if len(pending) > int(asynchronous):
             skipped += _add(sums, pending.popleft(), scaler)
         # 5. Update the weights.

@@ -102,7 +102,7 @@ class SearchStopper(Stopper):
         if not lost:
             return ""
         return (
-            f"the workers of {lost} trials died, {MAX_RETRIES + 1} times each, and meanwhile "
+            f"{lost} trials lost their worker or node {MAX_RETRIES + 1} times each, and meanwhile "
             "no trial completed an epoch. Either nodes or the system's memory killer end workers "
             "sooner than an epoch takes, or something that all trials run kills their process. See "
             "the kernel's log and Ray's; the same command continues with the other trials."
@@ -139,10 +139,7 @@ def _same_error(new: list[TrialRecord]) -> str:
     if count < MAX_SAME_ERRORS:
         return ""
     last = next(record for record in reversed(new) if _signature(record) == signature)
-    return (
-        f"{MAX_SAME_ERRORS} trials ended with the same error, so the others would too:\n"
-        f"{_place(last)}"
-    )
+    return f"{count} trials ended with the same error, so the others would too:\n{_place(last)}"
 
 
 def _signature(record: TrialRecord) -> str:

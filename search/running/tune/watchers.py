@@ -32,6 +32,7 @@ class Watchers(tune.Callback):
         self._tracking = tracking
         self._progress = progress
         self._retention = retention
+        self._complaints: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its parts at the start; these stay here
@@ -64,14 +65,22 @@ class Watchers(tune.Callback):
 
     def _publish(self, trial: Any, ended: bool = False) -> None:
         number = int(trial.config["number"])
+        self._tracking.wake(number)
         try:
-            self._tracking.wake(number)
             self._progress.update(number)
-            if ended:
-                self._tracking.wake(None)  # the search's run: its best trial and its table
-                self._retention()
         except Exception:  # such as a closed terminal: watching must not stop the work
             log.debug("progress failed", exc_info=True)
+        if ended:
+            self._tracking.wake(None)  # the search's run: its best trial and its table
+            self._delete_checkpoints()
+
+    def _delete_checkpoints(self) -> None:
+        try:
+            self._retention()
+        except Exception as error:  # such as a full disk
+            if str(error) not in self._complaints:
+                log.warning("checkpoints that are not needed stay (%s)", error)
+            self._complaints.add(str(error))
 
     def close(self, study: Study, timeout: float) -> bool:
         """Bring all of MLflow's rows up to date; returns whether that was done in `timeout` s."""

@@ -143,3 +143,13 @@ def test_only_the_winners_review_stays(make_search: Make, make_record: Make) -> 
     assert clean(config, study) == 610
     reviews = config.folder.glob(f"trials/*/{REVIEW}/*")
     assert [file.relative_to(config.folder).parts[1] for file in reviews] == ["1"]
+
+
+def test_what_confirming_runs_take_of_the_cap_is_taken_from_the_best_others(
+    make_search: Make, make_record: Make
+) -> None:
+    config = make_search({"search.disk_cap": 300, "search.confirm": {"top": 1, "seeds": 1}})
+    study = searched(config, make_record, {0: 0.6, 1: 0.5, 2: 0.4, 3: 0.1}, running=4)
+    study.records[3].confirms = 0  # the worst, and needed
+    CheckpointRetention(config, study)()
+    assert [n for n in range(4) if files_of(config, n)] == [0, 1, 3]

@@ -8,7 +8,7 @@ import pytest
 
 from search.space.config import SearchConfig
 from search.space.locations import tracking_uri, trial_folder, with_absolute_paths
-from search.space.validation import checked_config
+from search.space.validation import checked_config, search_config_errors
 from trainer.config import Data
 from trainer.config_errors import parse
 
@@ -83,3 +83,10 @@ def test_tracking_comes_from_the_yaml_else_the_environment_else_is_sqlite_in_the
 
 def test_the_uri_of_an_absolute_sqlite_file_stays() -> None:
     assert tracking_uri("sqlite:////kept/mlflow.db") == "sqlite:////kept/mlflow.db"
+
+
+def test_a_wrong_key_beside_the_choices_stays_to_be_refused(make_raw: Make) -> None:
+    wrong = {"train.unfreeze.lr": {"choice": [1e-3, 1e-2], "log": [1e-4, 1e-2]}}
+    config = with_absolute_paths(parse(SearchConfig, make_raw({"space": wrong})), Path())
+    assert config.space == wrong
+    assert any("train.unfreeze.lr" in line for line in search_config_errors(config))

@@ -102,7 +102,7 @@ def test_gradients_do_not_add_up_over_steps() -> None:
 def test_a_loss_that_is_not_finite_ends_the_epoch_before_the_step(value: float) -> None:
     toy = Toy(lambda w, x: {"fine": w.sum(), "bad": value * w.sum()})
     before = state_of(toy)
-    with pytest.raises(DivergedError, match=r"epoch 4, step 0: fine 1, bad (nan|-?inf)"):
+    with pytest.raises(DivergedError, match=r"epoch 5, step 0: fine 1, bad (nan|-?inf)"):
         epoch(toy, [batch()], epoch=4)
     assert equal(before, state_of(toy))
 
@@ -140,7 +140,7 @@ def test_a_gradient_that_no_scale_makes_finite_ends_the_epoch() -> None:
     summary = trained(toy, [batch()] * 10, scaler=scaler)
     assert summary.skipped == 10 and scaler.get_scale() == 2.0**6
     with pytest.raises(
-        DivergedError, match=r"epoch 1, step 7, in fp16 with the loss scaled by 0\.5"
+        DivergedError, match=r"epoch 2, step 7, in fp16 with the loss scaled by 0\.5"
     ):
         trained(toy, [batch()] * 10, scaler=scaler, epoch=1)
     assert toy.weight.item() == 0.0

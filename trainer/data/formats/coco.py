@@ -33,12 +33,13 @@ def read_coco(records: Records, findings: Findings) -> bool:
     """Fill in what a COCO json lists; False, with a finding, if it cannot be read."""
     try:
         file = _parse(records.source, _File)
-    except _UnreadableError as error:
+    except (_UnreadableError, OSError) as error:
+        detail = error.strerror if isinstance(error, OSError) else foreign(records.source)
         findings.add(
             "file-unreadable",
             records.name,
             records.source,
-            [Place(records.source.name, detail=foreign(records.source) or str(error))],
+            [Place(records.source.name, detail=detail or str(error))],
         )
         return False
     records.images, records.boxes = file.images, file.annotations

@@ -49,6 +49,8 @@ def _from_class_list(file: Path) -> dict[str, Any]:
         names = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError:
         raise InputError(["is not UTF-8 text"]) from None
+    except OSError as error:
+        raise InputError([f"cannot be read ({error.strerror})"]) from None
     beside = file.absolute().parent
     root = beside.parent if beside.name == "labels" else beside
     images = "images" if (root / "labels").is_dir() else "."

@@ -98,7 +98,9 @@ def test_trials_that_are_all_lost_without_an_epoch_end_the_search(
         assert not stopping.stop_all()
     lose(study, 16)
     assert stopping.stop_all() and stopping.state == SearchState.FAILED
-    assert stopping.reason.startswith("the workers of 6 trials died, 4 times each, and meanwhile")
+    assert stopping.reason.startswith(
+        "6 trials lost their worker or node 4 times each, and meanwhile"
+    )
 
 
 def test_as_many_as_run_at_once_may_be_lost_at_once(study: Study, tmp_path: Path) -> None:

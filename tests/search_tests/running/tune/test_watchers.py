@@ -5,6 +5,7 @@ import signal
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from rich.console import Console
 
 from search.reporting.progress import Lines, Quiet
@@ -35,7 +36,9 @@ class Recorded(NoTracking):
         self.woken.append(number)
 
 
-def test_an_ended_trial_updates_the_search_and_deletes_checkpoints() -> None:
+def test_an_ended_trial_updates_the_search_and_deletes_checkpoints(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     tracking, calls = Recorded(), [0]
 
     def retention() -> None:
@@ -50,3 +53,17 @@ def test_an_ended_trial_updates_the_search_and_deletes_checkpoints() -> None:
     watchers.on_trial_complete(0, [], trial)
     watchers.on_trial_error(0, [], trial)
     assert (tracking.woken, calls) == ([3, 3, 3, None, 3, None], [2])
+    assert [r.message for r in caplog.records] == [
+        "checkpoints that are not needed stay (the disk)"
+    ]
+
+
+def test_a_closed_terminal_does_not_keep_checkpoints() -> None:
+    class Closed(Quiet):
+        def update(self, number: int) -> None:
+            raise BrokenPipeError
+
+    calls: list[int] = []
+    watchers = Watchers(NoTracking(), Closed(), lambda: calls.append(1))
+    watchers.on_trial_complete(0, [], SimpleNamespace(config={"number": 3}))
+    assert calls == [1]
