@@ -48,8 +48,8 @@ def explain(error: BaseException, resumable: bool) -> tuple[list[str], int] | No
     if isinstance(error, InputError):
         return error.errors, 2
     if isinstance(error, OSError) and error.errno in USER_ERRORS:
-        line = f"{error.filename or 'disk'}: {error.strerror}"
-        return [line], 1 if error.errno in DISK_FULL else 2
+        status = 1 if error.errno in DISK_FULL else 2
+        return [f"{error.filename or 'disk'}: {error.strerror}"], status
     if isinstance(error, SearchBusyError | ClusterConnectionError):
         return [str(error)], 1
     if isinstance(error, KeyboardInterrupt):

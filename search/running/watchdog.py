@@ -11,7 +11,7 @@ FIRST_STEP_SECONDS = 3600.0
 class Watchdog:
     """Ends this process if no step comes in time, and writes its stacks into `file`.
 
-    Within the `with` block, the first step may take LOADING seconds, each later one
+    Within the `with` block, the first step may take FIRST_STEP_SECONDS, each later one
     `hang_timeout`.
     """
 

@@ -56,10 +56,8 @@ def checked_config(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -
 def search_config_errors(config: SearchConfig) -> list[str]:
     """Errors between fields of a search, and of its space; empty if there are none."""
     errors = cross_field_errors(config.train, frozenset(config.space))
-    errors += _password_errors(config)
-    errors += uri_errors(tracking_uri(config.tracking))
-    errors += _file_errors(config)
-    errors += _resource_errors(config)
+    errors += _password_errors(config) + uri_errors(tracking_uri(config.tracking))
+    errors += _file_errors(config) + _resource_errors(config)
     space: Space = []
     try:
         space = read_space(config.space)

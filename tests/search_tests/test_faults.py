@@ -158,7 +158,7 @@ def test_a_signal_ends_it_orderly(faulty: Make, tiny_data: Data, number: signal.
     assert search.process is not None
     os.killpg(search.process.pid, number)
     assert search.wait(120) == 1, search.out
-    assert "The same line again continues." in search.out
+    assert "The same command again continues." in search.out
     assert search.study.state == SearchState.INTERRUPTED
     assert not search.study.optuna.get_trials(states=(TrialState.RUNNING,))
     client = MlflowClient(str(search.config.tracking))

@@ -15,7 +15,7 @@ import sys, time
 from pathlib import Path
 from search.running import watchdog
 
-watchdog.LOADING = float(sys.argv[1])
+watchdog.FIRST_STEP_SECONDS = float(sys.argv[1])
 with watchdog.Watchdog(Path("stacks.txt"), float(sys.argv[2])) as guard:
     for _ in range(int(sys.argv[3])):
         time.sleep(0.3)
