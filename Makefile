@@ -9,7 +9,7 @@ search: venv
 # side by side, a file in one process: what its tests share is made once; COVERAGE=yes traces every
 # line, which takes a third longer, and holds the floor of pyproject.toml
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov=trainer --cov=search --cov=clusters)
 
 slow-tests: venv
 	$(BIN)/python -m pytest -m slow
