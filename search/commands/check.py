@@ -64,7 +64,7 @@ def check_data(
     with progress_bar() as step:
         examined = examine(data, cache_folder(), pictures=pictures, step=step, model=model)
     if not as_json:
-        _print(examined, text_console())
+        describe_findings(examined, text_console())
     if out is not None:
         _draw(examined, model, out)
     if as_json:  # last: a failure before it prints JSON too
@@ -142,7 +142,8 @@ def _ordered(examined: Examined) -> list[Finding]:
     return sorted(examined.findings, key=lambda finding: order.index(finding.severity))
 
 
-def _print(examined: Examined, console: Console) -> None:
+def describe_findings(examined: Examined, console: Console) -> None:
+    """Write what a data set holds, and each finding with its places and what to do."""
     _print_contents(examined, console)
     for finding in _ordered(examined):
         _print_finding(finding, console)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from shlex import quote
@@ -80,6 +81,17 @@ SMALL = 400
 pictures the head phase of 4 epochs came to 0.470 AP with 4 a batch and 0.433 with 8."""
 
 
+@dataclass(frozen=True)
+class ChosenSearch:
+    """A search.yaml that was chosen for a data set."""
+
+    text: str
+    notes: tuple[str, ...]
+    """What a user should know about the data set and the choices, one line each."""
+    counts: str
+    """Pictures and boxes of each split, in words."""
+
+
 def write_search(
     place: Path,
     out: Path,
@@ -101,26 +113,47 @@ def write_search(
     """
     if out != STDOUT:
         _check_out(out)
+    # not resolve(): a link keeps its path, as when it is read
+    folder = Path(os.path.abspath(out)).parent  # noqa: PTH100
+    chosen = choose_search(place, folder, _search_name(out, place), allow, images)
+    for note in chosen.notes:
+        say(note)
+    if out == STDOUT:
+        print(chosen.text, end="")
+        return
+    with writing("--out", out):
+        out.write_text(chosen.text, encoding="utf-8")
+    say(f"wrote {out}: {chosen.counts}. Next:")
+    say(f"  {program_name()} search {quote(str(out))}")
+
+
+def choose_search(
+    place: Path,
+    folder: Path,
+    name: str | None = None,
+    allow: Sequence[str] = (),
+    images: Sequence[str] = (),
+) -> ChosenSearch:
+    """Choose a search for a data set: model, canvas, batch sizes and space.
+
+    Args:
+        place: the data set, DATA on the command line.
+        folder: where the file is to lie; paths in the text are relative to it.
+        name: of the search; None takes the name of the data set's folder.
+        allow: codes of errors that are none in this data set.
+        images: folders of the pictures, each DIR or SPLIT=DIR.
+
+    Raises:
+        InputError: the data set does not exist, or has errors.
+    """
     if not place.exists():
         raise InputError([f"{place}: no such file or folder"])
     data = with_allowed_codes(with_images(find_layout(place), images), allow)
     splits = load(data, cache_folder())
-    for note in splits.notes:
-        say(note)
     gpu = torch.cuda.is_available()
     size, notes = choose_canvas_size(splits, gpu)
-    for note in notes:
-        say(note)
-    # not resolve(): a link keeps its path, as when it is read
-    folder = Path(os.path.abspath(out)).parent  # noqa: PTH100
-    text = _search_yaml(_search_name(out, place), data, folder, splits, size, gpu)
-    if out == STDOUT:
-        print(text, end="")
-        return
-    with writing("--out", out):
-        out.write_text(text, encoding="utf-8")
-    say(f"wrote {out}: {_counts(splits)}. Next:")
-    say(f"  {program_name()} search {quote(str(out))}")
+    text = _search_yaml(name or folder_name(place), data, folder, splits, size, gpu)
+    return ChosenSearch(text, (*splits.notes, *notes), _counts(splits))
 
 
 def _check_out(out: Path) -> None:
@@ -163,8 +196,15 @@ def _counts(splits: Splits) -> str:
 
 def _search_name(out: Path, place: Path) -> str:
     """The file's stem, or the data set's folder where the file is search.yaml or printed."""
-    folder = place if place.is_dir() else place.parent
-    stem = folder.resolve().name if out == STDOUT or out.stem == "search" else out.stem
+    return folder_name(place) if out == STDOUT or out.stem == "search" else _as_name(out.stem)
+
+
+def folder_name(place: Path) -> str:
+    """The name of a data set's folder, with the letters that a search's name may have."""
+    return _as_name((place if place.is_dir() else place.parent).resolve().name)
+
+
+def _as_name(stem: str) -> str:
     kept = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in stem)
     return kept.strip("-_")[:100] or "search"
 

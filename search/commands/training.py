@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..study.search_state import SearchState
 from .options import add_allow, add_command
@@ -45,9 +45,9 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
-    sets = [f"search.trials={options.trials}"] if options.trials is not None else []
-    sets += [f"cluster={options.cluster}"] if options.cluster else []
-    config = _read_config(options, sets, detached=options.detach)
+    settings = {"search.trials": options.trials, "cluster": options.cluster}
+    given = {path: value for path, value in settings.items() if value is not None}
+    config = _read_config(options, given, detached=options.detach)
     if options.dry_run:
         from .dry_run import print_plan
 
@@ -82,31 +82,22 @@ def _train(options: argparse.Namespace) -> int:
     from ..reporting import summary
     from ..running.single import train
 
-    result = train(_read_config(options, ["search.asha=off"]), summary.lines())
+    result = train(_read_config(options, {"search.asha": "off"}), summary.lines())
     summary.print_result(result)
     return 0 if result.winner is not None else 1
 
 
 def _read_config(
-    options: argparse.Namespace, sets: list[str], detached: bool = False
+    options: argparse.Namespace, settings: dict[str, Any], detached: bool = False
 ) -> "SearchConfig":
-    """Read FILE with the settings of the command line and `sets` over it.
+    """Read FILE with the command line's settings and `settings` over it, and check everything.
 
     Raises InputError with every error of the file, and with those of its data set unless the
     search is detached: then the data may lie on the cluster alone.
     """
-    from trainer.config import InputError
+    from ..space.config_file import parse_settings, read_config
+    from ..space.data import check_config_and_data
 
-    from ..space.config_file import read_config
-    from ..space.data import data_errors
-    from ..space.validation import checked_config
-
-    raw = read_config(options.file, [*options.set, *sets], options.name)
+    raw = read_config(options.file, {**parse_settings(options.set), **settings}, options.name)
     folder = options.file.parent if options.file else Path()
-    if options.allow and isinstance(raw.get("data"), dict):
-        raw["data"]["allow"] = [*(raw["data"].get("allow") or []), *options.allow]
-    try:
-        return checked_config(raw, folder, detached)
-    except InputError as error:
-        of_data = [] if detached else data_errors(raw.get("data"), folder)
-        raise InputError([*error.errors, *of_data]) from None
+    return check_config_and_data(raw, folder, options.allow, elsewhere=detached)

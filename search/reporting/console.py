@@ -1,14 +1,16 @@
 """Consoles and log handlers that print plain text: no control codes, no secrets."""
 
+import io
 import logging
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
+from typing import IO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -46,8 +48,20 @@ def lasting_console() -> Console:
     return _without_markup(_LastingConsole)
 
 
-def _without_markup(kind: type[_TextConsole]) -> Console:
-    return kind(highlight=False, markup=False, emoji=False)
+def plain_text(write: Callable[[Console], None]) -> str:
+    """What a function writes to a console, as text without colours."""
+    text = io.StringIO()
+    write(_without_markup(_TextConsole, file=text, width=100))
+    return text.getvalue()
+
+
+def _without_markup(
+    kind: type[_TextConsole], file: IO[str] | None = None, width: int | None = None
+) -> Console:
+    # in a notebook rich would make a page of each line
+    return kind(
+        file=file, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False
+    )
 
 
 def program_name() -> str:

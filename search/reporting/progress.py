@@ -1,9 +1,10 @@
 """What a person sees while a search runs: a live table on a terminal, else a line per report."""
 
+import io
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -113,6 +114,10 @@ class LiveTable:
         self._epochs_at_start = self._epochs_seen = _epochs_run(study)
         self._ends_at: float | None = None
         """When the search should end, estimated from the epochs run so far."""
+        self._draw()
+
+    def _draw(self) -> None:
+        """Put the table on the screen."""
         self._live = Live(
             console=self._console, get_renderable=self._render, refresh_per_second=1, transient=True
         )
@@ -161,6 +166,37 @@ class LiveTable:
         if self._ends_at is not None and left:
             text += f", about {_clock(max(0.0, self._ends_at - now))} to go"
         return text
+
+
+class NotebookTable(LiveTable):
+    """The live table in the output of a notebook's cell, drawn again at each report.
+
+    rich's own live display needs a widget that many notebooks lack.
+    """
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        print(line)
+
+    def _draw(self) -> None:
+        from IPython.display import display
+
+        self._output = display(self._page(), display_id=True)  # type: ignore[no-untyped-call]
+
+    def update(self, number: int) -> None:
+        """Draw the table again."""
+        self._output.update(self._page())
+
+    def close(self) -> None:
+        """Leave the table in the notebook, as the trials ended."""
+        self._output.update(self._page())
+
+    def _page(self) -> Any:
+        from IPython.display import Pretty
+
+        text = io.StringIO()
+        Console(file=text, width=self._console.width, force_jupyter=False).print(self._render())
+        return Pretty(text.getvalue())  # type: ignore[no-untyped-call]
 
 
 def expected_trials(config: SearchConfig, study: Study) -> int:

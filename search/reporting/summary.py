@@ -28,7 +28,7 @@ from .formatting import (
     show_value,
     trial_name,
 )
-from .progress import Lines, LiveTable, Progress
+from .progress import Lines, LiveTable, NotebookTable, Progress
 
 SIZES = ("small", "medium", "large")
 HEADINGS = {
@@ -38,13 +38,17 @@ HEADINGS = {
     **{f"mar_{size}": f"AR ({size} boxes)" for size in SIZES},
 }
 """The 12 COCO figures, as a person reads them."""
+UNFINISHED = {SearchState.INTERRUPTED, SearchState.DISK_FULL}
+"""States of a search that has no winner before the same command continues it."""
 WIDE = 100
 """Columns of a terminal from which on the table of trials has all its columns."""
 
 
 def progress() -> Progress:
-    """A live table on a terminal, plain lines elsewhere."""
+    """A live table on a terminal or in a notebook, plain lines elsewhere."""
     console = lasting_console()
+    if Console().is_jupyter:
+        return NotebookTable(console)
     return LiveTable(console) if console.is_terminal else Lines(console)
 
 
@@ -67,12 +71,19 @@ def progress_bar(files: list[Path]) -> Iterable[Path]:
 def print_result(result: SearchResult) -> None:
     """Print the ranked table, the costs, the winner with its figures, and the next commands."""
     console = text_console()
+    describe_result(result, console)
+    if result.winner is not None and result.state not in UNFINISHED:
+        _print_next(console, result)
+
+
+def describe_result(result: SearchResult, console: Console) -> None:
+    """Write the ranked table, the costs, and the winner with its figures."""
     console.print(trials_table(result.rows, result.space, result.state, console.width))
     print_environment_changes(console, result.rows)
     console.print(cost_lines(result.costs))
     if result.reason:
         console.print(f"\nThe search stopped. {result.reason}")
-    if result.state in {SearchState.INTERRUPTED, SearchState.DISK_FULL}:
+    if result.state in UNFINISHED:
         console.print(f"{result.state.capitalize()}. The same command again continues.")
     elif result.winner is None:
         console.print("No trial came to a result:")
@@ -82,7 +93,6 @@ def print_result(result: SearchResult) -> None:
             console.print(f"  trial {row.record.number}: {end}")
     else:
         _print_winner(console, result, result.winner)
-        _print_next(console, result)
 
 
 def _print_winner(console: Console, result: SearchResult, row: Row) -> None:

@@ -12,7 +12,7 @@ from trainer.precision import default_device
 from trainer.training.fit import fit
 
 from ..ranking.results import SearchResult
-from ..reporting.progress import Lines
+from ..reporting.progress import Progress
 from ..space.config import SearchConfig, TrialResources
 from ..space.config_file import CONFIG_FILE
 from ..space.locations import trial_folder
@@ -32,7 +32,7 @@ from .trial import ENDS, phase_cache
 from .trial_resources import num_threads
 
 
-def train(config: SearchConfig, progress: Lines) -> SearchResult:
+def train(config: SearchConfig, progress: Progress) -> SearchResult:
     """Train the configuration of the file, or continue it, and export it like a winner."""
     # 1. Check everything before anything is written.
     config = _without_search(config)
@@ -85,7 +85,7 @@ def _train_trial(
     config: SearchConfig,
     data: Splits,
     study: Study,
-    progress: Lines,
+    progress: Progress,
     tracking: MlflowTracking | NoTracking,
 ) -> None:
     """Train trial 0 and record its end; it has none yet if `unfreeze stop` was called."""

@@ -15,6 +15,9 @@ BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 ACCELERATOR_PREFIX = "accelerator_type:"
 """Begins Ray's resource name for a kind of GPU."""
 
+STORAGE = Path("searches")
+"""The folder of all searches, in the working folder, where a configuration names no other."""
+
 
 def _seconds(value: Any) -> Any:
     if isinstance(value, str):
@@ -142,7 +145,7 @@ class SearchConfig(TrainConfig):
     """MLflow tracking URI; else MLFLOW_TRACKING_URI, else SQLite in the working folder."""
     register_model: bool = True
     """Whether the winner becomes a version of `models:/NAME` in MLflow."""
-    storage: Path = Path("searches")
+    storage: Path = STORAGE
     """Folder of all searches; all nodes of a cluster must share it."""
 
     @property

@@ -1,6 +1,7 @@
 """The YAML file of a search's configuration: reading it, writing it, and what a search keeps."""
 
 import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,18 @@ def stored_config(config: SearchConfig) -> dict[str, Any]:
     return raw
 
 
-def read_config(file: Path | None, sets: list[str], name: str | None = None) -> dict[str, Any]:
+def read_config(
+    file: Path | None, settings: Mapping[str, Any], name: str | None = None
+) -> dict[str, Any]:
     """The raw values of a configuration.
 
     Args:
         file: A YAML file; None means the embedded default.
-        sets: `a.b=c` settings that override the file.
+        settings: Values by dotted field, which override the file.
         name: The search's name; it overrides the file and the settings.
 
     Raises:
-        InputError: The file or a setting cannot be read.
+        InputError: The file cannot be read.
     """
     raw = read_yaml(file or DEFAULT_FILE)
     if file is not None and file.name == CONFIG_FILE and (file.parent / LOCK_FILE).is_file():
@@ -53,20 +56,32 @@ def read_config(file: Path | None, sets: list[str], name: str | None = None) -> 
         raw |= {"name": folder.name, "storage": str(folder.parent)}
     elif file is not None:
         raw.setdefault("name", file.stem)
-    for setting in sets:
-        _apply_setting(raw, setting)
+    apply_settings(raw, settings)
     return raw if name is None else raw | {"name": name}
 
 
-def _apply_setting(raw: dict[str, Any], setting: str) -> None:
-    path, equals, text = setting.partition("=")
-    if not equals or not path:
-        raise InputError([f"--set {setting}: write it as dotted.field=value"])
-    value = _parse_yaml(text, f"--set {setting}")
-    if path.startswith(DIMENSION):  # a dimension is one key, though its name has dots
-        raw["space"] = {**(raw.get("space") or {}), path.strip()[len(DIMENSION) :]: value}
-    else:
-        set_field(raw, path.strip(), value)
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """The values of `a.b=c` settings, by dotted field.
+
+    Raises:
+        InputError: A setting has no field, or its value is not YAML.
+    """
+    settings = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise InputError([f"--set {text}: write it as dotted.field=value"])
+        settings[path.strip()] = _parse_yaml(value, f"--set {text}")
+    return settings
+
+
+def apply_settings(raw: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Change raw values of a configuration to those of the settings, by dotted field."""
+    for path, value in settings.items():
+        if path.startswith(DIMENSION):  # a dimension is one key, though its name has dots
+            raw["space"] = {**(raw.get("space") or {}), path[len(DIMENSION) :]: value}
+        else:
+            set_field(raw, path, value)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from trainer.data.checks.reading import format_of
 from trainer.data.dataset import SPLIT_NAMES
 from trainer.data.formats.layouts import find_layout
 
+from .config import SearchConfig
 from .config_file import read_yaml
 from .locations import data_with_absolute_paths
 
@@ -87,6 +88,32 @@ def _folders(data: Data, given: Sequence[str]) -> Path | dict[str, Path] | None:
     if len({*images}) == 1:
         return images[0]
     return {name: path for name, path in zip(splits, images, strict=True) if path}
+
+
+def check_config_and_data(
+    raw: dict[str, Any], beside: Path, allow: Sequence[str] = (), *, elsewhere: bool = False
+) -> SearchConfig:
+    """Check the raw values of a configuration and, where they have errors, its data set too.
+
+    Args:
+        raw: The content of a YAML file.
+        beside: The folder of the file.
+        allow: Further codes of errors that are none in this data set.
+        elsewhere: Whether another machine runs the search: then its files may be missing here.
+
+    Raises:
+        InputError: Has every error.
+    """
+    from .validation import checked_config
+
+    data = raw.get("data")
+    if allow and isinstance(data, dict):
+        raw = raw | {"data": data | {"allow": [*(data.get("allow") or []), *allow]}}
+    try:
+        return checked_config(raw, beside, elsewhere)
+    except InputError as error:
+        of_data = [] if elsewhere else data_errors(raw.get("data"), beside)
+        raise InputError([*error.errors, *of_data]) from None
 
 
 def data_errors(raw: Any, beside: Path) -> list[str]:

@@ -20,7 +20,7 @@ def init_config(
     """The config that init writes, as a search reads it, and the lines that it prints."""
     said: list[str] = []
     write_search(place, out, said.append, images=images)
-    return checked_config(read_config(out, []), out.parent), said
+    return checked_config(read_config(out, {}), out.parent), said
 
 
 def resize_pictures(place: Path, size: tuple[int, int], side: int, count: int = 1) -> None:

@@ -7,13 +7,20 @@ from typing import Any
 import pytest
 
 from search.space.config import SearchConfig
-from search.space.config_file import DEFAULT_FILE, read_config, read_yaml, write_yaml
+from search.space.config_file import (
+    DEFAULT_FILE,
+    parse_settings,
+    read_config,
+    read_yaml,
+    write_yaml,
+)
 from search.space.validation import checked_config
 from trainer.config_errors import parse
 
 from ..conftest import SPACE, errors_of
 
 Make = Callable[..., Any]
+LR_DIMENSION = "space.train.unfreeze.lr={log: [1e-4, 1e-2]}"
 
 
 def write_file(text: str, name: str = "search.yaml") -> Path:
@@ -59,48 +66,47 @@ def test_the_error_of_a_missing_file_says_what_to_do() -> None:
 
 
 def test_the_embedded_default_is_valid() -> None:
-    config = checked_config(read_config(None, []), Path())
+    config = checked_config(read_config(None, {}), Path())
     assert (config.name, config.data) == ("digits", "digits")
     assert set(config.space) >= {"train.unfreeze.depth", "train.unfreeze.lr"}
 
 
 def test_without_a_file_the_default_is_read() -> None:
-    assert read_config(None, []) == read_yaml(DEFAULT_FILE)
+    assert read_config(None, {}) == read_yaml(DEFAULT_FILE)
 
 
 def test_the_name_is_the_option_else_the_yamls_else_the_files_stem() -> None:
-    assert read_config(write_file("model: {}\n", "cells.yaml"), [])["name"] == "cells"
-    assert read_config(write_file("name: inner\n", "cells.yaml"), [])["name"] == "inner"
-    assert read_config(write_file("name: inner\n", "cells.yaml"), [], "outer")["name"] == "outer"
+    assert read_config(write_file("model: {}\n", "cells.yaml"), {})["name"] == "cells"
+    assert read_config(write_file("name: inner\n", "cells.yaml"), {})["name"] == "inner"
+    assert read_config(write_file("name: inner\n", "cells.yaml"), {}, "outer")["name"] == "outer"
 
 
 def test_settings_are_yaml_and_override_the_file() -> None:
     raw = read_config(
-        write_file("train: {seed: 1}\n"), ["train.seed=2", "train.head.lr=1e-3", "name=no"]
+        write_file("train: {seed: 1}\n"),
+        parse_settings(["train.seed=2", "train.head.lr=1e-3", "name=no"]),
     )
     assert raw == {"name": "no", "train": {"seed": 2, "head": {"lr": 1e-3}}}
 
 
 def test_a_setting_can_give_a_dimension() -> None:
-    raw = read_config(write_file("name: x\n"), ["space.train.unfreeze.lr={log: [1e-4, 1e-2]}"])
+    raw = read_config(write_file("name: x\n"), parse_settings([LR_DIMENSION]))
     assert raw["space"] == {"train.unfreeze.lr": {"log": [1e-4, 1e-2]}}
 
 
 def test_a_setting_can_give_a_dimension_to_an_empty_space() -> None:
-    raw = read_config(
-        write_file("name: x\nspace:\n"), ["space.train.unfreeze.lr={log: [1e-4, 1e-2]}"]
-    )
+    raw = read_config(write_file("name: x\nspace:\n"), parse_settings([LR_DIMENSION]))
     assert raw["space"] == {"train.unfreeze.lr": {"log": [1e-4, 1e-2]}}
 
 
 @pytest.mark.parametrize("setting", ["train.seed", "=3", "train.seed:3"])
 def test_a_setting_without_name_or_value_is_refused(setting: str) -> None:
-    (error,) = errors_of(read_config, None, [setting])
+    (error,) = errors_of(parse_settings, [setting])
     assert error == f"--set {setting}: write it as dotted.field=value"
 
 
 def test_a_setting_with_broken_yaml_is_refused() -> None:
-    (error,) = errors_of(read_config, None, ["train.seed=[1"])
+    (error,) = errors_of(parse_settings, ["train.seed=[1"])
     assert error.startswith("--set train.seed=[1, line 1")
 
 
@@ -111,5 +117,5 @@ def test_a_resolved_config_can_be_read_from_its_yaml(make_search: Make) -> None:
 
 
 def test_asha_can_be_off() -> None:
-    raw = read_config(write_file("name: x\ndata: digits\nsearch: {asha: off}\n"), [])
+    raw = read_config(write_file("name: x\ndata: digits\nsearch: {asha: off}\n"), {})
     assert checked_config(raw, Path()).search.asha == "off"

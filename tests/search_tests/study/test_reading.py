@@ -74,12 +74,12 @@ def test_the_yaml_in_a_searchs_folder_has_the_folders_name_and_storage(
     storage: Path, tmp_path: Path
 ) -> None:
     (storage / "once").rename(storage / "renamed")
-    raw = read_config(storage / "renamed" / "search.yaml", [])
+    raw = read_config(storage / "renamed" / "search.yaml", {})
     assert (raw["name"], raw["storage"]) == ("renamed", str(storage))
-    assert read_config(storage / "renamed" / "search.yaml", [], "new")["name"] == "new"
+    assert read_config(storage / "renamed" / "search.yaml", {}, "new")["name"] == "new"
     shutil.copy(storage / "renamed" / "search.yaml", tmp_path)  # the file alone is a config
-    assert read_config(tmp_path / "search.yaml", [])["name"] == "once"
-    assert "storage" not in read_config(tmp_path / "search.yaml", [])
+    assert read_config(tmp_path / "search.yaml", {})["name"] == "once"
+    assert "storage" not in read_config(tmp_path / "search.yaml", {})
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "searches/once", "../searches/once"])

@@ -1,0 +1,320 @@
+"""Unfreeze from Python: check a data set, search, look at the trials, and use the winner.
+
+    import unfreeze
+
+    search = unfreeze.search("DATA", trials=12)
+    search.best.predict("picture.jpg").show()
+
+It does what the `unfreeze` command does, with the same folders and files.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+
+from search.commands.check import describe_findings
+from search.commands.init import choose_search, folder_name
+from search.exports.model import Model, Prediction
+from search.exports.model_location import find_model
+from search.ranking.results import SearchResult, to_frame
+from search.reporting import summary
+from search.reporting.console import plain_text
+from search.reporting.progress import Quiet
+from search.reporting.report import read_result
+from search.space.config import STORAGE, SearchConfig
+from search.space.config_file import apply_settings, read_config, read_yaml
+from search.space.data import check_config_and_data, find_data, with_allowed_codes, with_images
+from search.study.reading import load_study, read_search_config
+from trainer.config import InputError
+from trainer.data.canvas import cache_folder
+from trainer.data.checks.examine import Examined, examine
+from trainer.data.findings import Finding
+from trainer.data.loading import resolve_data
+from trainer.text.yaml import load_yaml
+
+__all__ = [
+    "Check",
+    "InputError",
+    "Model",
+    "Prediction",
+    "Search",
+    "SearchConfig",
+    "check",
+    "load",
+    "open_search",
+    "search",
+    "train",
+]
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
+
+AnyPath = str | os.PathLike[str]
+Source = AnyPath | Mapping[str, Any] | SearchConfig | None
+"""A data set, a YAML file of a search, the content of such a file, or a configuration."""
+
+# -- data -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a data set holds, and everything that is wrong with it. Printed, it is a report."""
+
+    examined: Examined
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can be trained on."""
+        return not self.examined.errors
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Errors, warnings and notes, each with its code, its split and its places."""
+        return list(self.examined.findings)
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that stop a training."""
+        return self.examined.errors
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes."""
+        return [category.name for category in self.examined.categories]
+
+    @property
+    def splits(self) -> dict[str, dict[str, int]]:
+        """Number of `pictures` and `boxes` of each split."""
+        return self.examined.counts
+
+    def __str__(self) -> str:
+        return plain_text(lambda console: describe_findings(self.examined, console))
+
+    def _repr_html_(self) -> str:
+        return _as_html(str(self))
+
+
+def check(
+    data: AnyPath, *, allow: Sequence[str] = (), images: Sequence[str] = (), pictures: bool = True
+) -> Check:
+    """Find everything that is wrong with a data set, like `unfreeze check`.
+
+    Args:
+        data: A COCO json, a YOLO data.yaml, a folder of COCO, Pascal VOC or YOLO, or a search's
+            YAML.
+        allow: Codes of errors that are none in this data set.
+        images: Folders of the pictures where they do not lie beside the annotations, each DIR or
+            SPLIT=DIR.
+        pictures: Whether to decode every picture too.
+
+    Raises:
+        InputError: There is no data set.
+    """
+    place = with_images(find_data(Path(data)), images)
+    resolved = with_allowed_codes(resolve_data(place, cache_folder()), allow)
+    return Check(examine(resolved, cache_folder(), pictures=pictures))
+
+
+# -- searches -------------------------------------------------------------------------------------
+
+
+class Search:
+    """A search that has run, or that another process runs: each access reads it anew."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.config = config
+        """The configuration, with every default filled in."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which is its folder's."""
+        return self.config.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its study, its trials, its report and its winner."""
+        return self.config.folder
+
+    @property
+    def report(self) -> Path:
+        """The page that shows what won and why."""
+        return self.config.report
+
+    @property
+    def state(self) -> str:
+        """`done`, `out of time`, `stopped`, `interrupted`, `failed`, `disk full` or `running`."""
+        return self._result().state
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study: parameters and values of every trial, for Optuna's own functions."""
+        return load_study(self.config).optuna
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial, best first; the index is the trial's number.
+
+        Columns: `rank`, `state`, `map`, `map_50` and `map_75` of the best epoch on val,
+        `best_epoch`, `epochs`, `seconds`, `confirms`, and every searched field.
+        """
+        return to_frame(self._result())
+
+    @property
+    def best(self) -> "Model":
+        """The winner.
+
+        Raises:
+            InputError: The search has no winner.
+        """
+        return load(self.name, storage=self.config.storage)
+
+    def _result(self) -> SearchResult:
+        return read_result(self.config, load_study(self.config))
+
+    def __repr__(self) -> str:
+        result = self._result()
+        best = f", best AP {result.winner.score:.3f}" if result.winner else ""
+        return f"<Search {self.name}: {result.state}, {len(result.rows)} trials{best}>"
+
+    def __str__(self) -> str:
+        return plain_text(lambda console: summary.describe_result(self._result(), console))
+
+    def _repr_html_(self) -> str:
+        return _as_html(str(self))
+
+
+def search(
+    source: Source = None,
+    *,
+    name: str | None = None,
+    trials: int | None = None,
+    cluster: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    quiet: bool = False,
+) -> Search:
+    """Search, or continue a search, like `unfreeze search`.
+
+    A data set is searched with the configuration that `unfreeze init` writes for it. The same call
+    continues an interrupted search, and returns at once where the search is complete.
+
+    Args:
+        source: A data set, a search's YAML, its content, or a configuration; None searches the
+            embedded digits.
+        name: Of the search and its folder; by default the YAML's, else its file's or the data
+            set's folder's.
+        trials: How many trials to run in all.
+        cluster: `local`, `auto`, a head's address, or a definition's name.
+        settings: Values by dotted field, such as {"train.unfreeze.depth": 2}; they override the
+            source's.
+        allow: Codes of errors in the data set that are none.
+        quiet: Whether to show no progress.
+
+    Raises:
+        InputError: Something in the configuration or the data set is wrong; nothing was started.
+        SearchBusyError: Another process runs this search.
+        ClusterConnectionError: The cluster does not answer.
+    """
+    given = {"search.trials": trials, "cluster": cluster}
+    from search.running import driver  # Ray, which nothing else here needs
+
+    config = _to_config(source, name, given, settings, allow)
+    driver.run(config, Quiet() if quiet else summary.progress())
+    return open_search(config.name, storage=config.storage)
+
+
+def train(
+    source: Source = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    quiet: bool = False,
+) -> Search:
+    """Train one configuration without Ray, like `unfreeze train`.
+
+    The result is a search with a single trial. The arguments and errors are those of `search`;
+    by default the name of a data set's training ends in `-train`.
+    """
+    from search.running import single  # MLflow, which nothing else here needs
+
+    if name is None and source is not None and not isinstance(source, Mapping | SearchConfig):
+        name = f"{folder_name(Path(source))}-train" if _is_data(Path(source)) else None
+    config = _to_config(source, name, {"search.asha": "off"}, settings, allow)
+    single.train(config, Quiet() if quiet else summary.lines())
+    return open_search(config.name, storage=config.storage)
+
+
+def open_search(name: str, *, storage: AnyPath = STORAGE) -> Search:
+    """A search that has run, or that runs, by its name.
+
+    Args:
+        name: Of the search.
+        storage: The folder of all searches.
+
+    Raises:
+        InputError: There is no search of this name.
+    """
+    return Search(read_search_config(name, Path(storage)))
+
+
+def _to_config(
+    source: Source,
+    name: str | None,
+    given: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+    allow: Sequence[str],
+) -> SearchConfig:
+    """The checked configuration of a source, with what was given over it."""
+    changes = {**(settings or {}), **{k: v for k, v in given.items() if v is not None}}
+    folder = Path()
+    if source is None:
+        raw = read_config(None, {})
+    elif isinstance(source, SearchConfig):
+        raw = source.model_dump(mode="json", exclude_unset=True)
+    elif isinstance(source, Mapping):
+        raw = dict(source)
+    elif _is_data(Path(source)):
+        raw = load_yaml(choose_search(Path(source), Path.cwd(), name, allow).text)
+    else:
+        raw = read_config(Path(source), {})
+        folder = Path(source).parent
+    raw = deepcopy(raw)
+    apply_settings(raw, changes)
+    if name is not None:
+        raw["name"] = name
+    return check_config_and_data(raw, folder, allow)
+
+
+def _is_data(place: Path) -> bool:
+    """Whether a path is a data set, and not the YAML of a search."""
+    if place.suffix.lower() not in {".yaml", ".yml"}:
+        return True
+    raw = read_yaml(place)
+    return "names" in raw and "data" not in raw
+
+
+# -- models ---------------------------------------------------------------------------------------
+
+
+def load(model: AnyPath, *, storage: AnyPath = STORAGE) -> Model:
+    """A trained model: the winner of a search, by its name, or an exported folder or file.
+
+    Args:
+        model: Name, folder or file.
+        storage: The folder of all searches.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    return Model(find_model(str(model), Path(storage)))
+
+
+def _as_html(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"
