@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test lint docs docs-serve venv slow-tests browser-tests gpu-tests faults cluster-tests
+.PHONY: search test lint docs docs-serve venv slow-tests browser-tests docs-tests gpu-tests faults cluster-tests
 
 search: venv
 	$(BIN)/unfreeze search
@@ -16,6 +16,9 @@ slow-tests: venv
 
 browser-tests: venv
 	$(BIN)/python -m pytest -m browser
+
+docs-tests: venv
+	$(BIN)/python -m pytest -m docs
 
 gpu-tests: venv
 	$(BIN)/python -m pytest -m gpu

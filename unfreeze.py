@@ -93,6 +93,12 @@ class Check:
         """Number of `pictures` and `boxes` of each split."""
         return self.examined.counts
 
+    @property
+    def files(self) -> dict[str, list[Path]]:
+        """The pictures of each split that can be used; empty if they were not decoded."""
+        splits = self.examined.splits.items()
+        return {name: [picture.file for picture in split.pictures] for name, split in splits}
+
     def __str__(self) -> str:
         return plain_text(lambda console: describe_findings(self.examined, console))
 
@@ -107,7 +113,7 @@ def check(
 
     Args:
         data: A COCO json, a YOLO data.yaml, a folder of COCO, Pascal VOC or YOLO, or a search's
-            YAML.
+            YAML; `digits` is the embedded data set.
         allow: Codes of errors that are none in this data set.
         images: Folders of the pictures where they do not lie beside the annotations, each DIR or
             SPLIT=DIR.
@@ -116,7 +122,7 @@ def check(
     Raises:
         InputError: There is no data set.
     """
-    place = with_images(find_data(Path(data)), images)
+    place = with_images("digits" if data == "digits" else find_data(Path(data)), images)
     resolved = with_allowed_codes(resolve_data(place, cache_folder()), allow)
     return Check(examine(resolved, cache_folder(), pictures=pictures))
 
@@ -127,9 +133,11 @@ def check(
 class Search:
     """A search that has run, or that another process runs: each access reads it anew."""
 
+    config: SearchConfig
+    """The configuration, with every default filled in."""
+
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
-        """The configuration, with every default filled in."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Writes the pages that the code has already: configuration, commands, findings, clusters.
+"""Writes the pages that the code has already: the reference, and the page on clusters.
 
 `make docs` runs it before it builds the site. A test compares the pages with what this gives.
 """
@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 from search.commands.cli import parser
 from search.space.config import SearchConfig
 from trainer.data.finding_messages import CODES
+
+from . import python_reference
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `make docs`. -->\n\n"
@@ -162,11 +164,17 @@ def clusters() -> str:
     return NOTE + (DOCS.parent / "clusters" / "README.md").read_text(encoding="utf-8")
 
 
+def python() -> str:
+    """The page of the Python module, from its source."""
+    return NOTE + python_reference.reference()
+
+
 PAGES = {
     "clusters": clusters,
     "reference/configuration": configuration,
     "reference/commands": commands,
     "reference/findings": findings,
+    "reference/python": python,
 }
 
 
