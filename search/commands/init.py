@@ -18,8 +18,8 @@ from trainer.data.loading import load
 from trainer.text.escaping import printable, quote_yaml
 
 from ..reporting.console import program_name
+from ..space.canvas_size import choose_canvas_size, every_picture
 from ..space.data import with_allowed_codes, with_images
-from .canvas_size import choose_canvas_size, every_picture
 from .errors import writing
 
 STDOUT = Path("-")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..study.search_state import SearchState
-from .options import add_allow, add_command
+from .options import add_allow, add_command, add_json
 
 if TYPE_CHECKING:
     from ..space.config import SearchConfig
@@ -27,6 +27,7 @@ def add_search(commands: "Commands") -> None:
     )
     search.add_argument("--detach", action="store_true", help="as a Ray job, without this terminal")
     search.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
+    add_json(search)
 
 
 def add_train(commands: "Commands") -> None:
@@ -45,13 +46,17 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
+    from trainer.config import InputError
+
+    if options.json and not options.dry_run:
+        raise InputError(["--json: needs --dry-run; `status NAME --json` says how a search goes"])
     sets = [f"search.trials={options.trials}"] if options.trials is not None else []
     sets += [f"cluster={options.cluster}"] if options.cluster else []
     config = _read_config(options, sets, detached=options.detach)
     if options.dry_run:
         from .dry_run import print_plan
 
-        print_plan(config)
+        print_plan(config, options.json)
         return 0
     if options.detach:
         from ..running.detached import send
