@@ -65,12 +65,12 @@ def _check(options: argparse.Namespace) -> int:
 def add_models(commands: "Commands") -> None:
     """Add `unfreeze models`."""
     models = add_command(commands, "models", _models, "backbones and detectors, and their stages")
-    models.add_argument("name", nargs="?", metavar="NAME", help="of one; default: all tested")
+    models.add_argument("model_name", nargs="?", metavar="NAME", help="of one; default: all tested")
     add_json(models)
 
 
 def _models(options: argparse.Namespace) -> int:
     from .models import print_models
 
-    print_models(options.name, as_json=options.json)
+    print_models(options.model_name, as_json=options.json)
     return 0
