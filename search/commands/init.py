@@ -15,6 +15,7 @@ from trainer.data.checks.undetectable import most_objects
 from trainer.data.dataset import Picture, Splits
 from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load
+from trainer.model.checkpoint import write_atomically
 from trainer.text.escaping import printable, quote_yaml
 
 from ..reporting.console import program_name
@@ -118,7 +119,7 @@ def write_search(
         print(text, end="")
         return
     with writing("--out", out):
-        out.write_text(text, encoding="utf-8")
+        write_atomically(text.encode(), out)
     say(f"wrote {out}: {_counts(splits)}. Next:")
     say(f"  {program_name()} search {quote(str(out))}")
 

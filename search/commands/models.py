@@ -19,7 +19,7 @@ EXPLAINED = (
 )
 
 
-def print_models(name: str | None, console: Console | None = None, as_json: bool = False) -> None:
+def print_models(name: str | None, as_json: bool = False, console: Console | None = None) -> None:
     """Print all tested models, or one by its name. Raises InputError for an unknown name."""
     console = console or text_console()
     if as_json:

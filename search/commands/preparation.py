@@ -72,5 +72,5 @@ def add_models(commands: "Commands") -> None:
 def _models(options: argparse.Namespace) -> int:
     from .models import print_models
 
-    print_models(options.model_name, as_json=options.json)
+    print_models(options.model_name, options.json)
     return 0

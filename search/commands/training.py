@@ -52,32 +52,27 @@ def _search(options: argparse.Namespace) -> int:
         raise InputError(["--json: needs --dry-run; `status NAME --json` says how a search goes"])
     sets = [f"search.trials={options.trials}"] if options.trials is not None else []
     sets += [f"cluster={options.cluster}"] if options.cluster else []
-    config = _read_config(options, sets, detached=options.detach)
     if options.dry_run:
         from .dry_run import print_plan
 
-        print_plan(config, options.json)
+        print_plan(_read_config(options, sets, detached=options.detach), options.json)
         return 0
     if options.detach:
         from ..running.detached import send
 
-        return send(config, print)
-    return _run_search(config)
+        return send(_read_config(options, sets, detached=True), print)
+    return _run_search(options, sets)
 
 
-def _run_search(config: "SearchConfig") -> int:
+def _run_search(options: argparse.Namespace, sets: list[str]) -> int:
     from ..reporting import summary
-    from ..reporting.console import print_plain
-    from ..running.driver import run
-    from ..study.disk import is_disk_full
 
-    try:
-        result = run(config, summary.progress())
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        print_plain(f"{error}; free some space, and the same command continues", error=True)
-        return 1
+    progress = summary.progress()
+    with progress.step("loading PyTorch, and reading the configuration"):
+        config = _read_config(options, sets)
+    with progress.step("loading Ray and MLflow"):
+        from ..running.driver import run
+    result = run(config, progress)
     summary.print_result(result)
     good = result.state in {SearchState.DONE, SearchState.OUT_OF_TIME, SearchState.STOPPED}
     return 0 if result.winner is not None and good else 1
@@ -85,9 +80,12 @@ def _run_search(config: "SearchConfig") -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from ..reporting import summary
-    from ..running.single import train
 
-    result = train(_read_config(options, ["search.asha=off"]), summary.lines())
+    progress = summary.lines()
+    with progress.step("loading PyTorch, and reading the configuration"):
+        config = _read_config(options, ["search.asha=off"])
+        from ..running.single import train
+    result = train(config, progress)
     summary.print_result(result)
     return 0 if result.winner is not None else 1
 

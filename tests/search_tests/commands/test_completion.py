@@ -67,9 +67,10 @@ def printed(*line: str) -> str:
 @pytest.mark.parametrize("script", ["bash"], indirect=True)
 @pytest.mark.parametrize(("typed", "offered"), ASKED.items())
 def test_bash_completes(script: str, typed: str, offered: set[str]) -> None:
-    assert set(printed(script, "-c", BASH, "bash", f"unfreeze {typed}").split()) - {
-        "script"
-    } == offered
+    assert (
+        set(printed(script, "-c", BASH, "bash", f"unfreeze {typed}").split()) - {"script"}
+        == offered
+    )
 
 
 @pytest.mark.parametrize("script", ["fish"], indirect=True)
