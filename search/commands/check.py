@@ -1,6 +1,5 @@
 """The work of `unfreeze check`: what a data set holds, and everything that is wrong with it."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from trainer.config import InputError, Model
@@ -24,7 +22,7 @@ from trainer.data.findings import Finding
 from trainer.data.loading import resolve_data
 from trainer.text.escaping import printable
 
-from ..reporting.console import text_console
+from ..reporting.console import Prose, print_json, text_console
 from ..space.data import find_data, with_allowed_codes, with_images
 from .errors import writing
 
@@ -68,7 +66,7 @@ def check_data(
     if out is not None:
         _draw(examined, model, out)
     if as_json:  # last: a failure before it prints JSON too
-        print(json.dumps(_as_json(examined), indent=1))
+        print_json(_as_json(examined))
     return not examined.errors
 
 
@@ -151,9 +149,8 @@ def describe_findings(examined: Examined, console: Console) -> None:
     console.print(f"\n{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
     codes = sorted({finding.code for finding in examined.errors} & allowable())
     if codes:
-        console.print(Text("If one is no error in your data, allow it here, in search and train:"))
-        options = " ".join(f"--allow {code}" for code in codes)
-        console.print(Padding(Text(options), (0, 0, 0, 2), expand=False))
+        console.print(Prose("If one is no error in your data, allow it here, in search and train:"))
+        console.print("  " + " ".join(f"--allow {code}" for code in codes))
 
 
 def _print_contents(examined: Examined, console: Console) -> None:
@@ -161,11 +158,11 @@ def _print_contents(examined: Examined, console: Console) -> None:
         f"{name} {count['pictures']} pictures, {count['boxes']} boxes"
         for name, count in examined.counts.items()
     )
-    console.print(f"{examined.format}{': ' if counts else ''}{counts}")
+    console.print(Prose(f"{examined.format}{': ' if counts else ''}{counts}"))
     if examined.categories:
         names = ", ".join(category.name for category in examined.categories)
         noun = "class" if len(examined.categories) == 1 else "classes"
-        console.print(Text(printable(f"{len(examined.categories)} {noun}: {names}")))
+        console.print(Prose(printable(f"{len(examined.categories)} {noun}: {names}")))
 
 
 def _print_finding(finding: Finding, console: Console) -> None:
@@ -176,15 +173,16 @@ def _print_finding(finding: Finding, console: Console) -> None:
         f" {finding.code}, {finding.split}: ",
         (f"{finding.count} " if finding.count > 1 else "") + code.text,
     )
-    console.print(head)
-    lines = [f"in {finding.source}", *map(str, finding.places)]
-    more = finding.count - len(finding.places)
-    lines += [f"and {more} more"] if more else []
-    lines.append(printable(finding.hint))
+    console.print(Prose(head))
+    for line in filter(None, [f"in {finding.source}", *map(str, finding.places)]):
+        console.print(f"  {line}")  # it holds a path: unwrapped, to be copied
+    if more := finding.count - len(finding.places):
+        console.print(f"  and {more} more")
+    if finding.hint:
+        console.print(Prose(printable(finding.hint), indent=2))
     if code.fix:
-        lines.append(f"-> {code.fix}" + (f"; allowed: {code.allowed}" if code.allowed else ""))
-    for line in filter(None, lines):
-        console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+        allowed = f"; allowed: {code.allowed}" if code.allowed else ""
+        console.print(Prose(f"-> {code.fix}{allowed}", indent=2))
 
 
 def _plural(count: int, noun: str) -> str:

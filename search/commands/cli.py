@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import preparation, searches, trained_model, training
+from .completion import add_completion
 from .errors import Parser, UsageError, as_json, explain
 
 DESCRIPTION = """\
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(commands)
+    add_completion(commands, top)
     return top
 
 

@@ -48,8 +48,10 @@ def explain(error: BaseException, resumable: bool) -> tuple[list[str], int] | No
     if isinstance(error, InputError):
         return error.errors, 2
     if isinstance(error, OSError) and error.errno in USER_ERRORS:
-        status = 1 if error.errno in DISK_FULL else 2
-        return [f"{error.filename or 'disk'}: {error.strerror}"], status
+        line = f"{error.filename or 'disk'}: {error.strerror}"
+        if error.errno not in DISK_FULL:
+            return [line], 2
+        return [line + ("; free some space, and the same command continues" * resumable)], 1
     if isinstance(error, SearchBusyError | ClusterConnectionError):
         return [str(error)], 1
     if isinstance(error, KeyboardInterrupt):

@@ -16,11 +16,12 @@ from trainer.data.checks.undetectable import most_objects
 from trainer.data.dataset import Picture, Splits
 from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load
+from trainer.model.checkpoint import write_atomically
 from trainer.text.escaping import printable, quote_yaml
 
 from ..reporting.console import program_name
+from ..space.canvas_size import choose_canvas_size, every_picture
 from ..space.data import with_allowed_codes, with_images
-from .canvas_size import choose_canvas_size, every_picture
 from .errors import writing
 
 STDOUT = Path("-")
@@ -122,7 +123,7 @@ def write_search(
         print(chosen.text, end="")
         return
     with writing("--out", out):
-        out.write_text(chosen.text, encoding="utf-8")
+        write_atomically(chosen.text.encode(), out)
     say(f"wrote {out}: {chosen.counts}. Next:")
     say(f"  {program_name()} search {quote(str(out))}")
 

@@ -1,6 +1,6 @@
 """The tables of `unfreeze models`: stages of each model, and how much trains at each depth."""
 
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -9,9 +9,9 @@ from trainer.config import CocoDetector, InputError, Model, NewDetector
 from trainer.config_errors import did_you_mean
 from trainer.model.backbones import TESTED_BACKBONES, is_timm_model
 from trainer.model.detectors import is_coco, model_errors
-from trainer.model.outline import Outline, outline
+from trainer.model.outline import outline
 
-from ..reporting.console import text_console
+from ..reporting.console import Prose, first_that_fits, print_json, text_console
 
 EXPLAINED = (
     "Depth is how many stages of the backbone train, counted from the head end. At depth 0 neck "
@@ -19,27 +19,62 @@ EXPLAINED = (
 )
 
 
-def print_models(name: str | None, console: Console | None = None) -> None:
+def print_models(name: str | None, as_json: bool = False, console: Console | None = None) -> None:
     """Print all tested models, or one by its name. Raises InputError for an unknown name."""
     console = console or text_console()
-    if name is not None:
+    if as_json:
+        models = _all_models() if name is None else [_model_called(name)]
+        print_json({"models": [_as_json(model) for model in models]})
+    elif name is None:
+        _print_all(console)
+    else:
         _print_model(console, _model_called(name))
-        return
-    console.print(
-        _table(
-            "Backbones, from timm",
-            [_with_backbone(Model(), backbone) for backbone in TESTED_BACKBONES],
-        )
-    )
+
+
+def _all_models() -> list[Model]:
+    return [*_backbones(), *_trained()]
+
+
+def _backbones() -> list[Model]:
+    return [_with_backbone(Model(), backbone) for backbone in TESTED_BACKBONES]
+
+
+def _trained() -> list[Model]:
+    return [Model(detector=detector, weights="none") for detector in get_args(CocoDetector)]
+
+
+def _as_json(model: Model) -> dict[str, Any]:
+    """One model of the object of `unfreeze models --json`; its stages are listed bottom first."""
+    parts = outline(model)
+    return {
+        "name": _name(model),
+        "detector": model.detector,
+        "backbone": None if is_coco(model) else model.backbone,
+        "neck_and_head": parts.neck_and_head,
+        "stages": [
+            {"parameters": parameters, "layers": list(layers)}
+            for parameters, layers in zip(parts.stages, parts.layers, strict=True)
+        ],
+        "trainable": [parts.trainable(depth) for depth in range(len(parts.stages) + 1)],
+    }
+
+
+def _name(model: Model) -> str:
+    return model.detector if is_coco(model) else model.backbone
+
+
+def _print_all(console: Console) -> None:
+    console.print(first_that_fits(console, [_table("Backbones, from timm", _backbones())]))
     heads = ", ".join(get_args(NewDetector))
     console.print(
-        f"Each with a new head, model.detector: {heads} (counted: {Model().detector}). Others of "
-        "timm's with maps at strides 8, 16 and 32 work, untested.\n"
+        Prose(
+            f"Each with a new head, model.detector: {heads} (counted: {Model().detector}). Others "
+            "of timm's with maps at strides 8, 16 and 32 work, untested.\n"
+        )
     )
-    trained = [Model(detector=detector, weights="none") for detector in get_args(CocoDetector)]
-    console.print(_table("Detectors, from torchvision", trained))
-    console.print("Each with weights: coco keeps all but its class layers.\n")
-    console.print(f"{EXPLAINED} `unfreeze models NAME` tells which layers each stage has.")
+    console.print(first_that_fits(console, [_table("Detectors, from torchvision", _trained())]))
+    console.print(Prose("Each with weights: coco keeps all but its class layers.\n"))
+    console.print(Prose(f"{EXPLAINED} `unfreeze models NAME` tells which layers each stage has."))
 
 
 def _with_backbone(model: Model, backbone: str) -> Model:
@@ -62,13 +97,12 @@ def _table(title: str, models: list[Model]) -> Table:
     outlines = [outline(model) for model in models]
     deepest = max(len(one.stages) for one in outlines)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("", overflow="fold")
+    table.add_column("")
     for depth in range(deepest + 1):
         table.add_column(f"depth {depth}" if depth == 0 else str(depth), justify="right")
     for model, one in zip(models, outlines, strict=True):
-        name = model.detector if is_coco(model) else model.backbone
         counts = [_millions(one.trainable(d)) for d in range(len(one.stages) + 1)]
-        table.add_row(name, *counts)
+        table.add_row(_name(model), *counts)
     return table
 
 
@@ -77,26 +111,21 @@ def _print_model(console: Console, model: Model) -> None:
     what = model.detector if is_coco(model) else f"{model.detector} on {model.backbone}"
     table = Table(title=what, title_justify="left", box=None, pad_edge=False)
     table.add_column("depth", justify="right")
-    table.add_column("opens", overflow="fold")
+    table.add_column("opens")
     table.add_column("its parameters", justify="right")
     table.add_column("trainable in all", justify="right")
-    table.add_row(
-        "0", "neck and head", _millions(parts.neck_and_head), _millions(parts.trainable(0))
-    )
-    for depth in range(1, len(parts.stages) + 1):
-        table.add_row(str(depth), *_stage_cells(parts, depth))
-    console.print(table)
-    console.print(EXPLAINED)
-
-
-def _stage_cells(parts: Outline, depth: int) -> tuple[str, str, str]:
-    index = len(parts.stages) - depth
-    layers = ", ".join(parts.layers[index])
-    return (
-        f"stage {index + 1}: {layers}",
-        _millions(parts.stages[index]),
-        _millions(parts.trainable(depth)),
-    )
+    neck_and_head = _millions(parts.neck_and_head)
+    table.add_row("0", "neck and head", neck_and_head, _millions(parts.trainable(0)))
+    stages = range(len(parts.stages), 0, -1)
+    for depth, stage in enumerate(stages, start=1):
+        count, in_all = parts.stages[stage - 1], parts.trainable(depth)
+        table.add_row(str(depth), f"stage {stage}", _millions(count), _millions(in_all))
+    console.print(first_that_fits(console, [table]))
+    console.print()
+    for stage in stages:
+        console.print(Prose(f"stage {stage}: {', '.join(parts.layers[stage - 1])}"))
+    console.print()
+    console.print(Prose(EXPLAINED))
 
 
 def _millions(count: int) -> str:

@@ -62,6 +62,11 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help=MODEL)
 
 
+def add_json(command: argparse.ArgumentParser) -> None:
+    """Add `--json`: one object on stdout, when the command fails too."""
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
 def add_cluster(command: argparse.ArgumentParser) -> None:
     """Add `--cluster X` to a command that can ask about a search on a cluster."""
     command.add_argument(

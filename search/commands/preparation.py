@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import DATA, add_allow, add_command, add_images
+from .options import DATA, add_allow, add_command, add_images, add_json
 
 if TYPE_CHECKING:
     from .options import Commands
@@ -39,7 +39,7 @@ def add_check(commands: "Commands") -> None:
     """Add `unfreeze check`."""
     check = add_command(commands, "check", _check, "find everything that is wrong with a data set")
     check.add_argument("data", type=Path, metavar="DATA", help=f"{DATA}, or a search.yaml")
-    check.add_argument("--json", action="store_true", help="print JSON")
+    add_json(check)
     check.add_argument("--out", type=Path, metavar="DIR", help="draw the data set into DIR")
     check.add_argument(
         "--no-pictures", action="store_true", help="check the annotation files alone"
@@ -65,11 +65,12 @@ def _check(options: argparse.Namespace) -> int:
 def add_models(commands: "Commands") -> None:
     """Add `unfreeze models`."""
     models = add_command(commands, "models", _models, "backbones and detectors, and their stages")
-    models.add_argument("name", nargs="?", metavar="NAME", help="of one; default: all tested")
+    models.add_argument("model_name", nargs="?", metavar="NAME", help="of one; default: all tested")
+    add_json(models)
 
 
 def _models(options: argparse.Namespace) -> int:
     from .models import print_models
 
-    print_models(options.name)
+    print_models(options.model_name, options.json)
     return 0

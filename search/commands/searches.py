@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from .options import add_cluster, add_command, add_storage
+from .options import add_cluster, add_command, add_json, add_storage
 
 if TYPE_CHECKING:
     from .options import Commands
@@ -12,19 +12,33 @@ if TYPE_CHECKING:
 def add_list(commands: "Commands") -> None:
     """Add `unfreeze list`."""
     command = add_command(commands, "list", _list, "the searches in a storage folder")
+    add_json(command)
     add_cluster(command)
     add_storage(command)
 
 
 def _list(options: argparse.Namespace) -> int:
+    _refuse_mixed_json(options)
     if options.cluster:
         from ..running.detached import ask
 
         return ask(None, ["list"], options.storage, print)
     from ..reporting import status
 
-    status.print_list(options.storage)
+    status.print_list(options.storage, options.json)
     return 0
+
+
+def _refuse_mixed_json(options: argparse.Namespace, watch: bool = False) -> None:
+    """Raise InputError if `--json` stands beside an option that prints more than one object."""
+    from trainer.config import InputError
+
+    if options.json and watch:
+        raise InputError(["--json gives one object: leave --watch out"])
+    if options.json and options.cluster:
+        raise InputError(
+            ["--json: --cluster prints the log of a job; run it on the head, without --cluster"]
+        )
 
 
 def add_status(commands: "Commands") -> None:
@@ -32,11 +46,13 @@ def add_status(commands: "Commands") -> None:
     status = add_command(commands, "status", _status, "where a search stands")
     status.add_argument("name", metavar="NAME")
     status.add_argument("--watch", action="store_true", help="again and again, while it runs")
+    add_json(status)
     add_cluster(status)
     add_storage(status)
 
 
 def _status(options: argparse.Namespace) -> int:
+    _refuse_mixed_json(options, watch=options.watch)
     if options.cluster:
         from ..running.detached import ask, watch
 
@@ -45,8 +61,10 @@ def _status(options: argparse.Namespace) -> int:
         return ask(options.name, ["status", options.name], options.storage, print)
     from ..reporting import status
 
-    show = status.watch_status if options.watch else status.print_status
-    show(options.storage, options.name)
+    if options.watch:
+        status.watch_status(options.storage, options.name)
+    else:
+        status.print_status(options.storage, options.name, options.json)
     return 0
 
 

@@ -2,11 +2,10 @@
 
 import argparse
 import contextlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import DATA, add_allow, add_command, add_model, add_storage
+from .options import DATA, add_allow, add_command, add_json, add_model, add_storage
 
 if TYPE_CHECKING:
     from .options import Commands
@@ -58,7 +57,7 @@ def add_evaluate(commands: "Commands") -> None:
         help="may be given several times; default: val",
     )
     add_allow(evaluate)
-    evaluate.add_argument("--json", action="store_true", help="print JSON, a line a split")
+    add_json(evaluate)
     evaluate.add_argument("--detections", type=Path, metavar="FILE", help="write COCO results")
     add_storage(evaluate)
 
@@ -68,10 +67,12 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     from ..exports.evaluate import evaluate_model
     from ..reporting import summary
+    from ..reporting.console import print_json
 
     splits = options.split or ["val"]
     if options.detections and len(splits) > 1:
         raise InputError(["--detections is one file: give one --split"])
+    measured = []
     for split in splits:
         metrics = evaluate_model(
             options.model,
@@ -81,10 +82,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             options.detections,
             options.allow,
         )
-        if options.json:
-            print(json.dumps({"split": split, **metrics}))
-        else:
+        measured.append({"split": split, **metrics})
+        if not options.json:
             summary.print_metrics(split, metrics)
+    if options.json:
+        print_json(measured[0] if len(measured) == 1 else {"splits": measured})
     return 0
 
 

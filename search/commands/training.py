@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..study.search_state import SearchState
-from .options import add_allow, add_command
+from .options import add_allow, add_command, add_json
 
 if TYPE_CHECKING:
     from ..space.config import SearchConfig
@@ -27,6 +27,7 @@ def add_search(commands: "Commands") -> None:
     )
     search.add_argument("--detach", action="store_true", help="as a Ray job, without this terminal")
     search.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
+    add_json(search)
 
 
 def add_train(commands: "Commands") -> None:
@@ -45,34 +46,33 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
+    from trainer.config import InputError
+
+    if options.json and not options.dry_run:
+        raise InputError(["--json: needs --dry-run; `status NAME --json` says how a search goes"])
     settings = {"search.trials": options.trials, "cluster": options.cluster}
-    given = {path: value for path, value in settings.items() if value is not None}
-    config = _read_config(options, given, detached=options.detach)
+    given: dict[str, Any] = {path: v for path, v in settings.items() if v is not None}
     if options.dry_run:
         from .dry_run import print_plan
 
-        print_plan(config)
+        print_plan(_read_config(options, given, detached=options.detach), options.json)
         return 0
     if options.detach:
         from ..running.detached import send
 
-        return send(config, print)
-    return _run_search(config)
+        return send(_read_config(options, given, detached=True), print)
+    return _run_search(options, given)
 
 
-def _run_search(config: "SearchConfig") -> int:
+def _run_search(options: argparse.Namespace, settings: dict[str, Any]) -> int:
     from ..reporting import summary
-    from ..reporting.console import print_plain
-    from ..running.driver import run
-    from ..study.disk import is_disk_full
 
-    try:
-        result = run(config, summary.progress())
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        print_plain(f"{error}; free some space, and the same command continues", error=True)
-        return 1
+    progress = summary.progress()
+    with progress.step("loading PyTorch, and reading the configuration"):
+        config = _read_config(options, settings)
+    with progress.step("loading Ray and MLflow"):
+        from ..running.driver import run
+    result = run(config, progress)
     summary.print_result(result)
     good = result.state in {SearchState.DONE, SearchState.OUT_OF_TIME, SearchState.STOPPED}
     return 0 if result.winner is not None and good else 1
@@ -80,9 +80,12 @@ def _run_search(config: "SearchConfig") -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from ..reporting import summary
-    from ..running.single import train
 
-    result = train(_read_config(options, {"search.asha": "off"}), summary.lines())
+    progress = summary.lines()
+    with progress.step("loading PyTorch, and reading the configuration"):
+        config = _read_config(options, {"search.asha": "off"})
+        from ..running.single import train
+    result = train(config, progress)
     summary.print_result(result)
     return 0 if result.winner is not None else 1
 

@@ -15,6 +15,7 @@ from trainer.evaluation.operating_point import best_thresholds
 from trainer.export.bundle import export_folder, open_export, record_evaluation, write_thresholds
 from trainer.model.checkpoint import write_atomically
 
+from ..study.disk import is_disk_full
 from .model_data import is_training_data, load_named_split
 from .model_location import find_model
 
@@ -50,8 +51,8 @@ def evaluate_model(
     """
     location = find_model(model, storage)
     folder = export_folder(location)
-    if detections is not None and not detections.resolve().parent.is_dir():
-        raise InputError([f"--detections {detections}: there is no folder {detections.parent}"])
+    if detections is not None:
+        _require_writable(detections)
     detect, spec = open_export(location)
     split = load_named_split(place, name, allow)
     _require_same_classes(place, split.categories, spec.categories)
@@ -69,6 +70,24 @@ def evaluate_model(
             raise
         log.warning("these figures are not stored in %s (%s)", folder, error.strerror)
     return asdict(metrics)
+
+
+def _require_writable(detections: Path) -> None:
+    """Raise InputError if the file cannot be written, before minutes of measuring."""
+    if not detections.resolve().parent.is_dir():
+        raise InputError([f"--detections {detections}: there is no folder {detections.parent}"])
+    if detections.is_dir():
+        raise InputError([f"--detections {detections} is a folder; give a file"])
+    probe = detections.with_name(f".{detections.name}.part")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise InputError(
+            [f"--detections {detections} cannot be written ({error.strerror})"]
+        ) from error
 
 
 def _require_same_classes(place: Path, data: Sequence[Category], model: Sequence[Category]) -> None:

@@ -49,10 +49,10 @@ def export_winner(
         write_card(out, config.name)
         return metrics | gain
     run, epoch = _checkpoint(config, best)
-    progress.say(f"exporting trial {run.number} and measuring it in a fresh process")
     fresh = config.folder / ".winner"
     shutil.rmtree(fresh, ignore_errors=True)
-    _export_run(config, data, study, run, fresh)
+    with progress.step(f"exporting trial {run.number}"):
+        _export_run(config, data, study, run, fresh)
     pictured = data.test or data.val
     of = {"trial": run.number, "epoch": epoch}
     write_metrics(fresh, {"of": of, "for": checkpoint_of(best), "pictured": pictured.name, **gain})
@@ -60,9 +60,11 @@ def export_winner(
     if data.test:
         splits.append("test")
         _count_look(study, out, fresh)
-    _measure(fresh, config.folder / "search.yaml", splits)
+    with progress.step(f"measuring it on {' and '.join(splits)}, in a fresh process"):
+        _measure(fresh, config.folder / "search.yaml", splits)
     metrics = read_metrics(fresh)
-    write_pictures(fresh, pictured)
+    with progress.step("drawing what it detects"):
+        write_pictures(fresh, pictured)
     write_card(fresh, config.name)
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)

@@ -1,24 +1,34 @@
-"""Consoles and log handlers that print plain text: no control codes, no secrets."""
+"""Consoles and log handlers that print plain text: no control codes, no secrets.
+
+Nothing is wrapped but prose, and that on a terminal alone: a path or a command can be copied.
+"""
 
 import io
+import json
 import logging
+import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
 
 from trainer.text.escaping import printable_lines
 from trainer.text.redaction import redacted
 
 PROGRAM = "unfreeze"
+NO_WIDTH = 100_000
+"""Columns of what is no terminal: more than any line has."""
 
 
 class _TextConsole(Console):
@@ -49,19 +59,69 @@ def lasting_console() -> Console:
 
 
 def plain_text(write: Callable[[Console], None]) -> str:
-    """What a function writes to a console, as text without colours."""
+    """What a function writes to a console, as text without colours in lines of 100 columns."""
     text = io.StringIO()
-    write(_without_markup(_TextConsole, file=text, width=100))
+    console = _without_markup(_TextConsole, text)
+    console.width = 100
+    write(console)
     return text.getvalue()
 
 
-def _without_markup(
-    kind: type[_TextConsole], file: IO[str] | None = None, width: int | None = None
-) -> Console:
+def _without_markup(kind: type[_TextConsole], file: IO[str] | None = None) -> Console:
     # in a notebook rich would make a page of each line
-    return kind(
-        file=file, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False
+    console = kind(
+        file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, force_jupyter=False
     )
+    if not console.is_terminal:
+        console.width = NO_WIDTH
+    return console
+
+
+class Prose:
+    """Sentences, which a terminal shows wrapped between words; a longer word stays in one piece.
+
+    Args:
+        text: The sentences.
+        indent: Spaces before each line.
+    """
+
+    def __init__(self, text: str | Text, indent: int = 0) -> None:
+        self._text = Text(text) if isinstance(text, str) else text
+        self._indent = indent
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        for line in self._text.split("\n", allow_blank=True):
+            breaks = _line_breaks(line.plain, options.max_width - self._indent)
+            for part in line.divide(breaks):
+                part.rstrip()
+                yield Text.assemble(" " * self._indent, part)
+
+
+def _line_breaks(line: str, width: int) -> list[int]:
+    """Where words begin that go on a new line, so that lines have at most `width` columns."""
+    breaks, column = [], 0
+    for word in re.finditer(r"\S+\s*", line):
+        if column and column + cell_len(word[0].rstrip()) > width:
+            breaks.append(word.start())
+            column = 0
+        column += cell_len(word[0])
+    return breaks
+
+
+def first_that_fits(console: Console, tables: Iterable[Table]) -> Table:
+    """The first table that the console has the width for, else the last; no cell is broken.
+
+    Raises ValueError without a table.
+    """
+    unlimited = console.options.update(max_width=NO_WIDTH)
+    chosen = None
+    for chosen in tables:
+        chosen.width = console.measure(chosen, options=unlimited).maximum
+        if chosen.width <= console.width:
+            break
+    if chosen is None:
+        raise ValueError("no table")
+    return chosen
 
 
 def program_name() -> str:
@@ -73,6 +133,11 @@ def program_name() -> str:
 def print_plain(line: object, *, error: bool = False) -> None:
     """Print a line as plain text without secrets, to stderr if it is an error."""
     print(_plain(str(line)), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object to stdout: the answer of a command to `--json`."""
+    print(json.dumps(content, indent=1), flush=True)
 
 
 def _plain(text: str) -> str:

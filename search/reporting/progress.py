@@ -2,24 +2,38 @@
 
 import io
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from threading import Event, Thread
 from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from ..ranking.forecast import expected_epochs
 from ..ranking.trial_order import best_map
 from ..space.config import SearchConfig
+from ..space.locations import trial_folder
 from ..space.space import values_by_field
 from ..study.record import TrialRecord
 from ..study.study import Study
+from .console import Prose
 
+NOTEBOOK_WIDTH = 100
+"""Columns of the table in a notebook."""
 ENDED_SHOWN = 12
 """Ended trials in the live table; the others are counted."""
+NOTICED = 1.0
+"""Seconds from which on a step is announced: a shorter one would be gone before it is read."""
+SILENCE = 10.0
+"""Seconds after which a line says that a step goes on; after a minute it is said once a minute."""
+
+
+Count = Callable[[int, int], None]
+"""Told how many more parts of a step are done, and how many there are."""
 
 
 class Progress(Protocol):
@@ -27,6 +41,12 @@ class Progress(Protocol):
 
     def say(self, line: str) -> None:
         """Show a line about the search. A terminal that is gone raises nothing."""
+
+    def step(self, text: str) -> AbstractContextManager[Count]:
+        """Show that something goes on that may take a while, until the block ends.
+
+        The block may count what is done.
+        """
 
     def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
         """The trials begin; `slots` says how many can run at the same time."""
@@ -43,6 +63,10 @@ class Quiet:
 
     def say(self, line: str) -> None:
         """Show nothing."""
+
+    def step(self, text: str) -> AbstractContextManager[Count]:
+        """Show nothing."""
+        return nullcontext(lambda done, of: None)
 
     def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
         """Show nothing."""
@@ -61,21 +85,45 @@ class Lines:
         self._console = console
         self._shown: set[tuple[int, int]] = set()
         """Trial and epoch of each report that was printed; epoch 0 is the trial's end."""
+        self._first_epoch = ExitStack()
+        """Says what goes on before the first report of this run; closed by it."""
 
     def say(self, line: str) -> None:
         """Print a line."""
         with suppress(OSError):
             self._console.print(line, highlight=False, soft_wrap=True)
 
+    @contextmanager
+    def step(self, text: str) -> Iterator[Count]:
+        """Print a line once the step lasts, and again after longer silences."""
+        counter = _Counter()
+
+        def beat(seconds: float) -> None:
+            so_far = f": {counter}{seconds:.0f} s so far"
+            self.say(text if seconds < SILENCE else text + so_far)
+
+        with _heartbeat(beat):
+            yield counter.add
+
     def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
         """Remember what the study holds: a continued search does not print it again."""
         self._study = study
         self._config = config
         self._shown = {(n, e) for n, r in study.records.items() for e in r.reports}
+        self._first_epoch.enter_context(_heartbeat(self._say_what_runs))
+
+    def _say_what_runs(self, seconds: float) -> None:
+        """Print what the trials do, as long as none of them has reported an epoch."""
+        running = [r for r in list(self._study.records.values()) if r.running]
+        doing = [f"trial {r.number}: {_first_news(self._config, r)}" for r in running]
+        line = "; ".join(doing) or "Ray Tune is starting"
+        self.say(line if seconds < SILENCE else f"{line}, {seconds:.0f} s so far")
 
     def update(self, number: int) -> None:
         """Print the trial's new reports, and its end."""
         record = self._study.records[number]
+        if record.end is not None or any((number, e) not in self._shown for e in record.reports):
+            self._first_epoch.close()
         for epoch, report in sorted(record.reports.items()):
             if (number, epoch) not in self._shown:
                 self._shown.add((number, epoch))
@@ -90,7 +138,8 @@ class Lines:
             self.say(f"trial {number} {record.end.value} ({ended} of {trials})")
 
     def close(self) -> None:
-        """Do nothing: every line is printed."""
+        """Say no more of what goes on."""
+        self._first_epoch.close()
 
 
 class LiveTable:
@@ -103,7 +152,27 @@ class LiveTable:
     def say(self, line: str) -> None:
         """Print a line above the table."""
         with suppress(OSError):
-            self._console.print(line, highlight=False)
+            self._console.print(Prose(line), soft_wrap=True)
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[Count]:
+        """Show a line with the seconds so far; it stays if the step took a while."""
+        started, spinner, counter = time.monotonic(), Spinner("dots"), _Counter()
+
+        def shown() -> Spinner:
+            spinner.update(text=f"{text} ({counter}{time.monotonic() - started:.0f} s)")
+            return spinner
+
+        live = Live(console=self._console, get_renderable=shown, transient=True)
+        with suppress(OSError):
+            live.start()
+        try:
+            yield counter.add
+        finally:
+            with suppress(OSError):
+                live.stop()
+        if (seconds := time.monotonic() - started) >= NOTICED:
+            self.say(f"{text} ({seconds:.0f} s)")
 
     def start(self, config: SearchConfig, study: Study, slots: Callable[[], int]) -> None:
         """Draw the table, and from now on once a second."""
@@ -142,7 +211,7 @@ class LiveTable:
                 heading, justify="right" if heading in {"AP", "best", "lr"} else "left"
             )
         for record in [*running, *ended[:ENDED_SHOWN]]:
-            table.add_row(*_cells(record, self._epoch_budget(record)))
+            table.add_row(*_cells(self._config, record, self._epoch_budget(record)))
         hidden = len(ended) - ENDED_SHOWN
         more = [Text(f"and {hidden} more that ended", style="dim")] if hidden > 0 else []
         return Group(table, *more, Text(self._summary(len(ended)), style="bold"))
@@ -174,28 +243,44 @@ class NotebookTable(LiveTable):
     rich's own live display needs a widget that many notebooks lack.
     """
 
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._lines = Lines(console)
+        self._redraws = ExitStack()
+
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line)
+        self._lines.say(line)
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[Count]:
+        """Print a line once the step takes a while, and again as it goes on."""
+        with self._lines.step(text) as count:
+            yield count
 
     def _draw(self) -> None:
         from IPython.display import display
 
         self._output = display(self._page(), display_id=True)  # type: ignore[no-untyped-call]
+        self._redraws.enter_context(_heartbeat(self._redraw))
+
+    def _redraw(self, seconds: float = 0) -> None:
+        self._output.update(self._page())
 
     def update(self, number: int) -> None:
         """Draw the table again."""
-        self._output.update(self._page())
+        self._redraw()
 
     def close(self) -> None:
         """Leave the table in the notebook, as the trials ended."""
-        self._output.update(self._page())
+        self._redraws.close()
+        self._redraw()
 
     def _page(self) -> Any:
         from IPython.display import Pretty
 
         text = io.StringIO()
-        Console(file=text, width=self._console.width, force_jupyter=False).print(self._render())
+        Console(file=text, width=NOTEBOOK_WIDTH, force_jupyter=False).print(self._render())
         return Pretty(text.getvalue())  # type: ignore[no-untyped-call]
 
 
@@ -210,10 +295,56 @@ def _epochs_run(study: Study) -> int:
     return sum(not r.forked for record in records for r in list(record.reports.values()))
 
 
-def _cells(record: TrialRecord, epochs: int) -> list[str]:
+class _Counter:
+    """`120 of 500, ` for the parts of a step that are done; empty where none are counted."""
+
+    def __init__(self) -> None:
+        self._done = self._of = 0
+
+    def add(self, done: int, of: int) -> None:
+        self._done += done
+        self._of = of
+
+    def __str__(self) -> str:
+        return f"{self._done:,} of {self._of:,}, " if self._of else ""
+
+
+@contextmanager
+def _heartbeat(beat: Callable[[float], None]) -> Iterator[None]:
+    """While the block runs, call `beat` with the seconds so far, from a thread.
+
+    The first time after a second, then every ten, and once a minute from the first minute on.
+    """
+    over, started = Event(), time.monotonic()
+
+    def run() -> None:
+        pause = NOTICED
+        while not over.wait(pause):
+            seconds = time.monotonic() - started
+            beat(seconds)
+            period = SILENCE if seconds < 60 - SILENCE / 2 else 60.0
+            pause = period - seconds % period
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _first_news(config: SearchConfig, record: TrialRecord) -> str:
+    """What a running trial does before its first report."""
+    if trial_folder(config.folder, record.number).is_dir():  # its worker makes it
+        return "its first epoch is under way"
+    return "its worker is loading PyTorch"
+
+
+def _cells(config: SearchConfig, record: TrialRecord, epochs: int) -> list[str]:
     last, best = record.last, record.best
     if last is None or best is None:
-        state = record.end.value if record.end else "starting"
+        state = record.end.value if record.end else _first_news(config, record)
         return [f"#{record.number}", "", "", "", "", "", state]
     phase = "head" if last.phase == "head" else f"depth {last.depth}"
     head = last.groups.get("head")

@@ -1,7 +1,9 @@
 """What `search`, `train` and `evaluate` print: progress, and at the end tables and figures."""
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -14,10 +16,11 @@ from trainer.text.escaping import printable
 from ..ranking.gain_sentence import describe_gain
 from ..ranking.results import SearchResult
 from ..ranking.row import Row, state_in
+from ..space.config import SearchConfig
 from ..space.space import Space
 from ..study.environment_changes import describe_changes
 from ..study.search_state import SearchState
-from .console import lasting_console, program_name, text_console
+from .console import Prose, first_that_fits, lasting_console, program_name, text_console
 from .cost_text import cost_lines
 from .formatting import (
     column_headings,
@@ -40,8 +43,6 @@ HEADINGS = {
 """The 12 COCO figures, as a person reads them."""
 UNFINISHED = {SearchState.INTERRUPTED, SearchState.DISK_FULL}
 """States of a search that has no winner before the same command continues it."""
-WIDE = 100
-"""Columns of a terminal from which on the table of trials has all its columns."""
 
 
 def progress() -> Progress:
@@ -78,19 +79,19 @@ def print_result(result: SearchResult) -> None:
 
 def describe_result(result: SearchResult, console: Console) -> None:
     """Write the ranked table, the costs, and the winner with its figures."""
-    console.print(trials_table(result.rows, result.space, result.state, console.width))
+    print_trials(console, result.rows, result.space, result.state)
     print_environment_changes(console, result.rows)
-    console.print(cost_lines(result.costs))
+    console.print(Prose(cost_lines(result.costs)))
     if result.reason:
-        console.print(f"\nThe search stopped. {result.reason}")
+        console.print(Prose(f"\nThe search stopped. {result.reason}"))
     if result.state in UNFINISHED:
-        console.print(f"{result.state.capitalize()}. The same command again continues.")
+        console.print(Prose(f"{result.state.capitalize()}. The same command again continues."))
     elif result.winner is None:
         console.print("No trial came to a result:")
         for row in result.rows:
             reason = error_line(row.record)
             end = f"{row.state}: {reason}" if reason else row.state
-            console.print(f"  trial {row.record.number}: {end}")
+            console.print(Prose(f"trial {row.record.number}: {end}", indent=2))
     else:
         _print_winner(console, result, result.winner)
 
@@ -98,34 +99,49 @@ def describe_result(result: SearchResult, console: Console) -> None:
 def _print_winner(console: Console, result: SearchResult, row: Row) -> None:
     settings = show_settings(row, result.space)
     line = Text(f"\nWinner: trial {trial_name(row)}", style="bold")
-    console.print(line.append(f" ({settings})", style="not bold") if settings else line)
+    console.print(Prose(line.append(f" ({settings})", style="not bold") if settings else line))
     if gain := describe_gain(result.config, result.rows, row):
-        console.print(gain)
+        console.print(Prose(gain))
     for other in result.rows:
         if other.rung < row.rung and not other.fresh and (other.map or 0) > (row.map or 0):
             console.print(
-                f"Trial #{other.record.number} had {other.map:.3f}, but ran fewer epochs "
-                f"({other.state}): it is not compared"
+                Prose(
+                    f"Trial #{other.record.number} had {other.map:.3f}, but ran fewer epochs "
+                    f"({other.state}): it is not compared"
+                )
             )
     console.print(f"Measured from the export of trial {row.best_run.number}, in fp32:")
-    console.print(_winner_figures(result.metrics))
+    console.print(first_that_fits(console, [_winner_figures(result.metrics)]))
     looks = result.metrics.get("test", {}).get("looks", 0)
     if looks:
         console.print(f"Test was evaluated {'once' if looks == 1 else f'{looks} times'}.")
 
 
 def _print_next(console: Console, result: SearchResult) -> None:
+    """Print where the result lies, and the next commands; each path stands at a line's end."""
     config = result.config
-    console.print(f"\n{config.folder / 'winner'} holds the weights, figures and pictures.")
+    console.print(f"\nWeights, figures and pictures: {_relative(config.folder / 'winner')}")
     if config.report.is_file():
-        console.print(f"{config.report} shows what won and why.")
+        console.print(f"What won and why: {_relative(config.report)}")
     console.print("Next:")
     for line in (
-        f"predict {config.name} PICTURES --out predicted",
-        f"export {config.name} --out model",
+        f"predict {_model(config)} PICTURES --out predicted",
+        f"export {_model(config)} --out model",
         "ui",
     ):
         console.print(f"  {program_name()} {line}")
+
+
+def _model(config: SearchConfig) -> str:
+    """What to type for MODEL: the search's name, where the default storage holds it."""
+    if config.folder == Path("searches").absolute() / config.name:
+        return config.name
+    return quote(str(_relative(config.folder / "winner")))
+
+
+def _relative(path: Path) -> Path:
+    """The path as seen from the working folder, where that holds it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _winner_figures(metrics: dict[str, Any]) -> Table:
@@ -148,23 +164,39 @@ def _winner_figures(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def trials_table(rows: list[Row], space: Space, state: str, width: int) -> Table:
-    """The ranked trials of a search in this state; a narrow terminal has fewer columns."""
-    wide = width >= WIDE
+def print_trials(console: Console, rows: list[Row], space: Space, state: str) -> None:
+    """Print the ranked trials of a search in this state.
+
+    A narrow terminal has shorter headings, then fewer columns; what it lacks is named.
+    """
+    fields = column_headings(space)
+    narrow = (
+        _trials_table(rows, dict(list(fields.items())[:count]), state, wide=False)
+        for count in range(len(fields), -1, -1)
+    )
+    wide = _trials_table(rows, fields, state, wide=True)
+    table = first_that_fits(console, chain([wide], narrow))
+    console.print(table)
+    shown = {str(column.header) for column in table.columns}
+    hidden = [h for h in fields.values() if not {h, _narrow(h)} & shown]
+    if hidden:
+        console.print(Prose(f"Not shown in a window of this width: {', '.join(hidden)}."))
+
+
+def _trials_table(rows: list[Row], fields: dict[str, str], state: str, wide: bool) -> Table:
+    """The table with a column for each of these searched fields, given with their headings."""
     confirmed = any(row.fresh for row in rows)
     figures = ("AP", "AP50", "epoch") if wide else ("AP",) if confirmed else ("AP", "epoch")
-    fields = column_headings(space)
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("", justify="right")
-    table.add_column("trial", no_wrap=wide)  # on a narrow terminal only this column wraps
+    table.add_column("trial")
     for heading in figures:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     if confirmed:
-        table.add_column("fresh mean" if wide else "mean", justify="right", no_wrap=True)
+        table.add_column("fresh mean" if wide else "mean", justify="right")
     for heading in fields.values():
-        shown_as = heading if wide else heading.replace("_", "\n")
-        table.add_column(shown_as, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+        table.add_column(heading if wide else _narrow(heading), justify="right")
+    table.add_column("state")
     for row in rows:
         searched = row.record.confirms is None
         table.add_row(
@@ -177,6 +209,11 @@ def trials_table(rows: list[Row], space: Space, state: str, width: int) -> Table
             style="bold" if row.rank == 1 and searched else None,
         )
     return table
+
+
+def _narrow(heading: str) -> str:
+    """A heading on several lines, one a word."""
+    return heading.replace("_", "\n")
 
 
 def _best_figure(row: Row, heading: str) -> str:
@@ -195,7 +232,7 @@ def print_environment_changes(console: Console, rows: list[Row]) -> None:
     """Print which trials continued in another environment: they cannot be repeated to the bit."""
     for row in rows:
         for line in describe_changes(row.record):
-            console.print(f"Trial #{row.record.number} continued {line}")
+            console.print(Prose(f"Trial #{row.record.number} continued {line}"))
 
 
 # -- an evaluation --------------------------------------------------------------------------------
@@ -213,7 +250,7 @@ def print_metrics(split: str, metrics: dict[str, Any]) -> None:
     for name, value in metrics["per_class"].items():
         table.add_row(f"AP {printable(name)}", _four_digits(value))
     console.print(f"On {split}:")
-    console.print(table)
+    console.print(first_that_fits(console, [table]))
 
 
 def _four_digits(value: float | None) -> str:

@@ -58,8 +58,11 @@ def conclude(
         metrics = export_winner(config, data, study, best, progress)
         study.winner = {"trial": best.record.number, "metrics": metrics}
     result = SearchResult(config, space, rows, best, metrics, costs(config, study), state, reason)
-    tracking = start_tracking(config, data, study, try_report(result, study))
-    complete = tracking.close(tracking_timeout(study))
+    with progress.step("writing the report"):
+        report = try_report(result, study)
+    tracking = start_tracking(config, data, study, report)
+    with progress.step("writing the last rows to MLflow"):
+        complete = tracking.close(tracking_timeout(study))
     if tracking.lacks:
         log.warning("%s", tracking.lacks)
     if complete and metrics:
@@ -76,9 +79,8 @@ def _register(
         return
     winner = config.folder / "winner"
     try:
-        line = register(
-            uri, config.name, study.id, winner, metrics, data.val.pictures, progress.say
-        )
+        with progress.step("adding it to MLflow's registry, as ONNX"):
+            line = register(uri, config.name, study.id, winner, metrics, data.val.pictures)
         progress.say(f"in MLflow's registry: {line}")
     except Exception as error:  # ours, or whatever a server, a disk or a network can cause
         log.warning(

@@ -58,7 +58,7 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
     space = read_space(config.space)
     data = _load_data(config, progress)
     refuse_changes(config)
-    _decode_pictures(config, data)
+    _decode_pictures(config, data, progress)
 
     with contextlib.ExitStack() as held:
         held.enter_context(sigterm_as_sigint())
@@ -71,22 +71,24 @@ def run(config: SearchConfig, progress: Progress | None = None) -> SearchResult:
                 return conclude(config, space, data, study, progress)
         # 3. Join the cluster, and ask each of its nodes whether it can run a trial.
         configure_tune()
-        with connect.connected(config.cluster, PACKAGE_FOLDERS):
+        with _connected(config, progress):
             held.enter_context(sigterm_as_sigint())  # Ray has set a handler, too
             if config.cluster != "local":
-                _preflight(config, data, begun=study is not None)
+                _preflight(config, data, progress, begun=study is not None)
             # 4. Decide what a trial gets of the cluster.
             resources = trial_resources(config)
             resources = with_measured_gpus(config, space, data, resources, progress)
             progress.say(describe_slots(resources, config.cluster))
             # 5. Open the study of a new search, once all its models can be built.
             if study is None:
-                _require_models(config, space, data, resources)
+                with progress.step("loading PyTorch on a worker, and building every model there"):
+                    _require_models(config, space, data, resources)
                 study = held.enter_context(_opened(config, space, data))
             # 6. Resolve what is `auto`, then run the trials.
             resolve_on_worker(config, data, resources, study, progress)
             _note_trials_begun(config, study, progress)
-            draw_data(config, data)
+            with progress.step("drawing the data set"):
+                draw_data(config, data)
             try:
                 reason = run_trials(config, space, data, resources, study, progress, deadline)
             finally:
@@ -113,18 +115,21 @@ def _load_data(config: SearchConfig, progress: Progress) -> Splits:
     Embedded data is made where all nodes of the cluster can read it.
     """
     place = cache_folder() if config.cluster == "local" else config.storage
-    pictures = resolve_data(config.data, place)
-    data = load(pictures, cache_folder(), config.folder, model=config.model)
+    with progress.step("reading and checking the data set") as count:
+        pictures = resolve_data(config.data, place)
+        data = load(pictures, cache_folder(), config.folder, count, config.model)
     for note in data.notes:
         progress.say(note)
     return data
 
 
-def _decode_pictures(config: SearchConfig, data: Splits) -> None:
+def _decode_pictures(config: SearchConfig, data: Splits, progress: Progress) -> None:
     """Decode all pictures of a local search now, to refuse those that cannot be decoded."""
     if config.cluster == "local":
-        for split in (data.train, data.val):
-            open_canvases(split, config.model.image_size, cache_folder() / "canvases")
+        size = config.model.image_size
+        with progress.step(f"decoding all pictures, scaled to {size} pixels"):
+            for split in (data.train, data.val):
+                open_canvases(split, size, cache_folder() / "canvases")
 
 
 # -- 2. and 5. the study --------------------------------------------------------------------------
@@ -163,13 +168,24 @@ def _note_trials_begun(config: SearchConfig, study: Study, progress: Progress) -
 # -- 3. the nodes ---------------------------------------------------------------------------------
 
 
-def _preflight(config: SearchConfig, data: Splits, begun: bool) -> None:
+@contextlib.contextmanager
+def _connected(config: SearchConfig, progress: Progress) -> Iterator[None]:
+    """Stay connected to the cluster of a search."""
+    is_local = config.cluster == "local"
+    with contextlib.ExitStack() as joined:
+        with progress.step("starting Ray" if is_local else f"joining cluster {config.cluster}"):
+            joined.enter_context(connect.connected(config.cluster, PACKAGE_FOLDERS))
+        yield
+
+
+def _preflight(config: SearchConfig, data: Splits, progress: Progress, begun: bool) -> None:
     """Check on every node whether it can run a trial. Raises InputError with all that is wrong."""
     token = preflight.write_marker(config.storage)
     try:
-        errors = failed_checks(
-            preflight.node_checks(config.storage, token, _files_to_read(config, data))
-        )
+        with progress.step("asking each node whether it can run a trial"):
+            errors = failed_checks(
+                preflight.node_checks(config.storage, token, _files_to_read(config, data))
+            )
     finally:
         (config.storage / token).unlink(missing_ok=True)
     tracking = preflight.tracking_failure(tracking_uri(config.tracking))

@@ -45,7 +45,6 @@ def resolve_on_worker(
     """
     if is_resolved(study):
         return
-    _announce(config, progress)
     # a worker with a fraction of a GPU would keep the memory that it took
     ask = ray.remote(max_calls=1 if resources.gpus_per_trial else 0)(resolve_auto).options(
         num_cpus=resources.cpus_per_trial,
@@ -53,7 +52,8 @@ def resolve_on_worker(
         resources=resources.others,
     )
     base_config = TrainConfig(model=config.model, train=config.train)
-    resolved = ray.get(ask.remote(base_config, data, num_threads(resources)))
+    with progress.step(_measured(config)):
+        resolved = ray.get(ask.remote(base_config, data, num_threads(resources)))
     record_resolved(study, resolved, progress)
 
 
@@ -62,19 +62,18 @@ def resolve_here(
 ) -> None:
     """Resolve `auto` once for a trial in this process, and record it."""
     if not is_resolved(study):
-        _announce(config, progress)
-        record_resolved(study, resolve_auto(config, data, threads), progress)
+        with progress.step(_measured(config)):
+            resolved = resolve_auto(config, data, threads)
+        record_resolved(study, resolved, progress)
 
 
-def _announce(config: TrainConfig, progress: Progress) -> None:
-    """Tell the user what is going to be measured: on a slow machine that takes minutes."""
+def _measured(config: TrainConfig) -> str:
+    """What is going to be measured: on a slow machine that takes minutes."""
     if config.train.trunk_cache == "auto":
-        progress.say(
-            "measuring how much faster cached features of the frozen stages make training, with a "
-            "few steps at each depth; on a slow machine this takes minutes"
-        )
-    elif config.train.trunk_cache != "off":
-        progress.say("measuring how much disk space cached features of the frozen stages take")
+        return "measuring how much faster cached features of frozen stages make training"
+    if config.train.trunk_cache != "off":
+        return "measuring how much disk space cached features of the frozen stages take"
+    return "choosing the precision for this kind of machine"
 
 
 def is_resolved(study: Study) -> bool:

@@ -36,7 +36,8 @@ def train(config: SearchConfig, progress: Progress) -> SearchResult:
     """Train the configuration of the file, or continue it, and export it like a winner."""
     # 1. Check everything before anything is written.
     config = _without_search(config)
-    data = load(config.data, cache_folder(), config.folder, model=config.model)
+    with progress.step("reading and checking the data set") as count:
+        data = load(config.data, cache_folder(), config.folder, count, config.model)
     for note in data.notes:
         progress.say(note)
     _refuse_search(config)
@@ -44,7 +45,8 @@ def train(config: SearchConfig, progress: Progress) -> SearchResult:
     if config.resources != "auto":
         torch.set_num_threads(num_threads(config.resources))
     if not (config.folder / CONFIG_FILE).is_file():
-        check_models_build([config.model], len(data.categories))
+        with progress.step("building the model"):
+            check_models_build([config.model], len(data.categories))
     with locked(config.folder):
         withdraw_stop_request(config.folder)
         # 2. Open the study, and resolve what is `auto`.
@@ -53,12 +55,16 @@ def train(config: SearchConfig, progress: Progress) -> SearchResult:
         resolve_here(config, data, threads, study, progress)
         study.state = SearchState.RUNNING
         record_allocation(study, TrialResources(cpus_per_trial=threads, gpus_per_trial=gpus))
-        draw_data(config, data)
+        with progress.step("drawing the data set"):
+            draw_data(config, data)
         tracking = start_tracking(config, data, study)
-        progress.start(config, study, lambda: 1)
         # 3. Train the trial, unless it has ended before.
-        if study.waiting:
-            _train_trial(config, data, study, progress, tracking)
+        progress.start(config, study, lambda: 1)
+        try:
+            if study.waiting:
+                _train_trial(config, data, study, progress, tracking)
+        finally:
+            progress.close()
         study.state = SearchState.DONE if study.records[0].end else SearchState.STOPPED
         study.release_running()
         progress.update(0)
@@ -100,6 +106,7 @@ def _train_trial(
 
     _, trial_config = study.ask([], resolved_config(config, study))
     folder = trial_folder(config.folder, 0)
+    folder.mkdir(parents=True, exist_ok=True)
     phases = phase_cache(config.folder, config.search.disk_cap)
     try:
         result = fit(trial_config, data, folder, report, phases)

@@ -104,14 +104,14 @@ def with_measured_gpus(
     largest = largest_config(config, space) if config.resources == "auto" else None
     if not resources.gpus_per_trial or largest is None:
         return resources
-    progress.say("measuring how much of a GPU's memory the largest trial takes")
     # max_calls: the worker keeps that memory, so it ends with this call
     measure = ray.remote(max_calls=1)(gpu_memory_fraction).options(
         num_cpus=resources.cpus_per_trial,
         num_gpus=resources.gpus_per_trial,
         resources=resources.others,
     )
-    fraction = ray.get(measure.remote(largest, data, num_threads(resources)))
+    with progress.step("measuring how much of a GPU's memory the largest trial takes"):
+        fraction = ray.get(measure.remote(largest, data, num_threads(resources)))
     later = nodes_after_growth(config.cluster)
     return resources_on_shared_gpu(config, resources, fraction, nodes(), later)
 

@@ -3,7 +3,6 @@
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ def register(
     winner: Path,
     metrics: dict[str, Any],
     val: tuple[Picture, ...],
-    say: Callable[[str], None] = lambda line: None,
 ) -> str:
     """Register the winner as a version of `models:/NAME`, once.
 
@@ -49,7 +47,6 @@ def register(
         winner: the exported folder.
         metrics: the winner's figures.
         val: pictures on which the ONNX export is compared.
-        say: gets a line before the export to ONNX, which takes a while.
 
     Returns:
         A line about the version and the champion.
@@ -66,8 +63,6 @@ def register(
         VAL_AP: str(metrics["val"]["figures"]["map"]),
     }
     known = _version_of(client, name, tags)
-    if known is None:
-        say("writing it as ONNX for MLflow's registry")
     new = known or _create(client, name, tags, winner, val)
     return _crown(client, name, tags, new.version)
 

@@ -1,6 +1,7 @@
 """`unfreeze models`: every model, with what trains at each depth, within 80 columns."""
 
 import io
+import json
 from typing import get_args
 
 import pytest
@@ -13,7 +14,7 @@ from trainer.model.backbones import TESTED_BACKBONES
 
 def printed(name: str | None = None, width: int = 80) -> list[str]:
     out = io.StringIO()
-    print_models(name, Console(file=out, width=width, highlight=False))
+    print_models(name, console=Console(file=out, width=width, highlight=False))
     return out.getvalue().splitlines()
 
 
@@ -27,6 +28,19 @@ def test_all_models_are_listed_within_the_terminal(width: int) -> None:
     assert resnet == ["resnet50", "1.14", "16.1", "23.2", "24.4", "24.6", "24.6"]
 
 
+@pytest.mark.parametrize(("name", "count"), [(None, 21), ("resnet50", 1)])
+def test_models_as_json(capsys: pytest.CaptureFixture[str], name: str | None, count: int) -> None:
+    print_models(name, as_json=True)
+    models = json.loads(capsys.readouterr().out)["models"]
+    (resnet,) = (model for model in models if model["name"] == "resnet50")
+    assert len(models) == count
+    assert (resnet["detector"], resnet["backbone"]) == ("retinanet", "resnet50")
+    assert [stage["layers"] for stage in resnet["stages"]][::4] == [["conv1", "bn1"], ["layer4"]]
+    sizes = [stage["parameters"] for stage in resnet["stages"]]
+    assert resnet["trainable"][0] == resnet["neck_and_head"]
+    assert resnet["trainable"][-1] == resnet["neck_and_head"] + sum(sizes)
+
+
 @pytest.mark.parametrize(
     ("name", "opened"),
     [
@@ -36,11 +50,11 @@ def test_all_models_are_listed_within_the_terminal(width: int) -> None:
     ],
 )
 def test_one_model_is_shown_depth_by_depth(name: str, opened: list[str]) -> None:
-    rows = [line for line in printed(name) if ": " in line and "stage " in line]
-    stages = len(opened)
+    lines, stages = printed(name), len(opened)
+    rows = [line.split() for line in lines if " stage " in line and ":" not in line]
     for depth, (row, layers) in enumerate(zip(rows, opened, strict=True), start=1):
-        assert row.split()[:3] == [str(depth), "stage", f"{stages + 1 - depth}:"]
-        assert f": {layers}  " in row
+        assert row[:3] == [str(depth), "stage", f"{stages + 1 - depth}"]
+        assert f"stage {stages + 1 - depth}: {layers}" in lines
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Commands on searches that exist."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,33 @@ def test_list_of_an_empty_folder_is_no_error(capsys: Captured) -> None:
 
 def test_status_of_a_search_that_is_over(trained: Trained, capsys: Captured) -> None:
     assert main(["status", "once", "--storage", str(trained.config.storage)]) == 0
-    assert "once: done, tracking sqlite:///" in " ".join(capsys.readouterr().out.split())
+    assert capsys.readouterr().out.startswith("once: done\ntracking sqlite:///")
+
+
+@pytest.mark.parametrize(
+    ("line", "keys"),
+    [("list", {"storage", "searches"}), ("status once", {"name", "state", "ranking", "costs"})],
+)
+def test_json_is_one_object(trained: Trained, capsys: Captured, line: str, keys: set[str]) -> None:
+    assert main([*line.split(), "--json", "--storage", str(trained.config.storage)]) == 0
+    assert keys <= json.loads(capsys.readouterr().out).keys()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("status once --json --watch", "leave --watch out"),
+        ("status once --json --cluster auto", "run it on the head"),
+        ("list --json --cluster auto", "run it on the head"),
+        ("search --json", "--json: needs --dry-run"),
+    ],
+)
+def test_json_is_refused_where_it_would_be_no_object(
+    capsys: Captured, line: str, message: str
+) -> None:
+    assert main(line.split()) == 2
+    (refusal,) = json.loads(capsys.readouterr().out)["messages"]
+    assert message in refusal
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_evaluate_measures_several_splits(
     shutil.copytree(trained.winner, "model")
     line = ["evaluate", "model", str(tiny_data.train.parent), "--split", "train", "--split", "val"]
     assert main([*line, "--json"]) == 0
-    train, val = map(json.loads, capsys.readouterr().out.splitlines())
+    train, val = json.loads(capsys.readouterr().out)["splits"]
     assert (train["split"], val["split"]) == ("train", "val")
     assert val["figures"] == trained.result.metrics["val"]["figures"] != train["figures"]
     assert main([*line, "--detections", "results.json"]) == 2

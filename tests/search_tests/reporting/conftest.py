@@ -42,11 +42,6 @@ def make_study(make_search: Make, make_reports: Make) -> Callable[[list[list[flo
 
 
 @pytest.fixture
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-
-
-@pytest.fixture
 def begun(make_search: Make, make_reports: Make, tiny: Splits) -> Study:
     """A search with one finished trial and one that runs."""
     config = make_search({"space": SPACE})

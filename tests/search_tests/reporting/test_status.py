@@ -1,5 +1,6 @@
 """What `list` and `status` print."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from ..conftest import SPACE, Trained
 
 Make = Callable[..., Any]
 Captured = pytest.CaptureFixture[str]
-pytestmark = pytest.mark.usefixtures("wide")
 
 
 def test_a_list_of_nothing_says_so(capsys: Captured) -> None:
@@ -44,15 +44,18 @@ def test_a_list_has_a_line_per_search(trained: Trained, capsys: Captured) -> Non
     ],
 )
 def test_a_list_with_a_damaged_search_still_has_the_others(
-    begun: Study, capsys: Captured, monkeypatch: pytest.MonkeyPatch, file: str, content: str
+    begun: Study, capsys: Captured, file: str, content: str
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "500")
     shutil.copytree("searches/tiny", "searches/bad")
     Path("searches/bad", file).write_text(content)
     status.print_list(Path("searches"))
     out = capsys.readouterr().out
     assert re.search(r"^tiny +interrupted +1 of 6 +0\.250", out, re.MULTILINE)
-    assert re.search(rf"^bad +\S*searches/bad/{file} is damaged", out, re.MULTILINE)
+    assert re.search(rf"^bad: \S*searches/bad/{file} is damaged", out, re.MULTILINE)
+    status.print_list(Path("searches"), as_json=True)
+    bad, good = json.loads(capsys.readouterr().out)["searches"][::-1]
+    assert (good["name"], bad["name"]) == ("tiny", "bad")
+    assert f"searches/bad/{file} is damaged" in bad["error"]
 
 
 def test_a_list_gives_the_mean_of_a_confirmed_winner(
@@ -75,10 +78,55 @@ def test_the_state_of_a_killed_search_is_interrupted(begun: Study, capsys: Captu
     assert "tiny  interrupted  1 of 6  0.250" in capsys.readouterr().out
     status.print_status(Path("searches"), "tiny")
     out = capsys.readouterr().out
-    assert out.startswith("tiny: interrupted, tracking sqlite:///")
+    assert out.startswith("tiny: interrupted\ntracking sqlite:///")
     assert "#0 baseline" in out and "finished" in out
     assert "1 of 6 trials ended, 0 interrupted" in out
     assert "10 epochs trained in 0.01 CPU-hours, 0 forked\n" in out
+
+
+def test_the_list_as_json(begun: Study, capsys: Captured) -> None:
+    status.print_list(Path("searches"), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "storage": str(Path("searches").absolute()),
+        "searches": [
+            {
+                "name": "tiny",
+                "state": "interrupted",
+                "trials": 6,
+                "ended": 1,
+                "best": 0,
+                "map": 0.25,
+                "mean_map": None,
+            }
+        ],
+    }
+
+
+def test_the_status_as_json(begun: Study, make_reports: Make, capsys: Captured) -> None:
+    begun.record(1, make_reports([0.1])[0])
+    begun.end(1, End.ERROR, "Traceback\nValueError: token=canary")
+    status.print_status(Path("searches"), "tiny", as_json=True)
+    printed = capsys.readouterr().out
+    content = json.loads(printed)
+    assert (content["name"], content["state"], content["ended"]) == ("tiny", "interrupted", 2)
+    assert content["folder"] == str(Path("searches/tiny").resolve())
+    assert content["tracking"].startswith("sqlite:///")
+    best, failed = content["ranking"]
+    assert (best["trial"], best["rank"], best["state"], best["map"]) == (0, 1, "finished", 0.25)
+    assert (best["epoch"], best["epochs"], best["origin"]) == (10, 10, "baseline")
+    assert best["values"].keys() == SPACE.keys()
+    assert failed["error"] == "ValueError: token=***" and "canary" not in printed
+    assert content["costs"]["epochs_run"] == 11
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_long_name_stays_in_one_piece_on_a_terminal(begun: Study, capsys: Captured) -> None:
+    status.print_list(Path("searches"))
+    assert "tiny  interrupted  1 of 6  0.250" in capsys.readouterr().out
+    name = "n" * 100
+    Path("searches/tiny").rename(Path("searches", name))
+    status.print_list(Path("searches"))
+    assert capsys.readouterr().out == f"{name}\n  interrupted, 1 of 6 trials, best AP 0.250\n"
 
 
 def test_the_status_of_an_unknown_search_is_refused() -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ from search.ranking.costs import Costs
 from search.ranking.gain_sentence import describe_gain
 from search.ranking.ranking import rank, winner
 from search.ranking.results import SearchResult
+from search.ranking.row import Row
 from search.reporting import status, summary
+from search.reporting.console import text_console
 from search.reporting.report import page, read_result
 from search.reporting.verdict import verdict
+from search.space.space import Dimension, Space
 from search.study.record import End
 from search.study.study import Study
 
@@ -21,7 +25,6 @@ from ..conftest import SPACE, Trained
 
 Make = Callable[..., Any]
 Captured = pytest.CaptureFixture[str]
-pytestmark = pytest.mark.usefixtures("wide")
 
 
 def test_a_winner_is_printed_with_its_figures_and_the_next_commands(
@@ -33,7 +36,68 @@ def test_a_winner_is_printed_with_its_figures_and_the_next_commands(
     assert "Winner: trial #0 baseline" in out
     figure = trained.result.metrics["val"]["figures"]["map"]
     assert f"{figure:.3f}" in out
-    assert "unfreeze predict once PICTURES --out predicted" in out
+    winner = trained.config.folder / "winner"
+    assert f"unfreeze predict {winner} PICTURES --out predicted\n" in out  # not in ./searches
+    assert f"Weights, figures and pictures: {winner}\n" in out
+
+
+def test_the_next_commands_take_a_name_where_the_default_storage_has_it(
+    trained: Trained, capsys: Captured
+) -> None:
+    config = trained.config.model_copy(update={"storage": Path("searches").absolute()})
+    summary.print_result(replace(trained.result, config=config))
+    out = capsys.readouterr().out
+    assert "unfreeze export once --out model\n" in out
+    assert "Weights, figures and pictures: searches/once/winner\n" in out
+
+
+@pytest.mark.usefixtures("narrow")
+def test_on_a_terminal_no_path_is_broken(trained: Trained, capsys: Captured) -> None:
+    storage = Path("/" + "/".join(["a folder with a long name"] * 6))
+    config = trained.config.model_copy(update={"storage": storage})
+    summary.print_result(replace(trained.result, config=config))
+    lines = capsys.readouterr().out.splitlines()
+    winner = f"{storage}/once/winner"
+    assert f"Weights, figures and pictures: {winner}" in lines
+    assert f"  unfreeze export '{winner}' --out model" in lines
+
+
+@pytest.fixture
+def with_many_fields(make_search: Make, make_record: Make) -> tuple[list[Row], Space]:
+    """The rows of a search over eight fields."""
+    rates = ("lr", "weight_decay", "backbone_lr_ratio", "stage_lr_decay", "drop_path", "ema_decay")
+    names = ["train.unfreeze.depth", *(f"train.unfreeze.{r}" for r in rates), "train.clip_norm"]
+    space = [Dimension(name, "uniform", 0.0, 1.0) for name in names]
+    values = {name: 0.12345 for name in names}
+    records = [
+        make_record(0, [0.1] * 9 + [0.5], end=End.OUT_OF_MEMORY, parameters=values),
+        make_record(1, [0.1, 0.2], end=End.PRUNED, parameters=values, origin="all unfrozen"),
+    ]
+    return rank(make_search(), records), space
+
+
+def test_what_is_no_terminal_gets_every_column(
+    with_many_fields: tuple[list[Row], Space], capsys: Captured
+) -> None:
+    summary.print_trials(text_console(), *with_many_fields, "done")
+    heads, first, second = capsys.readouterr().out.splitlines()
+    assert "AP50" in heads and "backbone_lr_ratio" in heads and "clip_norm" in heads
+    assert first.count("0.12") == second.count("0.12") == 8
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_terminal_lacks_columns_and_says_which(
+    with_many_fields: tuple[list[Row], Space], capsys: Captured
+) -> None:
+    summary.print_trials(text_console(), *with_many_fields, "done")
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if " #" in line]
+    assert [row.split()[-1] for row in rows] == ["pruned", "memory"] and "#1 all unfrozen" in out
+    (hidden,) = re.findall(r"Not shown in a window of this width: (.*)\.", out)
+    assert hidden.endswith("clip_norm") and "depth" not in hidden
+    assert rows[0].count("0.12") == 8 - len(hidden.split(", ")) > 0
 
 
 def test_a_trial_that_went_on_in_another_environment_is_named(

@@ -9,7 +9,7 @@ import pytest
 
 from trainer.config import Data
 
-from .init_helpers import init_config, resize_pictures
+from ..commands.init_helpers import init_config, resize_pictures
 
 
 @pytest.fixture
