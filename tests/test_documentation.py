@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("trainer", "search", "clusters")
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    ROOT / "skills" / "unfreeze" / "SKILL.md",
+    ROOT / "docs" / "llms.txt",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
@@ -86,5 +88,17 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
-    pages = [page.removeprefix("docs/") for page in TEXTS if page.startswith("docs/")]
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
     assert [page for page in pages if f" {page}\n" not in navigation] == []
+
+
+def test_machines_are_led_to_every_guide_and_reference() -> None:
+    listed = re.findall(r"\]\(([^)]+)\)", TEXTS["docs/llms.txt"])
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert pages - {*listed} <= {
+        "index.md",
+        "glossary.md",
+        "contributing.md",
+        "changelog.md",
+        "security.md",
+    }

@@ -36,6 +36,7 @@ SHORT: dict[str, Any] = {
     "train.unfreeze.open_epochs": 2,
     "search.confirm": "off",
 }
+SKILL = "skills/unfreeze/SKILL.md"
 NO_VIEWER = "from PIL import ImageShow; ImageShow._viewers.clear()\n"
 """Runs before a snippet: its pictures open no window."""
 DONE_BEFORE = {"make venv", "make test", "source .venv/bin/activate"}
@@ -77,7 +78,7 @@ def write_split(digits: Path, content: dict[str, Any], name: str, first: int) ->
     Path("DATA", f"{name}.json").write_text(json.dumps(part))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/get-started.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/get-started.md", "docs/python.md", SKILL])
 def test_every_snippet_of_a_page_runs(page: str, reader: Path) -> None:
     python = NO_VIEWER
     for language, block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):

@@ -167,7 +167,7 @@ class Model:
     def evaluate(
         self, data: AnyPath, *, split: str = "val", allow: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """The 12 COCO figures on a split, like `unfreeze evaluate --json`.
+        """The 12 COCO figures on a split, like `unfreeze evaluate`.
 
         Args:
             data: A data set with the model's classes, a search's YAML, or a json of one split.
