@@ -169,6 +169,7 @@ def _run_config(scratch: str, stopper: SearchStopper, watchers: Watchers) -> tun
         stop=stopper,
         callbacks=[watchers],
         verbose=0,
+        progress_reporter=tune.CLIReporter(),  # Tune's for notebooks clears what we show there
     )
 
 
