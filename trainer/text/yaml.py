@@ -1,6 +1,9 @@
 """YAML 1.2 as plain values, with limits that protect against hostile files."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ruamel.yaml.nodes import Node
 
 MAX_DEPTH = 50
 """Levels of nesting."""
@@ -22,8 +25,13 @@ class YamlError(Exception):
         """Line of the problem, from 1."""
 
 
-def load_yaml(text: str) -> Any:
+def load_yaml(text: str, key_of_texts: str | None = None) -> Any:
     """Load numbers, texts, lists and dicts. No code in the text is run.
+
+    Args:
+        text: A YAML document.
+        key_of_texts: A key of the outermost mapping whose values are all texts, also those that
+            YAML takes for something else: `007` and `true` stay as written.
 
     Raises:
         YamlError: If the text is not YAML, or beyond MAX_DEPTH or MAX_VALUES.
@@ -33,7 +41,10 @@ def load_yaml(text: str) -> Any:
 
     try:
         _check_bounds(text)
-        return YAML(typ="safe", pure=True).load(text)
+        yaml = YAML(typ="safe", pure=True)
+        node = yaml.compose(text)
+        _keep_texts(node, key_of_texts)
+        return None if node is None else yaml.constructor.construct_document(node)
     except MarkedYAMLError as error:
         problem, kind = str(error.problem).splitlines()[0], error.context or "is no YAML"
         problem = problem.partition(" with value ")[0]  # of a repeated key: it may be a secret
@@ -43,6 +54,31 @@ def load_yaml(text: str) -> Any:
         raise YamlError(str(error).splitlines()[0]) from None
     except ValueError:  # an impossible date, or a number of thousands of digits
         raise YamlError("has a number or date that cannot be read") from None
+
+
+def _keep_texts(document: "Node | None", key: str | None) -> None:
+    """Have the scalars below a key of the outermost mapping read as texts, except empty ones.
+
+    The keys of mappings below it stay what they are.
+    """
+    from ruamel.yaml.nodes import MappingNode, ScalarNode
+    from ruamel.yaml.resolver import BaseResolver
+
+    pairs = document.value if isinstance(document, MappingNode) else []
+    rest = [value for name, value in pairs if name.value == key]
+    seen = set()  # an alias may stand inside what it refers to
+    while rest:
+        node = rest.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, ScalarNode):
+            if node.value and not node.style:  # no style: without quotes
+                node.tag = BaseResolver.DEFAULT_SCALAR_TAG
+        elif isinstance(node, MappingNode):
+            rest += [value for _, value in node.value]
+        else:
+            rest += node.value
 
 
 def _check_bounds(text: str) -> None:

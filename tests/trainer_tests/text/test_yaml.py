@@ -19,6 +19,22 @@ def test_values_are_plain_and_aliases_are_resolved() -> None:
     assert load_yaml(text) == expected
 
 
+def test_values_below_a_key_of_texts_stay_as_written() -> None:
+    text = "a: {0: 007, 1: [true, 1.50], 2: , 3: 'b', 4: ''}\nb: 007\nc: {a: 1e3}\n"
+    kept = {0: "007", 1: ["true", "1.50"], 2: None, 3: "b", 4: ""}
+    assert load_yaml(text, key_of_texts="a") == {"a": kept, "b": 7, "c": {"a": 1e3}}
+    assert load_yaml(text) == {
+        "a": {**kept, 0: 7, 1: [True, 1.5]},
+        "b": 7,
+        "c": {"a": 1e3},
+    }
+
+
+@pytest.mark.parametrize("text", ["", "- a: 1", "1", "? [a]\n: 1"])
+def test_a_text_without_the_key_of_texts_is_read_as_ever(text: str) -> None:
+    assert load_yaml(text, key_of_texts="a") == load_yaml(text)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -24,7 +24,7 @@ def read_yolo_yaml(file: Path) -> dict[str, Any]:
     if file.name == CLASS_LIST:
         return _from_class_list(file)
     try:
-        content = load_yaml(file.read_text(encoding="utf-8-sig"))
+        content = load_yaml(file.read_text(encoding="utf-8-sig"), key_of_texts="names")
     except YamlError as error:
         line = f" (line {error.line})" if error.line else ""
         raise InputError([f"{error.kind}{line}"]) from None

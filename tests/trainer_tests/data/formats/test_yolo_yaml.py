@@ -118,6 +118,18 @@ def test_names_in_every_form(place: Path, names: str) -> None:
     assert [(c.id, c.name) for c in check(place).categories] == [(0, "red"), (1, "blue")]
 
 
+@pytest.mark.parametrize("names", ["[{}, {}]", "{{0: {}, 1: {}}}", "[{{0: {}}}, {{1: {}}}]"])
+@pytest.mark.parametrize(
+    ("first", "second"), [("007", "010"), ("1e3", "0x1F"), ("true", "null"), ("2020-99-99", "~")]
+)
+def test_names_stay_as_written_whatever_yaml_takes_them_for(
+    place: Path, names: str, first: str, second: str
+) -> None:
+    text = names.format(first, second)
+    write(place / "data.yaml", f"train: train/images\nnames: {text}\nnc: 2\n")
+    assert [(c.id, c.name) for c in check(place).categories] == [(0, first), (1, second)]
+
+
 LAUGHS = "\n".join(
     ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
 )
@@ -129,7 +141,8 @@ LAUGHS = "\n".join(
         "names: [red, [blue]]",
         "names: [red, {1: blue}]",
         "names: [red, ]\nnc: [2]",
-        "names: [red, null]",
+        "names: {0: red, 1: }",
+        "names: &names [red, *names]",
         "names: {0: red, 1: {a: b}}",
         "names: {0: red, '0': blue}",
         "names: [{0: red}, {0: blue}]",
