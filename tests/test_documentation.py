@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from docs import generate
+from docs import generate, pictures
 from search.commands.cli import parser
+from trainer.config import Train
+from trainer.phases import plan
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("trainer", "search", "clusters")
@@ -82,6 +85,27 @@ def test_the_architecture_names_every_room() -> None:
 def test_generated_pages_are_up_to_date(name: str) -> None:
     page = generate.PAGES[name]()
     assert TEXTS[f"docs/{name}.md"] == page, "run `make docs`"
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_drawn_pictures_are_up_to_date(name: str) -> None:
+    pinned = f"\nmatplotlib=={version('matplotlib')}\n"
+    if pinned not in (ROOT / "clusters" / "constraints.txt").read_text():
+        pytest.skip("another matplotlib draws with other bytes")
+    drawn = pictures.PICTURES[name]()
+    kept = (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8")
+    assert kept == drawn, "run `make docs`"
+
+
+def test_a_stage_without_a_learning_rate_is_drawn_frozen() -> None:
+    train = Train.model_validate({"unfreeze": {"depth": 2, "schedule": "gradual", "epochs": 4}})
+    rates = pictures.rates_by_group(train)
+    phases = plan(train, pictures.STAGES)
+    for phase in phases:
+        steps = slice(phase.first_epoch * pictures.STEPS, phase.end * pictures.STEPS)
+        for group, rate in rates.items():
+            assert all(value > 0 for value in rate[steps]) == pictures.trains(phase, group)
+    assert [phase.depth for phase in phases] == [0, 1, 2]
 
 
 def test_every_page_is_in_the_navigation() -> None:
