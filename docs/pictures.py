@@ -12,8 +12,10 @@ import torch
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from torch import nn
 
 from trainer.config import Train
+from trainer.model.freezing import Stage, set_depth
 from trainer.phases import Phase, plan
 from trainer.training.lr_schedule import set_step
 
@@ -32,7 +34,7 @@ GROUPS = ("head", *(f"stage{i}" for i in range(STAGES, 0, -1)))
 NAMES = ["neck, head", *(f"stage {i}" for i in range(STAGES, 0, -1))]
 COLOURS = ("#ea580c", "#1e3a8a", "#2563eb", "#60a5fa", "#93c5fd", "#bfdbfe")
 FROZEN = "#e2e8f0"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 13,
     "svg.fonttype": "path",  # the same letters for every reader
     "svg.hashsalt": "unfreeze",  # the same bytes each time
@@ -47,8 +49,9 @@ def stages() -> str:
         figure, panels = _panels(height=6.6)
         for panel, schedule in zip(panels, SCHEDULES, strict=True):
             for phase in _phases(schedule):
+                training = training_groups(phase.depth)
                 for row, group in enumerate(GROUPS):
-                    colour = COLOURS[row] if trains(phase, group) else FROZEN
+                    colour = COLOURS[row] if group in training else FROZEN
                     panel.barh(row, phase.epochs, 0.92, phase.first_epoch + 0.5, color=colour)
                 for epoch in range(phase.first_epoch, phase.end):
                     panel.axvline(epoch + 0.5, color="white", linewidth=2)
@@ -91,11 +94,13 @@ def learning_rates() -> str:
 def rates_by_group(train: Train) -> dict[str, list[float]]:
     """The learning rate of each part at every step of a trial; 0 where it is frozen."""
     rates: dict[str, list[float]] = {group: [] for group in GROUPS}
-    parameters = {group: torch.nn.Parameter(torch.zeros(1)) for group in GROUPS}
-    optimizer = torch.optim.SGD([{"name": g, "params": [p]} for g, p in parameters.items()], lr=0.0)
+    detector = _Detector()
+    optimizer = torch.optim.SGD(
+        [{"name": group, "params": [parameter]} for group, parameter in detector.groups().items()],
+        lr=0.0,
+    )
     for phase in plan(train, STAGES):
-        for group, parameter in parameters.items():
-            parameter.requires_grad_(trains(phase, group))
+        detector.set_depth(phase.depth)
         for step in range(phase.epochs * STEPS):
             set_step(optimizer, phase, train.warmup_epochs, step, STEPS)
             for settings in optimizer.param_groups:
@@ -103,9 +108,31 @@ def rates_by_group(train: Train) -> dict[str, list[float]]:
     return rates
 
 
-def trains(phase: Phase, group: str) -> bool:
-    """Whether a part of the detector trains in a phase: its depth counts stages from the top."""
-    return group == "head" or int(group.removeprefix("stage")) > STAGES - phase.depth
+def training_groups(depth: int) -> set[str]:
+    """The parts of a detector that train at a depth."""
+    detector = _Detector()
+    detector.set_depth(depth)
+    return {name for name, parameter in detector.groups().items() if parameter.requires_grad}
+
+
+class _Detector(nn.Module):
+    """One weight for each part of a detector: enough to freeze and to give learning rates to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = {group: nn.Linear(1, 1, bias=False) for group in GROUPS}
+        self.head = layers.pop("head")
+        self.backbone = nn.ModuleDict(layers)
+
+    def set_depth(self, depth: int) -> None:
+        names = reversed(GROUPS[1:])  # from the bottom
+        set_depth(self, [Stage([name], [f"{name}.weight"]) for name in names], depth)
+
+    def groups(self) -> dict[str, nn.Parameter]:
+        return {
+            name.removeprefix("backbone.").removesuffix(".weight"): parameter
+            for name, parameter in self.named_parameters()
+        }
 
 
 def _train(schedule: str) -> Train:
