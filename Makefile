@@ -36,6 +36,7 @@ lint: venv
 
 docs: venv .venv/installed-docs
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.pictures
 	$(BIN)/zensical build --strict
 
 docs-serve: docs

@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from docs import generate
+from docs import generate, pictures
 from search.commands.cli import parser
+from trainer.config import Train
+from trainer.phases import plan
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("trainer", "search", "clusters")
@@ -84,6 +87,27 @@ def test_the_architecture_names_every_room() -> None:
 def test_generated_pages_are_up_to_date(name: str) -> None:
     page = generate.PAGES[name]()
     assert TEXTS[f"docs/{name}.md"] == page, "run `make docs`"
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_drawn_pictures_are_up_to_date(name: str) -> None:
+    pinned = f"\nmatplotlib=={version('matplotlib')}\n"
+    if pinned not in (ROOT / "clusters" / "constraints.txt").read_text():
+        pytest.skip("another matplotlib draws with other bytes")
+    drawn = pictures.PICTURES[name]()
+    kept = (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8")
+    assert kept == drawn, "run `make docs`"
+
+
+def test_the_picture_of_stages_agrees_with_that_of_learning_rates() -> None:
+    train = Train.model_validate({"unfreeze": {"depth": 2, "schedule": "gradual", "epochs": 4}})
+    rates = pictures.rates_by_group(train)
+    opened = []
+    for phase in plan(train, pictures.STAGES):
+        steps = slice(phase.first_epoch * pictures.STEPS, phase.end * pictures.STEPS)
+        opened.append({group for group, rate in rates.items() if any(rate[steps])})
+        assert opened[-1] == pictures.training_groups(phase.depth)
+    assert opened == [{"head"}, {"head", "stage5"}, {"head", "stage5", "stage4"}]
 
 
 def test_every_page_is_in_the_navigation() -> None:
