@@ -1,5 +1,6 @@
 """The plan that `unfreeze search --dry-run` prints."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,23 @@ def test_a_plan_says_what_would_run(
     for line in lines:
         assert line in out
     assert not list(Path().iterdir())
+
+
+@pytest.mark.usefixtures("untimed")
+def test_a_plan_as_json(make_search: Make, capsys: Captured) -> None:
+    print_plan(make_search({"space": {"train.head.lr": {"log": [1e-4, 1e-2]}}}), as_json=True)
+    content = json.loads(capsys.readouterr().out)
+    assert (content["config"]["name"], content["trials"]) == ("tiny", 6)
+    assert content["plan"] == {
+        "heads": 6,
+        "head_dimensions": ["train.head.lr"],
+        "asha_epochs": [1, 3],
+        "confirming_epochs": 0,
+        "epochs": 60,
+    }
+    estimate = content["estimate"]
+    assert (estimate["head_seconds"], estimate["unfrozen_seconds"]) == (1.0, 2.0)
+    assert 0 < estimate["epochs"] <= 60 and 0 < estimate["seconds"] <= 120
 
 
 @pytest.mark.usefixtures("untimed")

@@ -31,6 +31,16 @@ def test_each_kind_has_its_lines_and_exit_code(
     assert explain(error, resumable=False) == (lines, status)
 
 
+def test_a_full_disk_says_what_continues() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "searches/cells/last.pt")
+    line = "searches/cells/last.pt: No space left on device"
+    assert explain(full, resumable=False) == ([line], 1)
+    assert explain(full, resumable=True) == (
+        [f"{line}; free some space, and the same command continues"],
+        1,
+    )
+
+
 def test_an_interruption_says_what_continues() -> None:
     assert explain(KeyboardInterrupt(), resumable=True) == (
         ["interrupted; the same command continues"],

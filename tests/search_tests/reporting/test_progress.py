@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from search.ranking.forecast import expected_epochs
 from search.reporting.progress import Lines, LiveTable, Quiet
+from search.space.locations import trial_folder
 from search.space.space import read_space
 from search.study.record import End
 from search.study.storage import open_study
@@ -99,6 +101,93 @@ def test_a_reader_that_is_gone_ends_no_search() -> None:
         process.stdin.close()
         assert process.stderr.read() == "goes on\n"
     assert process.returncode == 0
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step counts as long after hundredths of a second."""
+    monkeypatch.setattr("search.reporting.progress.NOTICED", 0.01)
+    monkeypatch.setattr("search.reporting.progress.SILENCE", 0.05)
+
+
+def has_said(out: io.StringIO, text: str) -> bool:
+    deadline = time.monotonic() + 30
+    while text not in out.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return text in out.getvalue()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_step_that_lasts_is_said_and_said_again() -> None:
+    out = io.StringIO()
+    with Lines(Console(file=out, width=200)).step("reading the data") as count:
+        assert has_said(out, "reading the data\n")
+        count(3, 1200)
+        count(2, 1200)
+        assert has_said(out, "reading the data: 5 of 1,200, 0 s so far\n")
+    said = out.getvalue()
+    time.sleep(0.2)
+    assert out.getvalue() == said
+
+
+def test_a_short_step_is_not_said() -> None:
+    out = io.StringIO()
+    with Lines(Console(file=out, width=200)).step("starting Ray") as count:
+        count(1, 2)
+    assert out.getvalue() == ""
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_step_on_a_terminal_shows_its_seconds_and_stays() -> None:
+    out = io.StringIO()
+    with LiveTable(Console(file=out, width=200, force_terminal=True)).step("starting Ray") as count:
+        count(1, 2)
+        assert has_said(out, "starting Ray (1 of 2, 0 s)")
+        time.sleep(0.02)
+    assert out.getvalue().endswith("starting Ray (0 s)\n")
+
+
+@pytest.mark.parametrize("kind", [Lines, LiveTable, lambda _: Quiet()])
+def test_an_error_in_a_step_comes_out(kind: Any) -> None:
+    with (
+        pytest.raises(OSError, match="No space left"),
+        kind(Console(file=io.StringIO())).step("exporting"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_before_the_first_epoch_lines_say_what_the_trials_do(
+    make_search: Make, make_reports: Make
+) -> None:
+    out, config = io.StringIO(), make_search()
+    lines, study = Lines(Console(file=out, width=200)), open_study(Path("kept"), "tiny", trials=6)
+    lines.start(config, study, lambda: 1)
+    try:
+        assert has_said(out, "Ray Tune is starting\n")
+        study.ask(read_space(SPACE), config)
+        assert has_said(out, "trial 0: its worker is loading PyTorch, 0 s so far\n")
+        trial_folder(config.folder, 0).mkdir(parents=True)
+        assert has_said(out, "trial 0: its first epoch is under way, 0 s so far\n")
+        study.record(0, make_reports([0.1])[0])
+        lines.update(0)
+        said = out.getvalue()
+        assert said.endswith("trial 0 epoch 1 head depth 0: AP 0.100 best 0.100 (2 s)\n")
+        time.sleep(0.2)
+        assert out.getvalue() == said
+    finally:
+        lines.close()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_nothing_is_said_once_the_trials_are_over(make_search: Make) -> None:
+    out = io.StringIO()
+    lines = Lines(Console(file=out, width=200))
+    lines.start(make_search(), open_study(Path("kept"), "tiny"), lambda: 1)
+    lines.close()
+    said = out.getvalue()
+    time.sleep(0.2)
+    assert out.getvalue() == said
 
 
 def test_the_live_table_shows_trials_and_epochs(study: Study, make_search: Make) -> None:

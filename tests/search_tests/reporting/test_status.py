@@ -113,7 +113,7 @@ def test_the_status_as_json(begun: Study, make_reports: Make, capsys: Captured) 
     assert content["tracking"].startswith("sqlite:///")
     best, failed = content["ranking"]
     assert (best["trial"], best["rank"], best["state"], best["map"]) == (0, 1, "finished", 0.25)
-    assert (best["epoch"], best["epochs"], best["origin"]) == (10, 10, "baseline")
+    assert (best["epoch"], best["epochs"], best["origin"]) == (10, 10, "as written")
     assert best["values"].keys() == SPACE.keys()
     assert failed["error"] == "ValueError: token=***" and "canary" not in printed
     assert content["costs"]["epochs_run"] == 11
