@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from trainer.data.checks.overview import OVERVIEW
 from ..conftest import SPACE, Trained
 
 Make = Callable[..., Any]
+NEWS = re.compile(r"trial 0 (epoch|finished) ")
+"""Begins a line about an epoch, or about the trial's end."""
 
 
 class Stops(Lines):
@@ -78,7 +81,7 @@ def test_it_trains_records_and_exports(trained: Trained) -> None:
 
 
 def test_each_epoch_and_the_end_are_shown(trained: Trained) -> None:
-    assert [line.split(":")[0] for line in trained.said if line[:5] != "data:"][:3] == [
+    assert [line.split(":")[0] for line in trained.said if NEWS.match(line)] == [
         "trial 0 epoch 1 head depth 0",
         "trial 0 epoch 2 unfreeze depth 2",
         "trial 0 finished (1 of 1)",
@@ -171,7 +174,7 @@ def test_an_interrupted_trial_continues_after_its_last_epoch(make_search: Make, 
     with pytest.raises(KeyboardInterrupt):
         train(config, progress)
     printed = [line.split(":")[0] for line in progress.out.getvalue().splitlines()]
-    assert [line for line in printed if line != "data"] == ["trial 0 epoch 2 unfreeze depth 2"]
+    assert list(filter(NEWS.match, printed)) == ["trial 0 epoch 2 unfreeze depth 2"]
     again = read_study(config.folder, "stopped").records[0]
     assert list(again.reports) == [1, 2]
     assert again.reports[1] == record.reports[1]
