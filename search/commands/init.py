@@ -120,7 +120,8 @@ def write_search(
         return
     with writing("--out", out):
         write_atomically(text.encode(), out)
-    say(f"wrote {out}: {_counts(splits)}. Next:")
+    say(f"wrote {out}")
+    say(f"{_counts(splits)}. Next:")
     say(f"  {program_name()} search {quote(str(out))}")
 
 
