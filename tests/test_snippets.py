@@ -156,7 +156,9 @@ def test_the_notebook_runs_and_shows_one_table_and_a_picture(
     notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     (cell,) = [cell for cell in notebook.cells if "trials=6)" in cell.source]
     cell.source = cell.source.replace("trials=6)", f"trials=2, settings={SHORT})")
-    NotebookClient(notebook, timeout=3000, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=3000, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     tables = [o for o in cell.outputs if o.output_type == "display_data"]
     assert len(tables) == 1 and "2 of 2 trials" in tables[0].data["text/plain"]
     assert "\x1b" not in json.dumps(cell.outputs)

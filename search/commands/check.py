@@ -122,7 +122,8 @@ def _as_json(examined: Examined) -> dict[str, Any]:
             {
                 **asdict(finding),
                 "what": CODES[finding.code].text,
-                "mend": CODES[finding.code].fix,
+                "fix": CODES[finding.code].fix,
+                "mend": CODES[finding.code].fix,  # the key of the first versions
                 "allowable": finding.code in allowable(),
             }
             for finding in _ordered(examined)

@@ -35,7 +35,7 @@ class Plan:
     """What a search would run at most."""
 
     heads: int
-    """Head phases trained, each of its own settings."""
+    """Head phases trained, each with other settings."""
     head_dimensions: list[str]
     """The searched fields that the head phase depends on."""
     asha_epochs: list[int] | None

@@ -124,7 +124,8 @@ def write_search(
         return
     with writing("--out", out):
         write_atomically(chosen.text.encode(), out)
-    say(f"wrote {out}: {chosen.counts}. Next:")
+    say(f"wrote {out}")
+    say(f"{chosen.counts}. Next:")
     say(f"  {program_name()} search {quote(str(out))}")
 
 

@@ -33,7 +33,7 @@ SILENCE = 10.0
 
 
 Count = Callable[[int, int], None]
-"""Told how many more parts of a step are done, and how many there are."""
+"""Takes how many more parts of a step are done, and how many there are."""
 
 
 class Progress(Protocol):

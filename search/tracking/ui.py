@@ -28,7 +28,7 @@ def serve(tracking: str | None, port: int) -> int:
     """Run MLflow's server on loopback until Ctrl+C.
 
     Returns:
-        The server's exit code.
+        An exit code: 0 after Ctrl+C, 1 if the server failed.
 
     Raises:
         InputError: there is nothing to show, or the port is taken.
@@ -80,7 +80,7 @@ def _run_server(uri: str, port: int) -> int:
         server_command(port), env=server_environment(uri), start_new_session=True
     )
     try:
-        return server.wait()
+        return int(server.wait() != 0)
     except KeyboardInterrupt:
         return 0
     finally:

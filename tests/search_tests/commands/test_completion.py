@@ -54,10 +54,10 @@ def script(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -
     Path("notes.txt").touch()
     assert main(["completion", shell]) == 0
     Path("script").write_text(capsys.readouterr().out)
-    found = shutil.which(shell)
-    if found is None:
+    program = shutil.which(shell)
+    if program is None:
         pytest.skip(f"needs {shell}")
-    return found
+    return program
 
 
 def printed(*line: str) -> str:
