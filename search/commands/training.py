@@ -82,13 +82,17 @@ def _train(options: argparse.Namespace) -> int:
     from ..reporting import summary
     from ..running.single import train
 
-    result = train(_read_config(options, ["search.asha=off"]), summary.lines())
+    config = _read_config(options, ["search.asha=off"], without_space=True)
+    result = train(config, summary.lines())
     summary.print_result(result)
     return 0 if result.winner is not None else 1
 
 
 def _read_config(
-    options: argparse.Namespace, sets: list[str], detached: bool = False
+    options: argparse.Namespace,
+    sets: list[str],
+    detached: bool = False,
+    without_space: bool = False,
 ) -> "SearchConfig":
     """Read FILE with the settings of the command line and `sets` over it.
 
@@ -106,7 +110,7 @@ def _read_config(
     if options.allow and isinstance(raw.get("data"), dict):
         raw["data"]["allow"] = [*(raw["data"].get("allow") or []), *options.allow]
     try:
-        return checked_config(raw, folder, detached)
+        return checked_config(raw, folder, detached, without_space)
     except InputError as error:
         of_data = [] if detached else data_errors(raw.get("data"), folder)
         raise InputError([*error.errors, *of_data]) from None
