@@ -254,7 +254,7 @@ def train(
 
     if name is None and source is not None and not isinstance(source, Mapping | SearchConfig):
         name = f"{folder_name(Path(source))}-train" if _is_data(Path(source)) else None
-    config = _to_config(source, name, {"search.asha": "off"}, settings, allow)
+    config = _to_config(source, name, {"search.asha": "off"}, settings, allow, without_space=True)
     single.train(config, Quiet() if quiet else summary.lines())
     return open_search(config.name, storage=config.storage)
 
@@ -278,6 +278,8 @@ def _to_config(
     given: Mapping[str, Any],
     settings: Mapping[str, Any] | None,
     allow: Sequence[str],
+    *,
+    without_space: bool = False,
 ) -> SearchConfig:
     """The checked configuration of a source, with what was given over it."""
     changes = {**(settings or {}), **{k: v for k, v in given.items() if v is not None}}
@@ -297,7 +299,7 @@ def _to_config(
     apply_settings(raw, changes)
     if name is not None:
         raw["name"] = name
-    return check_config_and_data(raw, folder, allow)
+    return check_config_and_data(raw, folder, allow, without_space=without_space)
 
 
 def _is_data(place: Path) -> bool:

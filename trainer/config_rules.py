@@ -46,12 +46,16 @@ def opens_gradually(train: Train, searched: AbstractSet[str] = frozenset()) -> b
     return gradual and not shallow
 
 
-def cross_field_errors(train: Train, searched: frozenset[str] = frozenset()) -> list[str]:
+def cross_field_errors(
+    train: Train, searched: frozenset[str] = frozenset(), ignored: frozenset[str] = frozenset()
+) -> list[str]:
     """Errors between fields, one line each.
 
     Args:
         train: The fixed settings.
         searched: Dotted names of the fields that a search space varies.
+        ignored: Those of a space that stands in the file but is not searched now. In a search they
+            may give other fields an effect, so these may be set.
     """
     errors = []
     unfreeze = train.unfreeze
@@ -60,10 +64,11 @@ def cross_field_errors(train: Train, searched: frozenset[str] = frozenset()) -> 
             f"train.unfreeze.open_epochs: {unfreeze.open_epochs} is more than "
             f"train.unfreeze.epochs ({unfreeze.epochs})"
         )
-    if not {"train.unfreeze.depth", "train.unfreeze.schedule", "train.optimizer"} & searched:
+    varied = searched | ignored
+    if not {"train.unfreeze.depth", "train.unfreeze.schedule", "train.optimizer"} & varied:
         for path, why in fields_without_effect(train).items():
             name = path.removeprefix("train.")
             is_neutral = NEUTRAL.get(path) == get_field(train, name)
-            if path not in searched and is_set_by_user(train, name) and not is_neutral:
+            if path not in varied and is_set_by_user(train, name) and not is_neutral:
                 errors.append(f"{path}: has no effect, since {why}; leave it out")
     return errors

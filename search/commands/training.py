@@ -83,7 +83,7 @@ def _train(options: argparse.Namespace) -> int:
 
     progress = summary.lines()
     with progress.step("loading PyTorch, and reading the configuration"):
-        config = _read_config(options, {"search.asha": "off"})
+        config = _read_config(options, {"search.asha": "off"}, without_space=True)
         from ..running.single import train
     result = train(config, progress)
     summary.print_result(result)
@@ -91,7 +91,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _read_config(
-    options: argparse.Namespace, settings: dict[str, Any], detached: bool = False
+    options: argparse.Namespace,
+    settings: dict[str, Any],
+    *,
+    detached: bool = False,
+    without_space: bool = False,
 ) -> "SearchConfig":
     """Read FILE with the command line's settings and `settings` over it, and check everything.
 
@@ -103,4 +107,6 @@ def _read_config(
 
     raw = read_config(options.file, {**parse_settings(options.set), **settings}, options.name)
     folder = options.file.parent if options.file else Path()
-    return check_config_and_data(raw, folder, options.allow, elsewhere=detached)
+    return check_config_and_data(
+        raw, folder, options.allow, elsewhere=detached, without_space=without_space
+    )

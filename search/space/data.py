@@ -91,7 +91,12 @@ def _folders(data: Data, given: Sequence[str]) -> Path | dict[str, Path] | None:
 
 
 def check_config_and_data(
-    raw: dict[str, Any], beside: Path, allow: Sequence[str] = (), *, elsewhere: bool = False
+    raw: dict[str, Any],
+    beside: Path,
+    allow: Sequence[str] = (),
+    *,
+    elsewhere: bool = False,
+    without_space: bool = False,
 ) -> SearchConfig:
     """Check the raw values of a configuration and, where they have errors, its data set too.
 
@@ -100,6 +105,7 @@ def check_config_and_data(
         beside: The folder of the file.
         allow: Further codes of errors that are none in this data set.
         elsewhere: Whether another machine runs the search: then its files may be missing here.
+        without_space: Whether to leave out the space, as `unfreeze train` does.
 
     Raises:
         InputError: Has every error.
@@ -110,7 +116,7 @@ def check_config_and_data(
     if allow and isinstance(data, dict):
         raw = raw | {"data": data | {"allow": [*(data.get("allow") or []), *allow]}}
     try:
-        return checked_config(raw, beside, elsewhere)
+        return checked_config(raw, beside, elsewhere, without_space)
     except InputError as error:
         of_data = [] if elsewhere else data_errors(raw.get("data"), beside)
         raise InputError([*error.errors, *of_data]) from None

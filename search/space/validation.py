@@ -25,13 +25,16 @@ STORES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks
 """Schemes of tracking URIs that MLflow has stores for without plugins."""
 
 
-def checked_config(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -> SearchConfig:
+def checked_config(
+    raw: dict[str, Any], beside: Path, elsewhere: bool = False, without_space: bool = False
+) -> SearchConfig:
     """Check raw values and make every path absolute, see `with_absolute_paths`.
 
     Args:
         raw: The content of a YAML file.
         beside: The folder of the file.
         elsewhere: Whether another machine runs the search: then its files may be missing here.
+        without_space: Whether to leave out the space, as `unfreeze train` does.
 
     Raises:
         InputError: Has every error.
@@ -40,10 +43,14 @@ def checked_config(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -
     if config is None:
         raise InputError(errors)
     config = with_absolute_paths(config, beside)
+    ignored = frozenset(config.space if without_space else ())
+    if without_space:
+        search = config.search.model_copy(update={"first": []})
+        config = config.model_copy(update={"space": {}, "search": search})
     missing = _file_errors(config) if elsewhere else []
     errors += [
         line
-        for line in search_config_errors(config)
+        for line in search_config_errors(config, ignored)
         if line not in errors
         and line not in missing
         and not (elsewhere and "model.weights: no file or folder" in line)
@@ -53,9 +60,14 @@ def checked_config(raw: dict[str, Any], beside: Path, elsewhere: bool = False) -
     return config
 
 
-def search_config_errors(config: SearchConfig) -> list[str]:
-    """Errors between fields of a search, and of its space; empty if there are none."""
-    errors = cross_field_errors(config.train, frozenset(config.space))
+def search_config_errors(config: SearchConfig, ignored: frozenset[str] = frozenset()) -> list[str]:
+    """Errors between fields of a search, and of its space; empty if there are none.
+
+    Args:
+        config: The configuration.
+        ignored: Dotted names in a space that was left out of it, see `cross_field_errors`.
+    """
+    errors = cross_field_errors(config.train, frozenset(config.space), ignored)
     errors += _password_errors(config) + uri_errors(tracking_uri(config.tracking))
     errors += _file_errors(config) + _resource_errors(config)
     space: Space = []
@@ -66,7 +78,7 @@ def search_config_errors(config: SearchConfig) -> list[str]:
     errors += _asha_errors(config, space)
     if wrong := model_errors(config.model):
         return errors + wrong
-    errors += _unused_errors(config)
+    errors += _unused_errors(config, ignored.union(config.space))
     try:
         stages = count_stages(config.model)
         resolve_depth(config.train.unfreeze.depth, stages)
@@ -75,14 +87,14 @@ def search_config_errors(config: SearchConfig) -> list[str]:
     return errors + space_errors(space, config, config.search.first, stages)
 
 
-def _unused_errors(config: SearchConfig) -> list[str]:
-    """Fields that are set but have no effect with this model."""
-    if any(name.startswith("model.") for name in config.space):
+def _unused_errors(config: SearchConfig, varied: frozenset[str]) -> list[str]:
+    """Fields that are set but have no effect with this model, unless a space varies the model."""
+    if any(name.startswith("model.") for name in varied):
         return []
     return [
         f"{path}: has no effect, since {why}; leave it out"
         for path, why in unused_settings(config).items()
-        if path not in config.space and is_set_by_user(config, path)
+        if path not in varied and is_set_by_user(config, path)
     ]
 
 

@@ -95,3 +95,10 @@ def test_at_once_needs_no_opening_epochs() -> None:
 @pytest.mark.parametrize("depth", [0, 1])
 def test_one_epoch_is_enough_at_depth_0_and_1(depth: int) -> None:
     assert cross_field_errors(train(depth=depth, epochs=1)) == []
+
+
+def test_an_ignored_space_gives_fields_their_effect_and_needs_no_opening_epochs() -> None:
+    ignored = frozenset({"train.unfreeze.schedule"})
+    config = train(schedule="at_once", epochs=1, open_epochs=4)
+    assert cross_field_errors(config, ignored=ignored) == []
+    assert len(cross_field_errors(config, searched=ignored)) == 1

@@ -55,6 +55,29 @@ def test_a_file_whose_space_gives_a_field_its_effect_can_be_trained(
     assert "Winner: trial #0 baseline" in capsys.readouterr().out
 
 
+def test_a_space_that_the_training_ignores_refuses_nothing(
+    write_search: Make, capsys: Captured
+) -> None:
+    write_search(
+        {
+            "tracking": "off",
+            "train.unfreeze.schedule": "at_once",
+            "train.unfreeze.epochs": 1,
+            "train.unfreeze.open_epochs": 2,  # only `gradual` would need so many epochs
+            "train.head": {"epochs": 0},
+            "space": {
+                "train.unfreeze.schedule": {"choice": ["gradual", "at_once"]},
+                "train.unfreeze.lr": {"log": [0.5, 0.9]},  # the file's own value lies outside
+            },
+            "search.first": [{"train.unfreeze.lr": 0.6}],
+        }
+    )
+    assert main(["search", "tiny.yaml", "--dry-run"]) == 2
+    assert "open_epochs: 2 is more than" in capsys.readouterr().err
+    assert main(["train", "tiny.yaml"]) == 0
+    assert "Winner: trial #0 baseline" in capsys.readouterr().out
+
+
 def test_a_cluster_that_does_not_answer_is_1_and_nothing_is_written(
     write_search: Make, capsys: Captured
 ) -> None:

@@ -1,6 +1,7 @@
 """All errors of a search's configuration at once, each with its path, value and legal range."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,14 @@ def test_a_field_without_effect_for_the_model_is_refused(
     make_raw: Make, changes: dict[str, Any], message: str
 ) -> None:
     assert errors_of(checked_config, make_raw(changes), Path()) == [message]
+
+
+def test_without_its_space_a_file_is_checked_and_read_as_one_configuration(make_raw: Make) -> None:
+    space = {"model.backbone": {"choice": ["vgg16", "no-such-model"]}}
+    raw = make_raw({"space": space, "search.first": [{"model.backbone": "vgg16"}]})
+    assert len(errors_of(checked_config, raw, Path())) > 0
+    config = checked_config(raw, Path(), without_space=True)
+    assert (config.space, config.search.first) == ({}, [])
+    raw["train"]["unfreeze"]["depth"] = 9
+    (error,) = errors_of(partial(checked_config, without_space=True), raw, Path())
+    assert error.startswith("train.unfreeze.depth: 9")
