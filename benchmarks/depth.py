@@ -193,12 +193,15 @@ def summary(points: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def draw(figures: dict[str, Any], file: Path) -> None:
-    """AP against depth, a panel a data set; bars are one standard deviation over seeds."""
-    wide = 5 * len(figures)
+    """AP against depth, a panel a data set; bars are one standard deviation over seeds.
+
+    The panels stand below each other in large letters: a phone shows them as wide as its screen.
+    """
+    pyplot.rcParams["font.size"] = 16
     drawing, panels = pyplot.subplots(
-        1, len(figures), figsize=(wide, 4.5), squeeze=False, layout="constrained"
+        len(figures), 1, figsize=(9, 5 * len(figures) + 1.5), squeeze=False, layout="constrained"
     )
-    for panel, (name, curves) in zip(panels[0], figures.items(), strict=True):
+    for panel, (name, curves) in zip(panels[:, 0], figures.items(), strict=True):
         for shift, curve in enumerate(CURVES):
             depths = list(curves[curve])
             panel.errorbar(
@@ -206,8 +209,8 @@ def draw(figures: dict[str, Any], file: Path) -> None:
                 [curves[curve][depth]["mean"] for depth in depths],
                 yerr=[curves[curve][depth]["sd"] for depth in depths],
                 marker="o",
-                markersize=4,
-                capsize=3,
+                linewidth=2.5,
+                capsize=4,
                 label=curve,
             )
         (scratch,) = curves[SCRATCH].values()
@@ -218,11 +221,12 @@ def draw(figures: dict[str, Any], file: Path) -> None:
             color="grey",
             alpha=0.2,
         )
-        panel.set(title=name, xlabel="depth: backbone stages that train", ylabel="AP")
+        panel.set(title=name, ylabel="AP")
         panel.grid(alpha=0.3)
+    panels[-1][0].set_xlabel("depth: backbone stages that train")
     lines, names = panels[0][0].get_legend_handles_labels()
-    drawing.legend(lines, names, loc="outside lower center", ncols=2 * len(figures))
-    drawing.savefig(file, dpi=120)
+    drawing.legend(lines, names, loc="outside lower center", ncols=1, frameon=False)
+    drawing.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,10 @@ def show_runs(page: Page) -> None:
     for name in ("Dataset", "Source", "Models", "best_map", "val/map_50", "unfreeze.end"):
         page.get_by_placeholder("Search columns").fill(name)
         page.wait_for_timeout(500)
+        closed = page.locator("[class*=tree-switcher_close]")
+        while closed.count():  # metrics and tags are listed in groups that open on a click
+            closed.first.click()
+            page.wait_for_timeout(500)
         titles = page.locator("[class*=tree-title]")
         titles.filter(has_text=re.compile(f"^{name}$")).last.click(timeout=3000)
     page.keyboard.press("Escape")
