@@ -79,6 +79,7 @@ def wait_for(url: str) -> None:
 def show_runs(page: Page) -> None:
     """Close MLflow's assistant, and choose columns."""
     page.get_by_role("button", name="Close").last.click()
+    page.add_style_tag(content="[data-assistant-ui] {display: none}")
     page.get_by_role("button", name="Columns").click()
     for name in ("Dataset", "Source", "Models", "best_map", "val/map_50", "unfreeze.end"):
         page.get_by_placeholder("Search columns").fill(name)
@@ -90,6 +91,7 @@ def show_runs(page: Page) -> None:
         titles = page.locator("[class*=tree-title]")
         titles.filter(has_text=re.compile(f"^{name}$")).last.click(timeout=3000)
     page.keyboard.press("Escape")
+    page.evaluate("document.activeElement.blur()")  # no frame around the button
     page.mouse.move(0, 0)
 
 
@@ -98,7 +100,7 @@ def keep(page: Page, name: str) -> None:
     page.wait_for_timeout(3000)
     DOCS.mkdir(exist_ok=True)
     with Image.open(io.BytesIO(page.screenshot())) as taken:
-        few = taken.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+        few = taken.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT)
         few.save(DOCS / name, optimize=True)
 
 

@@ -10,6 +10,8 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LIBRARIES = {"plain.py"}
 """Files that others import, without a command."""
+DEVELOPMENT = {"recording.py": ["pyte"], "screenshots.py": ["playwright"]}
+"""What they import that is installed for development only."""
 SCRIPTS = sorted(f.name for f in BENCHMARKS.glob("*.py") if f.name not in LIBRARIES)
 
 
@@ -24,8 +26,8 @@ def test_its_docstring_shows_the_command_and_its_figures(name: str) -> None:
 @pytest.mark.slow  # imports of torch and more, once a benchmark
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_is_printed(name: str, tmp_path: Path) -> None:
-    if name == "screenshots.py":
-        pytest.importorskip("playwright", reason="needs playwright")
+    for needed in DEVELOPMENT.get(name, ()):
+        pytest.importorskip(needed, reason=f"needs {needed}")
     line = [sys.executable, str(BENCHMARKS / name), "--help"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
