@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import ray
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 
 from .definitions import ClusterConnectionError, find_definition, head_address
 from .local import private_ray
@@ -34,7 +34,7 @@ WORKER_ENVIRONMENT = {
 OBJECT_STORE_BYTES = 256 * 2**20
 """The object store of a local Ray: nothing but annotations and reports passes through it."""
 PROBE_SECONDS = 5.0
-"""How long to wait for a head to accept a connection."""
+"""How long to wait for a head to accept a connection, and then to name its nodes."""
 RAY_ERRORS = (AuthenticationError, ConnectionError, TimeoutError, RuntimeError, ValueError)
 """What `ray.init` raises if it cannot join or start a Ray."""
 
@@ -51,9 +51,9 @@ def connected(cluster: str, packages: list[Path]) -> Iterator[None]:
     # By default, a Ray job keeps its working_dir and ignores ours.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     address = _address(cluster)
-    _probe(cluster, address)
     if cluster != "local":
         use_token()
+    _probe(cluster, address)
     with contextlib.ExitStack() as held:
         code = held.enter_context(staged(packages))
         files = held.enter_context(private_ray()) if address == "local" else None
@@ -92,7 +92,13 @@ def _probe(cluster: str, address: str) -> None:
         raise ClusterConnectionError(
             f"cluster: {cluster}: nothing answers there ({error})"
         ) from error
-    if not address.startswith("ray://") and not is_node():
+    if address.startswith("ray://"):
+        return
+    try:
+        joined = is_node(address, PROBE_SECONDS)
+    except RayError as error:
+        raise ClusterConnectionError(f"cluster: {cluster}: {_reason(error)}") from error
+    if not joined:
         raise ClusterConnectionError(
             f"cluster: {cluster}: this machine is none of its nodes; add --detach, or run the same "
             "command on a node"

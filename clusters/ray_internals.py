@@ -8,8 +8,8 @@ Ray has no public setting for any of these:
 - `forget_token`: Ray reads its token once per process, and a later one only after this.
 - `offer_token`: to a cluster given by its address, Ray shows a token only if RAY_AUTH_MODE says so.
 - `asks_for_token`: whether the Ray of this node refuses those who show no token.
-- `is_node`: whether this machine is one of the connected cluster's nodes. Without this check
-  `ray.init` tries for minutes.
+- `is_node`: whether this machine is one of a cluster's nodes. Without this check `ray.init` tries
+  for minutes.
 - `process_groups`: Ray starts its processes in the process group of the driver.
 - `STARTED_TOO_SLOWLY`: the text of a bare Exception, which `ray.init` raises when a raylet takes
   more than 30 s to start. That limit is a constant inside Ray.
@@ -23,7 +23,13 @@ from collections.abc import Iterator
 
 from ray._private import ray_constants, services
 from ray._private.authentication import authentication_token_setup, authentication_utils
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+from ray._raylet import (  # type: ignore[attr-defined]
+    AuthenticationTokenLoader,
+    GcsClient,
+    NodeID,
+)
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
 
 STARTED_TOO_SLOWLY = "The current node timed out during startup."
 
@@ -54,9 +60,23 @@ def asks_for_token() -> bool:
     return bool(authentication_utils.is_token_auth_enabled())
 
 
-def is_node() -> bool:
-    """Whether a Ray that belongs to a cluster runs on this machine."""
-    return bool(services.find_node_ids())  # type: ignore[no-untyped-call]
+def is_node(address: str, timeout: float) -> bool:
+    """Whether a Ray on this machine belongs to the cluster whose head listens at an address.
+
+    It asks the head, for an address has many spellings. Raises RayError if the head does not
+    answer within `timeout` seconds, or refuses our token.
+    """
+    local = services.find_node_ids()  # type: ignore[no-untyped-call]
+    if not local:
+        return False
+    selectors = [
+        GetAllNodeInfoRequest.NodeSelector(node_id=NodeID.from_hex(node).binary()) for node in local
+    ]
+    return bool(
+        GcsClient(address=address).get_all_node_info(
+            timeout=timeout, node_selectors=selectors, state_filter=GcsNodeInfo.GcsNodeState.ALIVE
+        )
+    )
 
 
 def is_slow_start(error: BaseException) -> bool:

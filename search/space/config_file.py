@@ -88,12 +88,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The content of a YAML 1.2 file with keys.
 
     Raises:
-        InputError: There is no such file, or it is not a YAML file with keys.
+        InputError: There is no such file, it cannot be read, or is no YAML file with keys.
     """
-    if not file.is_file():
-        raise InputError([f"{file}: no such file; `unfreeze init DATA` writes one"])
     try:
+        if not file.is_file():
+            raise InputError([f"{file}: no such file; `unfreeze init DATA` writes one"])
         text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError([f"{file}: cannot be read ({error.strerror})"]) from None
     except UnicodeDecodeError:
         raise InputError([f"{file}: is not UTF-8 text"]) from None
     raw = _parse_yaml(text, str(file))

@@ -6,11 +6,19 @@ import subprocess
 import sys
 
 import pytest
+import ray
 from ray._private import node, ray_constants, services
 from ray._private.authentication import authentication_token_setup, authentication_utils
 
 from clusters import ray_internals
-from clusters.ray_internals import STARTED_TOO_SLOWLY, is_slow_start, local_ray_on_loopback
+from clusters.connect import connected
+from clusters.definitions import ClusterConnectionError
+from clusters.ray_internals import (
+    STARTED_TOO_SLOWLY,
+    is_node,
+    is_slow_start,
+    local_ray_on_loopback,
+)
 
 
 def test_rays_switch_for_loopback_is_still_used() -> None:
@@ -29,6 +37,21 @@ def test_the_private_functions_take_what_they_are_given() -> None:
     nodes = inspect.signature(services.find_node_ids).parameters
     assert all(p.default is not p.empty for p in (*asks.values(), *nodes.values()))
     ray_internals.forget_token()
+
+
+def test_a_machine_is_a_node_of_the_cluster_that_its_ray_belongs_to_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with connected("local", []):
+        address = ray.get_runtime_context().gcs_address
+        assert is_node(address, timeout=30)
+        monkeypatch.setattr(services, "find_node_ids", lambda: {"ab" * 28})  # of another cluster
+        assert not is_node(address, timeout=30)
+        refused = pytest.raises(ClusterConnectionError, match="this machine is none of its nodes")
+        with refused, connected(address, []):
+            pass
+        monkeypatch.setattr(services, "find_node_ids", set)  # no Ray runs here
+        assert not is_node(address, timeout=30)
 
 
 def test_ray_still_gives_up_a_slow_start_with_these_words() -> None:

@@ -90,6 +90,8 @@ def _read_chosen(folder: Path | None) -> set[str]:
         content = json.loads((folder / SPLITS_FILE).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise InputError([_damaged(folder, "it is no JSON")]) from None
+    except OSError as error:
+        raise InputError([f"{folder / SPLITS_FILE}: cannot be read ({error.strerror})"]) from None
     chosen = content.get("val") if isinstance(content, dict) else None
     if not isinstance(chosen, dict) or not chosen:
         raise InputError([_damaged(folder, "it has no val of pictures by SHA-256")])

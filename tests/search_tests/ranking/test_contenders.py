@@ -38,6 +38,44 @@ def test_leaders_are_the_best_configurations_that_finished_each_once(
     assert leaders(make_search({"search.confirm": "off"}), records) == []
 
 
+def at_head_epoch(make_record: Make, number: int, **more: Any) -> TrialRecord:
+    """A trial that ran all its epochs and was best in the second epoch of its head phase."""
+    record: TrialRecord = make_record(
+        number, [0.1, 0.8] + [0.3] * 9, head=2, **{"end": End.FINISHED} | more
+    )
+    return record
+
+
+def test_of_trials_with_the_same_head_epoch_one_is_confirmed(
+    make_search: Make, make_record: Make
+) -> None:
+    config = make_search({"search.confirm": {"top": 9, "seeds": 1}})
+    records = [
+        finished(make_record, 0, 0.7, depth=1, origin="as written"),
+        at_head_epoch(make_record, 1, parameters={"train.unfreeze.depth": 2}),
+        at_head_epoch(make_record, 2, parameters={"train.unfreeze.depth": 3}),
+        finished(make_record, 3, 0.5, depth=4),
+    ]
+    assert [r.number for r in leaders(config, records)] == [1, 0, 3]
+    again = finished(make_record, 4, 0.4, depth=3)
+    again.confirms = 2  # as an earlier version confirmed it
+    assert [r.number for r in leaders(config, [*records, again])] == [1, 2, 0, 3]
+    records[0] = at_head_epoch(make_record, 0, origin="as written")
+    assert [r.number for r in leaders(config, records)] == [0, 3]
+
+
+@pytest.mark.parametrize("searched", ["train.head.lr", "train.optimizer", "model.backbone"])
+def test_head_epochs_under_other_settings_are_each_confirmed(
+    make_search: Make, make_record: Make, searched: str
+) -> None:
+    config = make_search({"search.confirm": {"top": 9, "seeds": 1}})
+    records = [
+        at_head_epoch(make_record, number, parameters={searched: number, "train.unfreeze.lr": 1})
+        for number in range(2)
+    ]
+    assert [r.number for r in leaders(config, records)] == [0, 1]
+
+
 @pytest.mark.parametrize("end", [None, *End])
 def test_the_baseline_is_confirmed_unless_it_failed(
     make_search: Make, make_record: Make, end: End | None

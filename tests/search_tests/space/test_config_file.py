@@ -1,6 +1,7 @@
 """The YAML file of a configuration: YAML 1.2, settings that override it, and writing it."""
 
 from collections.abc import Callable
+from errno import EACCES
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ def test_a_binary_file_is_refused(content: bytes) -> None:
 def test_the_error_of_a_missing_file_says_what_to_do() -> None:
     (error,) = errors_of(read_yaml, Path("no.yaml"))
     assert error == "no.yaml: no such file; `unfreeze init DATA` writes one"
+
+
+def test_a_file_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: Path, **_: Any) -> str:  # tests may run as root, which may read everything
+        raise PermissionError(EACCES, "Permission denied", str(file))
+
+    file = write_file("a: 1")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert errors_of(read_yaml, file) == ["search.yaml: cannot be read (Permission denied)"]
+    monkeypatch.setattr(Path, "is_file", refuse)  # its folder is closed to this account
+    assert errors_of(read_yaml, file) == ["search.yaml: cannot be read (Permission denied)"]
 
 
 def test_the_embedded_default_is_valid() -> None:

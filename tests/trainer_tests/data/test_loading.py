@@ -1,13 +1,15 @@
 """Loading raises every error at once, and splits val off if none is given."""
 
+from errno import EACCES
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trainer.config import Data, InputError
 from trainer.data.dataset import Splits
-from trainer.data.loading import load, load_split
+from trainer.data.loading import SPLITS_FILE, load, load_split
 
 from .small_sets import CACHE, coco, draw, errors_of, rewrite, write
 
@@ -83,3 +85,22 @@ def test_the_tiny_set_is_read_completely(tiny: Splits) -> None:
     assert (len(tiny.train.pictures), len(tiny.val.pictures)) == (12, 6)
     labels = np.concatenate([picture.labels for picture in tiny.train.pictures])
     assert set(labels.tolist()) == {1, 2}
+
+
+def test_a_kept_split_that_cannot_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "train.json", coco(draw(tmp_path, "a.png", "b.png")))
+    kept = tmp_path / SPLITS_FILE
+    kept.touch()
+    read_text = Path.read_text
+
+    def refuse(file: Path, *settings: Any, **more: Any) -> str:
+        if file == kept:  # tests may run as root, which may read everything
+            raise PermissionError(EACCES, "Permission denied", str(file))
+        return read_text(file, *settings, **more)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(InputError) as raised:
+        load(Data(train=file), CACHE, tmp_path)
+    assert raised.value.errors == [f"{kept}: cannot be read (Permission denied)"]

@@ -9,6 +9,7 @@ from ..dataset import SPLIT_NAMES, Category
 from ..findings import Findings, Place
 from ..formats.coco import read_coco
 from ..formats.file_names import composed
+from ..formats.folders import is_folder
 from ..formats.records import Records
 from ..formats.voc import annotations_of, read_voc, voc_classes
 from ..formats.yolo import read_yolo
@@ -40,11 +41,11 @@ class SplitInput:
 
 def read_splits(data: Data, findings: Findings) -> dict[str, SplitInput]:
     """Read each split; those that cannot be read have findings alone."""
-    sources = {name: file for name in SPLIT_NAMES if (file := getattr(data, name)) is not None}
-    for name, source in sources.items():
-        if not source.exists():
-            findings.add("file-missing", name, source, [Place(str(source))])
-    sources = {name: source for name, source in sources.items() if source.exists()}
+    sources = {
+        name: file
+        for name in SPLIT_NAMES
+        if (file := getattr(data, name)) is not None and _exists(file, name, findings)
+    }
     classes: list[str] = []
     if format_of(data.train) == "VOC":
         classes = voc_classes([file for file in sources.values() if format_of(file) == "VOC"])
@@ -56,6 +57,20 @@ def read_splits(data: Data, findings: Findings) -> dict[str, SplitInput]:
             if columns is not None:
                 inputs[name] = SplitInput(records, columns)
     return inputs
+
+
+def _exists(source: Path, name: str, findings: Findings) -> bool:
+    """Whether the annotations of a split can be looked up; if not, with a finding."""
+    try:
+        source.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        findings.add("file-missing", name, source, [Place(str(source))])
+    except OSError as error:  # its folder is closed to this account, or its name is too long
+        place = Place(source.name, detail=str(error.strerror))
+        findings.add("file-unreadable", name, source, [place])
+    else:
+        return True
+    return False
 
 
 def _read_format(records: Records, classes: list[str], findings: Findings) -> bool:
@@ -70,7 +85,7 @@ def format_of(source: Path) -> str:
     """COCO, YOLO or VOC, by the name of a split's annotation file or folder."""
     if source.name == CLASS_LIST:
         return "YOLO"
-    return "VOC" if source.is_dir() else FORMATS.get(source.suffix.lower(), "COCO")
+    return "VOC" if is_folder(source) else FORMATS.get(source.suffix.lower(), "COCO")
 
 
 def _image_folders(data: Data, name: str) -> list[Path]:
@@ -79,7 +94,7 @@ def _image_folders(data: Data, name: str) -> list[Path]:
     if images is not None:
         return [images]
     source: Path = getattr(data, name)
-    if source.is_dir():
+    if is_folder(source):
         return [source, source.parent / "JPEGImages", source.parent / "images"]
     if format_of(source) == "VOC":
         annotations = annotations_of(source)

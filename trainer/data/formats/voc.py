@@ -44,12 +44,18 @@ class _UnreadableError(Exception):
 
 
 def read_voc(records: Records, findings: Findings, classes: list[str]) -> bool:
-    """Fill in what the xml files of a split say; False if one cannot be read.
+    """Fill in what the xml files of a split say; False if one, or their list, cannot be read.
 
     Category ids are positions in `classes`, from 1; see `voc_classes`.
     """
     wrong = _Wrong()
-    for entry in _entries(records.source):
+    try:
+        entries = _entries(records.source)
+    except OSError as error:
+        place = Place(records.source.name, detail=str(error.strerror))
+        findings.add("file-unreadable", records.name, records.source, [place])
+        return False
+    for entry in entries:
         if leads_out(entry.stem):
             wrong.outside.append(Place(entry.place))
             continue
@@ -107,7 +113,11 @@ def voc_classes(sources: list[Path]) -> list[str]:
 
 
 def _names(source: Path) -> Iterator[str]:
-    for entry in _entries(source):
+    try:
+        entries = _entries(source)
+    except OSError:
+        return  # reported when the split is read
+    for entry in entries:
         if leads_out(entry.stem):
             continue
         try:

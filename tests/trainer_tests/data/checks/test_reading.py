@@ -73,3 +73,12 @@ def test_a_root_with_boxes_stays(roboflow: Path) -> None:
     splits = load(find_layout(roboflow), CACHE)
     assert [c.id for c in splits.categories] == [0, 1, 2]
     assert not [note for note in splits.notes if "root" in note]
+
+
+def test_annotations_that_cannot_be_looked_up_are_reported(data: Data, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.json"
+    loop.symlink_to(loop)
+    long = tmp_path / f"{'a' * 300}.json"
+    behind, too_long = errors_of(data.model_copy(update={"train": loop, "val": long}))
+    assert behind.startswith("data.train: file-unreadable: ") and "symbolic links" in behind
+    assert too_long.startswith("data.val: file-unreadable: ") and "name too long" in too_long

@@ -1,7 +1,9 @@
 """Pascal VOC in its layouts, and the same boxes as COCO."""
 
 import re
+from errno import EACCES
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -271,3 +273,28 @@ def test_bccd_as_voc_is_bccd_as_coco_but_for_two_boxes_of_no_size(tmp_path: Path
     assert voc.categories == coco.categories
     for one, other in ((voc.train, coco.train), (voc.val, coco.val), (voc.test, coco.test)):
         assert one and other and boxes(one) == boxes(other)
+
+
+def test_an_image_set_that_cannot_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = tmp_path / "ImageSets" / "Main"
+    sets.mkdir(parents=True)
+    for split, stem in (("train", "a"), ("val", "b")):
+        write(tmp_path / "Annotations" / f"{stem}.xml", ("cat", 1, 2, 11, 22))
+        draw(tmp_path / "JPEGImages" / f"{stem}.png")
+        (sets / f"{split}.txt").write_text(f"{stem}\n")
+    data = find_layout(tmp_path)
+    read_text = Path.read_text
+
+    def refuse(file: Path, *settings: Any, **more: Any) -> str:
+        if file.name == "train.txt":  # tests may run as root, which may read everything
+            raise PermissionError(EACCES, "Permission denied", str(file))
+        return read_text(file, *settings, **more)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    examined = examine(data, tmp_path)
+    (error,) = (finding.line for finding in examined.errors)
+    assert error.startswith("data.train: file-unreadable: ")
+    assert error.partition("train.txt")[2].startswith(": Permission denied")
+    assert list(examined.splits) == ["val"]
