@@ -232,8 +232,8 @@ class LiveTable:
             self._epochs_seen = run
             epoch_seconds = (now - self._started) / (run - self._epochs_at_start)
             self._ends_at = now + epoch_seconds * left
-        if self._ends_at is not None and left:
-            text += f", about {_clock(max(0.0, self._ends_at - now))} to go"
+        if self._ends_at is not None and left and self._ends_at - now >= 1:
+            text += f", about {_clock(self._ends_at - now)} to go"
         return text
 
 
