@@ -16,7 +16,7 @@ from trainer.training.probe import gpu_memory_fraction, time_epochs
 from ..ranking.asha import rungs
 from ..ranking.forecast import confirming_epochs, expected_epochs
 from ..reporting.console import Prose, print_json, text_console
-from ..reporting.cost_text import duration
+from ..reporting.formatting import duration
 from ..running.resolve_auto import resolve_auto
 from ..running.trial_resources import (
     largest_config,

@@ -24,8 +24,7 @@ from ..study.reading import list_searches, load_study, read_search_config
 from ..study.search_state import SearchState
 from ..study.study import Study
 from .console import Prose, first_that_fits, print_json, text_console
-from .cost_text import cost_lines
-from .formatting import error_line, show_figure, show_mean
+from .formatting import cost_lines, error_line, show_figure, show_mean
 from .progress import expected_trials
 from .summary import print_environment_changes, print_trials
 

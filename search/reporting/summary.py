@@ -21,9 +21,9 @@ from ..space.space import Space
 from ..study.environment_changes import describe_changes
 from ..study.search_state import SearchState
 from .console import Prose, first_that_fits, lasting_console, program_name, text_console
-from .cost_text import cost_lines
 from .formatting import (
     column_headings,
+    cost_lines,
     error_line,
     show_figure,
     show_mean,
@@ -31,7 +31,8 @@ from .formatting import (
     show_value,
     trial_name,
 )
-from .progress import Lines, LiveTable, NotebookTable, Progress
+from .live_table import LiveTable, NotebookTable
+from .progress import Lines, Progress
 
 SIZES = ("small", "medium", "large")
 HEADINGS = {

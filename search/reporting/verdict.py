@@ -3,8 +3,7 @@
 from ..ranking.gain_sentence import describe_gain
 from ..ranking.results import SearchResult
 from ..study.search_state import SearchState
-from .cost_text import cost_sentences
-from .formatting import show_settings, trial_name
+from .formatting import cost_sentences, show_settings, trial_name
 
 
 def verdict(result: SearchResult) -> list[str]:

@@ -140,16 +140,10 @@ def test_a_yolo_yaml_is_data_and_no_search(tmp_path: Path) -> None:
 # -- what has run ---------------------------------------------------------------------------------
 
 
-def test_the_trials_are_a_frame_by_number_best_first(made_up: MadeUp) -> None:
-    trials = unfreeze.open_search("made-up", storage=made_up.config.storage).trials
-    assert set(trials.index) == set(range(11))
-    assert trials["rank"].is_monotonic_increasing
-    assert trials.loc[3, "state"] == "error" and trials.loc[10, "confirms"] == trials.index[0]
-    assert trials.loc[0, "train.unfreeze.depth"] == 2
-    finished = trials[trials["state"] == "finished"]
-    assert (finished["epochs"] == 10).all() and (finished["best_epoch"] == 10).all()
-    first = trials.loc[1]
-    assert first["seconds"] == 2.0 * (first["epochs"] - 1)  # an epoch was forked
+def test_the_trials_are_a_frame_by_number(made_up: MadeUp) -> None:
+    search = unfreeze.open_search("made-up", storage=made_up.config.storage)
+    assert list(search.trials.index)[-1] == 3  # the one that failed
+    assert search.trials["rank"].is_monotonic_increasing
 
 
 def test_the_study_is_optunas(made_up: MadeUp) -> None:

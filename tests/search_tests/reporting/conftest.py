@@ -1,5 +1,7 @@
 """Small studies, for the tests of what is said of a search."""
 
+import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,3 +55,32 @@ def begun(make_search: Make, make_reports: Make, tiny: Splits) -> Study:
         study.record(0, report)
     study.end(0, End.FINISHED)
     return study
+
+
+@pytest.fixture
+def study(make_search: Make, make_reports: Make) -> Study:
+    """A study of two trials: one pruned, one in its head phase."""
+    study = open_study(Path("kept"), "tiny", trials=6)
+    for _ in range(2):
+        study.ask(read_space(SPACE), make_search())
+    for report in make_reports([0.1, 0.25]):
+        study.record(0, report)
+    study.end(0, End.PRUNED)
+    study.record(1, make_reports([0.1], forked=1)[0])
+    return study
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step counts as long after hundredths of a second."""
+    monkeypatch.setattr("search.reporting.progress.NOTICED", 0.01)
+    monkeypatch.setattr("search.reporting.live_table.NOTICED", 0.01)
+    monkeypatch.setattr("search.reporting.progress.SILENCE", 0.05)
+
+
+def has_said(out: io.StringIO, text: str) -> bool:
+    """Whether the text comes out within half a minute."""
+    deadline = time.monotonic() + 30
+    while text not in out.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return text in out.getvalue()

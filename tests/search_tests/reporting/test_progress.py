@@ -13,30 +13,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.ranking.forecast import expected_epochs
-from search.reporting.progress import Lines, LiveTable, Quiet
+from search.reporting.live_table import LiveTable
+from search.reporting.progress import Lines, Quiet
 from search.space.locations import trial_folder
 from search.space.space import read_space
-from search.study.record import End
 from search.study.storage import open_study
 from search.study.study import Study
 
 from ..conftest import SPACE
+from .conftest import has_said
 
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def study(make_search: Make, make_reports: Make) -> Study:
-    """A study of two trials: one pruned, one in its head phase."""
-    study = open_study(Path("kept"), "tiny", trials=6)
-    for _ in range(2):
-        study.ask(read_space(SPACE), make_search())
-    for report in make_reports([0.1, 0.25]):
-        study.record(0, report)
-    study.end(0, End.PRUNED)
-    study.record(1, make_reports([0.1], forked=1)[0])
-    return study
 
 
 def test_lines_print_each_report_and_each_end_once(study: Study, make_search: Make) -> None:
@@ -103,20 +90,6 @@ def test_a_reader_that_is_gone_ends_no_search() -> None:
     assert process.returncode == 0
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step counts as long after hundredths of a second."""
-    monkeypatch.setattr("search.reporting.progress.NOTICED", 0.01)
-    monkeypatch.setattr("search.reporting.progress.SILENCE", 0.05)
-
-
-def has_said(out: io.StringIO, text: str) -> bool:
-    deadline = time.monotonic() + 30
-    while text not in out.getvalue() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return text in out.getvalue()
-
-
 @pytest.mark.usefixtures("hasty")
 def test_a_step_that_lasts_is_said_and_said_again() -> None:
     out = io.StringIO()
@@ -135,16 +108,6 @@ def test_a_short_step_is_not_said() -> None:
     with Lines(Console(file=out, width=200)).step("starting Ray") as count:
         count(1, 2)
     assert out.getvalue() == ""
-
-
-@pytest.mark.usefixtures("hasty")
-def test_a_step_on_a_terminal_shows_its_seconds_and_stays() -> None:
-    out = io.StringIO()
-    with LiveTable(Console(file=out, width=200, force_terminal=True)).step("starting Ray") as count:
-        count(1, 2)
-        assert has_said(out, "starting Ray (1 of 2, 0 s)")
-        time.sleep(0.02)
-    assert out.getvalue().endswith("starting Ray (0 s)\n")
 
 
 @pytest.mark.parametrize("kind", [Lines, LiveTable, lambda _: Quiet()])
@@ -188,38 +151,6 @@ def test_nothing_is_said_once_the_trials_are_over(make_search: Make) -> None:
     said = out.getvalue()
     time.sleep(0.2)
     assert out.getvalue() == said
-
-
-def test_the_live_table_shows_trials_and_epochs(study: Study, make_search: Make) -> None:
-    console = Console(file=io.StringIO(), width=120, force_terminal=True)
-    table = LiveTable(console)
-    table.start(make_search(), study, lambda: 1)
-    table.update(0)
-    shown = Console(file=(text := io.StringIO()), width=120)
-    shown.print(table._render())
-    table.close()
-    table.close()
-    assert "#0" in text.getvalue() and "pruned" in text.getvalue()
-    assert "#1" in text.getvalue() and "running" in text.getvalue()
-    assert "1 of 6 trials, 2 epochs, 0:00" in text.getvalue()
-
-
-def test_the_time_left_runs_down_between_epochs(
-    study: Study, make_search: Make, make_reports: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("search.reporting.progress.time.monotonic", lambda: now)
-    table = LiveTable(Console(file=io.StringIO()))
-    config = make_search()
-    table.start(config, study, lambda: 1)
-    table.close()
-    assert "to go" not in table._summary(1)
-    now = 10.0
-    study.record(1, make_reports([0.1, 0.3])[1])
-    left = 10 * (expected_epochs(config, 1) - 3)
-    for now in (10.0, 14.0):
-        minutes, seconds = divmod(left - (now - 10), 60)
-        assert f", about {minutes:.0f}:{seconds:02.0f} to go" in table._summary(1)
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], make_search: Make) -> None:
