@@ -4,7 +4,7 @@
 
 Runs `unfreeze search` in FOLDER, on the embedded digits, in a pseudo-terminal. What it printed is
 kept in FOLDER/recording.json: where that is there, the picture is drawn from it without a search.
-The picture needs no script and no font of its own, and loops; a reader who asked for less motion
+The picture needs no script and no other file, and loops; a reader who asked for less motion
 sees its last frame. The last line is its length and size as one JSON object.
 """
 
