@@ -47,10 +47,8 @@ def train_one_epoch(
 ) -> TrainingSummary:
     """Train on every batch once.
 
-    `set_step` gets the number of each step and sets its learning rates; `after_step` gets it when
-    the weights are updated. The scaler is enabled in fp16 only. `epoch` is the number of the epoch
-    in the trial, from 0. Raises DivergedError if a loss or gradient is not finite, before the step
-    spoils the weights.
+    `set_step` gets each step's number before it, `after_step` after it. The scaler is enabled in
+    fp16 only. `epoch` counts from 0. Raises DivergedError before NaN or infinity spoils weights.
     """
     device = detector.mean.device
     trained = [p for p in detector.parameters() if p.requires_grad]
@@ -82,8 +80,7 @@ def train_one_epoch(
         scaler.step(optimizer)  # skips a step of infinite fp16 gradient
         scaler.update()
         after_step(step)
-    for last in pending:
-        skipped += _add(sums, last, scaler)
+    skipped += sum(_add(sums, last, scaler) for last in pending)
     return TrainingSummary({name: value / (step + 1) for name, value in sums.items()}, skipped)
 
 
