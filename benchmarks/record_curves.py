@@ -151,15 +151,15 @@ def open_set(text: str, options: argparse.Namespace) -> RecordedSet:
     place, colon, count = (rest if equals else text).rpartition(":")
     folder = Path(place if colon else count)
     name = named if equals else folder.resolve().name
-    found = make_digits(cache_folder()) if folder == DIGITS else folder
-    data = load(find_layout(found), cache_folder())
+    source = make_digits(cache_folder()) if folder == DIGITS else folder
+    data = load(find_layout(source), cache_folder())
     data = first_pictures(data, int(count) if colon else None, options.val)
     here = {"data": data.digest, "ema": EMA, "environment": environment(default_device())}
     file, work = options.out / f"{name}.jsonl", options.work / name
     work.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{work}.lock"):
         if not file.exists():
-            config, space = written_by_init(found, work / "search.yaml", data)
+            config, space = written_by_init(source, work / "search.yaml", data)
             head = {"set": name, "pictures": _counts(data), **here, "space": space}
             _write_lines(file, [head | {"config": config.model_dump(mode="json")}])
         head = json.loads(file.read_text().splitlines()[0])
