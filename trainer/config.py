@@ -132,6 +132,14 @@ class Train(Config):
     """Epochs of linear warm-up at the start of each phase, limited to half of the phase."""
     clip_norm: Annotated[float, Field(gt=0, le=1e6), NotBool] = 10.0
     """Gradients are clipped to this global norm."""
+    ema: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | Literal["off"],
+        Field(union_mode="left_to_right"),
+        NotBool,
+    ] = "off"
+    """Decay a step of an exponential moving average of the weights, from the first unfreeze epoch
+    on, such as 0.99. The averaged weights are scored and exported; what is trained stays the same.
+    Early steps decay faster: `min(ema, (1 + t) / (10 + t))` at step t."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the forward pass. `auto` takes the fastest that the hardware supports."""
     trunk_cache: Annotated[

@@ -74,7 +74,8 @@ def _is_branch(part: int | str) -> bool:
     if not isinstance(part, str):
         return False
     classes = {config.__name__ for config in _configs(Config)}
-    return part in {"int", "constrained-int", "path", "float", "str", *classes} or "[" in part
+    kinds = {"int", "float", "constrained-int", "constrained-float", "path", "str"}
+    return part in kinds | classes or "[" in part
 
 
 def _configs(base: type[Config]) -> Iterator[type[Config]]:
@@ -91,6 +92,8 @@ def _reason(model: type[Config], path: list[str], item: Mapping[str, Any]) -> st
         return "is required"
     if path[-1:] == ["depth"]:
         return f"{_short(value)}: is not a depth (legal: an integer from 0, or all)"
+    if path[-1:] == ["ema"]:
+        return f"{_short(value)}: is not a decay (legal: off, or a number over 0 and under 1)"
     if path[-1:] == ["trunk_cache"]:
         return f"{_short(value)}: is not a depth (legal: auto, off, or an integer from 0)"
     if kind == "value_error":  # raised by a validator of a config, with a complete message

@@ -35,6 +35,8 @@ class Phase:
     """Whether the BatchNorm statistics of the unfrozen stages follow the batches."""
     caches_features: bool = False
     """Whether the features of the frozen stages are cached on disk, see `train.trunk_cache`."""
+    ema: float = 0.0
+    """Decay a step of the average of the weights, see `train.ema`; 0 for no average."""
 
     @property
     def end(self) -> int:
@@ -106,6 +108,9 @@ def _unfreeze_phase(train: Train, stages: int, start: int, epochs: int, depth: i
         drop_path=unfreeze.drop_path if depth else 0.0,
         adapt_statistics=unfreeze.batch_norm == "adapt" and depth > 0,
         caches_features=_caches_features(train, depth, stages),
+        # none in the head phase: at the end of a cosine the weights are as good as their average,
+        # and so trials share the head phase whatever their decays are
+        ema=0.0 if train.ema == "off" else train.ema,
     )
 
 

@@ -103,6 +103,13 @@ def test_an_unknown_detector_is_reported_with_the_nearest_name() -> None:
     assert error.endswith("did you mean retinanet?")
 
 
+@pytest.mark.parametrize("value", [0, 1.0, -0.5, "on", True, None])
+def test_a_wrong_decay_is_reported_with_the_legal_values(value: Any) -> None:
+    assert errors_of(at("train.ema", value)) == [
+        f"train.ema: {value!r}: is not a decay (legal: off, or a number over 0 and under 1)"
+    ]
+
+
 @pytest.mark.parametrize("value", ["deep", "al", None])
 def test_a_wrong_depth_is_reported_with_the_legal_word_all(value: Any) -> None:
     (error,) = errors_of(at("train.unfreeze.depth", value))

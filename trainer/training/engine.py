@@ -39,6 +39,7 @@ def train_one_epoch(
     batches: Iterable[Batch],
     *,
     set_step: Callable[[int], None],
+    after_step: Callable[[int], None] = lambda step: None,
     precision: str,
     clip_norm: float,
     seed: int,
@@ -46,9 +47,8 @@ def train_one_epoch(
 ) -> TrainingSummary:
     """Train on every batch once.
 
-    `set_step` is called with the number of each step, to set its learning rates. The scaler is
-    enabled in fp16 only. `epoch` is the number of the epoch in the trial, from 0. Raises
-    DivergedError if a loss or gradient is not finite, before the step spoils the weights.
+    `set_step` gets each step's number before it, `after_step` after it. The scaler is enabled in
+    fp16 only. `epoch` counts from 0. Raises DivergedError before NaN or infinity spoils weights.
     """
     device = detector.mean.device
     trained = [p for p in detector.parameters() if p.requires_grad]
@@ -74,13 +74,13 @@ def train_one_epoch(
         pending.append(_StepResult(f"at epoch {epoch + 1}, step {step}", losses, total, norm))
         if len(pending) > int(asynchronous):
             skipped += _add(sums, pending.popleft(), scaler)
-        # 5. Update the weights.
+        # 5. Update the weights, and their average.
         if asynchronous and not scaler.is_enabled():
             _skip_if_not_finite(optimizer, total + norm)
         scaler.step(optimizer)  # skips a step of infinite fp16 gradient
         scaler.update()
-    for last in pending:
-        skipped += _add(sums, last, scaler)
+        after_step(step)
+    skipped += sum(_add(sums, last, scaler) for last in pending)
     return TrainingSummary({name: value / (step + 1) for name, value in sums.items()}, skipped)
 
 

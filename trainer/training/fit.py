@@ -185,6 +185,10 @@ def _train(
             learner.optimizer, phase, train.warmup_epochs, first + step, epoch_steps
         )
 
+    def average(step: int) -> None:
+        # epochs before this one count with its steps, whatever their batch size was
+        learner.average.update(optim.ema_decay(phase.ema, epoch * epoch_steps + step))
+
     return train_one_epoch(
         learner.detector,
         learner.optimizer,
@@ -200,6 +204,7 @@ def _train(
             num_workers=data.num_workers,
         ),
         set_step=set_step,
+        after_step=average,
         precision=train.precision,
         clip_norm=train.clip_norm,
         seed=train.seed,
@@ -213,17 +218,18 @@ def _evaluate(
     features: CachedFeatures | None,
     on_step: Callable[[], None],
 ) -> tuple[list[dict[str, Any]], Metrics]:
-    """Detections on val, and their AP."""
+    """Detections on val, and their AP; with averaged weights, if they are averaged."""
     detector = state.learner.detector
-    detections = detect(
-        detector,
-        data.splits.val,
-        data.val_canvases,
-        precision=data.config.train.precision,
-        batch_size=BATCH_SIZE[detector.mean.device.type],
-        outputs=features,
-        on_step=on_step,
-    )
+    with state.learner.average.in_place_of_weights():
+        detections = detect(
+            detector,
+            data.splits.val,
+            data.val_canvases,
+            precision=data.config.train.precision,
+            batch_size=BATCH_SIZE[detector.mean.device.type],
+            outputs=features,
+            on_step=on_step,
+        )
     return detections, score(data.truth, detections, data.config.model.detections)
 
 
@@ -231,8 +237,12 @@ def _save_checkpoints(state: TrialState, phase: Phase, folder: Path) -> None:
     """Write `best.pt` if the last epoch is the best one, then `last.pt`."""
     checkpoint = state.checkpoint(phase.depth)
     if state.best is state.reports[-1]:
-        weights = {name: checkpoint[name] for name in ("model", "pretrained")}
-        save(weights | {"report": checkpoint["reports"][-1]}, folder / BEST)
+        best = {
+            "model": checkpoint["model"] | checkpoint["average"],  # as it was evaluated
+            "pretrained": checkpoint["pretrained"],
+            "report": checkpoint["reports"][-1],
+        }
+        save(best, folder / BEST)
     save_last(checkpoint, folder)
 
 

@@ -1,13 +1,16 @@
-"""The optimizer and its named parameter groups."""
+"""The optimizer with its named parameter groups, and the average of what it trains."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..config import Train
 from ..epoch_report import GroupReport
 from ..model.detectors import Detector
+from ..model.freezing import BATCH_NORMS
 
 NO_DECAY = " no decay"
 """Suffix of the groups of norms and biases, which have no weight decay."""
@@ -59,3 +62,85 @@ def report_groups(optimizer: torch.optim.Optimizer) -> dict[str, GroupReport]:
         )
         for group in optimizer.param_groups
     }
+
+
+class WeightAverage:
+    """The exponential moving average (EMA) of everything that changes in training.
+
+    That is the trainable parameters, and the statistics of BatchNorms that follow the batches, so
+    that weights and statistics fit together. What is frozen is equal to its average.
+
+    It is no second detector, as torch's `AveragedModel` is: cached features and folded norms refer
+    to the modules of the one that trains. For evaluation the averages take the place of the weights
+    in their memory, where a CUDA graph expects them too.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._averages: dict[Tensor, Tensor] = {}
+        """By the tensor that trains."""
+
+    def include_trainable(self) -> None:
+        """Average what trains in the current freeze state; new averages start from its values."""
+        for tensor in _changing(self._detector):
+            if tensor not in self._averages:
+                self._averages[tensor] = tensor.detach().clone()
+
+    def update(self, decay: float) -> None:
+        """Average over the step that was just taken; `decay` is what the former average weighs."""
+        if self._averages:
+            averages, tensors = list(self._averages.values()), list(self._averages)
+            get_ema_multi_avg_fn(decay)(averages, tensors, 0)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def in_place_of_weights(self) -> Iterator[None]:
+        """Run a block with the averaged detector; afterwards all weights have their bits again."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for tensor, average in self._averages.items():
+            weights = tensor.clone()
+            tensor.copy_(average)
+            average.copy_(weights)
+
+    def state(self) -> dict[str, Tensor]:
+        """The averages on the CPU, under the names of the detector's tensors; empty for none."""
+        return {
+            name: self._averages[tensor].cpu()
+            for name, tensor in self._detector.state_dict(keep_vars=True).items()
+            if tensor in self._averages
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the averages of a checkpoint."""
+        tensors = self._detector.state_dict(keep_vars=True)
+        self._averages = {
+            tensors[name]: torch.empty_like(tensors[name]).copy_(average)
+            for name, average in state.items()
+        }
+
+
+def _changing(detector: Detector) -> Iterator[Tensor]:
+    """The tensors that a step changes in the current freeze state."""
+    yield from (parameter for parameter in detector.parameters() if parameter.requires_grad)
+    for module in detector.modules():
+        if isinstance(module, BATCH_NORMS) and module.training:
+            yield from (b for b in module.buffers(recurse=False) if b.is_floating_point())
+
+
+def ema_decay(limit: float, step: int) -> float:
+    """The decay of the average at a step, which rises to `limit`.
+
+    Without it the first weights would weigh most for long. The formula is that of TensorFlow's
+    `tf.train.ExponentialMovingAverage` with `num_updates`.
+
+    Args:
+        limit: The highest decay.
+        step: Number of the step in the trial, from 0.
+    """
+    return min(limit, (1 + step) / (10 + step))

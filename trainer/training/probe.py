@@ -282,6 +282,7 @@ class _Probe:
             self.learner.scaler,
             few_batches,
             set_step=set_step,
+            after_step=lambda step: self.learner.average.update(phase.ema),
             precision=self.config.train.precision,
             clip_norm=self.config.train.clip_norm,
             seed=0,

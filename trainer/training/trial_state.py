@@ -21,11 +21,13 @@ from .environment import environment
 
 @dataclass(frozen=True)
 class Learner:
-    """A detector, its optimizer, and the scaler of its loss."""
+    """A detector, its optimizer, the scaler of its loss, and the average of its weights."""
 
     detector: Detector
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    average: optim.WeightAverage
+    """Empty until a phase with `train.ema` begins."""
 
     def set_freeze_state(self, phase: Phase) -> None:
         """Freeze and unfreeze the stages as a phase demands."""
@@ -36,10 +38,12 @@ class Learner:
             adapt_statistics=phase.adapt_statistics,
             drop_path=phase.drop_path,
         )
+        if phase.ema:
+            self.average.include_trainable()
 
 
 def build_learner(config: TrainConfig, classes: int, device: torch.device) -> Learner:
-    """A detector before training, with its optimizer and scaler.
+    """A detector before training, with all that trains it.
 
     Args:
         config: The config, with its precision resolved.
@@ -49,7 +53,8 @@ def build_learner(config: TrainConfig, classes: int, device: torch.device) -> Le
     torch.manual_seed(config.train.seed)  # for the initial weights
     detector = build(config.model, classes).to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
-    return Learner(detector, optim.build(detector, config.train), scaler)
+    optimizer = optim.build(detector, config.train)
+    return Learner(detector, optimizer, scaler, optim.WeightAverage(detector))
 
 
 def with_resolved_precision(config: TrainConfig) -> TrainConfig:
@@ -100,6 +105,7 @@ class TrialState:
         """The state as plain values and tensors, without the frozen stages at this depth."""
         return {
             "model": trained_state(self.learner.detector, depth),
+            "average": self.learner.average.state(),
             "pretrained": self.pretrained,
             "environment": self.trial_environment,
             "optimizer": self.learner.optimizer.state_dict(),
@@ -110,6 +116,8 @@ class TrialState:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
         load_trained_state(self.learner.detector, checkpoint)
+        # checkpoints of earlier versions have none
+        self.learner.average.load_state(checkpoint.get("average", {}))
         self.learner.optimizer.load_state_dict(checkpoint["optimizer"])
         self.learner.scaler.load_state_dict(checkpoint["scaler"])
         self.reports = [read_report(raw) for raw in checkpoint["reports"]]

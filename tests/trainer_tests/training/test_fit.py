@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from shutil import copyfile, copytree, rmtree
+from shutil import copyfile, copytree
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from trainer.training.engine import DivergedError, TrainingSummary
 from trainer.training.fit import Result, fit
 from trainer.training.phase_cache import PhaseCache
 
-from .trials import EPOCHS, Unbroken, assert_same, train_until
+from .trials import EPOCHS, Unbroken, assert_same, train_until, with_phases_until
 
 DEPTHS = [0, 0, 3, 5, 5]
 
@@ -74,15 +74,6 @@ def test_the_best_map_never_falls_and_its_checkpoint_is_kept(unbroken: Unbroken)
 def test_the_seeded_losses_of_the_first_epochs_stay(unbroken: Unbroken) -> None:
     for report, expected in zip(unbroken.reports, FIRST_LOSSES, strict=False):
         assert report.losses == pytest.approx(expected, rel=1e-4)
-
-
-def with_phases_until(epoch: int, cache: PhaseCache, place: Path) -> PhaseCache:
-    """A copy of a cache with the phases that end by this epoch."""
-    copy = PhaseCache(copytree(cache.folder, place))
-    for entry in copy.folder.iterdir():
-        if len(load(entry / LAST)["reports"]) > epoch:
-            rmtree(entry)
-    return copy
 
 
 @pytest.mark.parametrize("filed", [2, 3, 5])

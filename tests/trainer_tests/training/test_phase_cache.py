@@ -59,6 +59,7 @@ def cache(tmp_path: Path) -> PhaseCache:
         {"train.unfreeze.weight_decay": 0.5},
         {"train.unfreeze.batch_norm": "adapt"},
         {"train.trunk_cache": "auto"},
+        {"train.ema": 0.99},
     ],
 )
 def test_trials_that_differ_after_the_head_phase_share_it(
@@ -98,6 +99,15 @@ def test_trials_that_differ_in_the_head_phase_do_not_share_it(
     tiny_config: MakeConfig, earlier: dict[str, Any]
 ) -> None:
     assert head_key(tiny_config(earlier)) != head_key(tiny_config())
+
+
+def test_trials_with_other_averages_share_no_unfreeze_phase(tiny_config: MakeConfig) -> None:
+    keys = {
+        phase_settings(config, plan(config.train, 5)[:2])
+        for ema in ("off", 0.9, 0.99)
+        for config in [tiny_config({"train.ema": ema})]
+    }
+    assert len(keys) == 3
 
 
 def test_every_phase_has_a_different_key(tiny_config: MakeConfig) -> None:

@@ -8,14 +8,19 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import torch
 
 from trainer.config import InputError, TrainConfig
+from trainer.data.canvas_store import open_canvases
 from trainer.data.dataset import Splits
 from trainer.epoch_report import EpochReport
-from trainer.model.checkpoint import LAST
+from trainer.evaluation.coco_metrics import GroundTruth, score
+from trainer.evaluation.detections import BATCH_SIZE, detect
+from trainer.model.checkpoint import BEST, LAST, load, load_trained_state
+from trainer.model.detectors import build
 from trainer.training.feature_files import features_folder
 
-from .trials import EPOCHS, Unbroken, assert_same, train_until
+from .trials import EPOCHS, Unbroken, assert_same, flat, train_until, with_phases_until
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +125,78 @@ def test_every_detector_resumed_while_stages_open_has_the_same_bits(
     for epoch in range(1, 5):
         train_until(config, few, tmp_path / "stopped", epoch)
     assert_same(tmp_path / "stopped", tmp_path / "unbroken")
+
+
+@pytest.fixture(scope="module")
+def averaged(
+    config: TrainConfig, few: Splits, tmp_path_factory: pytest.TempPathFactory
+) -> Unbroken:
+    """The trial of `unbroken` with averaged weights."""
+    train = config.train.model_copy(update={"ema": 0.9})
+    place = tmp_path_factory.mktemp("averaged")
+    return Unbroken(config.model_copy(update={"train": train}), few, place)
+
+
+def test_an_average_does_not_change_what_is_trained(unbroken: Unbroken, averaged: Unbroken) -> None:
+    assert [r.losses for r in averaged.reports] == [r.losses for r in unbroken.reports]
+    with_average, without = (load(trial.after(EPOCHS) / LAST) for trial in (averaged, unbroken))
+    for part in ("model", "optimizer"):
+        assert dict(flat(with_average[part])) == dict(flat(without[part]))
+    assert with_average["average"] and not without["average"]
+
+
+def test_the_average_starts_after_the_head_phase_which_others_share(
+    unbroken: Unbroken, averaged: Unbroken
+) -> None:
+    assert_same(averaged.after(2), unbroken.after(2))
+    keys = [{folder.name for folder in t.cache.folder.iterdir()} for t in (averaged, unbroken)]
+    assert len(keys[0]) == len(keys[1]) == 3
+    assert len(keys[0] & keys[1]) == 1
+
+
+def test_the_average_is_what_is_scored_and_kept(
+    averaged: Unbroken, few: Splits, config: TrainConfig, tmp_path: Path
+) -> None:
+    last = load(averaged.after(EPOCHS) / LAST)
+    best = load(averaged.place / "trial" / BEST)
+    number = best["report"]["epoch"]
+    kept = load(averaged.after(number) / LAST)
+    changed = kept["average"]
+    assert all(torch.equal(best["model"][name], tensor) for name, tensor in changed.items())
+    assert any(not torch.equal(last["model"][n], t) for n, t in last["average"].items())
+
+    torch.manual_seed(config.train.seed)
+    detector = build(config.model, len(few.categories))
+    load_trained_state(detector, best)
+    canvases = open_canvases(few.val, config.model.image_size, tmp_path)
+    results = detect(detector, few.val, canvases, batch_size=BATCH_SIZE["cpu"])
+    metrics = score(GroundTruth(few.val), results, config.model.detections)
+    assert metrics["map"] == averaged.reports[number - 1].map
+
+
+@pytest.mark.parametrize("until", [2, 3, 4])
+def test_an_averaged_trial_resumed_or_forked_has_the_same_bits(
+    averaged: Unbroken, config: TrainConfig, few: Splits, tmp_path: Path, until: int
+) -> None:
+    train = config.train.model_copy(update={"ema": 0.9})
+    config = config.model_copy(update={"train": train})
+    resumed = copytree(averaged.after(until), tmp_path / "resumed")
+    train_until(config, few, resumed)
+    assert_same(resumed, averaged.after(EPOCHS))
+    cache = with_phases_until(until, averaged.cache, tmp_path / "phases")
+    train_until(config, few, tmp_path / "fork", EPOCHS, reuse=cache)
+    assert_same(tmp_path / "fork", averaged.after(EPOCHS))
+
+
+def test_cached_features_are_scored_with_averaged_weights(
+    tiny_config: Callable[..., TrainConfig], few: Splits, tmp_path: Path
+) -> None:
+    """The open stages behind cached features have the averaged weights."""
+    changes = {"model.image_size": 64, "train.unfreeze.depth": 2, "train.ema": 0.9}
+    maps = []
+    for cached in ("off", 2):
+        reports: list[EpochReport] = []
+        config = tiny_config(changes | {"train.trunk_cache": cached})
+        train_until(config, few, tmp_path / str(cached), reports=reports)
+        maps.append([report.map for report in reports])
+    assert maps[0] == pytest.approx(maps[1], abs=1e-3)

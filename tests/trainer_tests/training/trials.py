@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 from torch import Tensor
@@ -55,6 +55,15 @@ def train_until(
     return fit(config, data, folder, report, reuse)
 
 
+def with_phases_until(epoch: int, cache: PhaseCache, place: Path) -> PhaseCache:
+    """A copy of a cache with the phases that end by this epoch."""
+    copy = PhaseCache(copytree(cache.folder, place))
+    for entry in copy.folder.iterdir():
+        if len(load(entry / LAST)["reports"]) > epoch:
+            rmtree(entry)
+    return copy
+
+
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
@@ -65,9 +74,9 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """Weights, optimizer, scaler and figures of two trials' folders are the same bits."""
+    """Weights, optimizer, scaler, averages and figures of two trials are the same bits."""
     first, second = load(one / LAST), load(other / LAST)
-    for part in ("model", "optimizer", "scaler"):
+    for part in ("model", "average", "optimizer", "scaler"):
         assert dict(flat(first[part])) == dict(flat(second[part])), part
     assert [figures(raw) for raw in first["reports"]] == [figures(raw) for raw in second["reports"]]
     best = [load(folder / BEST) for folder in (one, other)]
