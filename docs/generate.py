@@ -1,4 +1,7 @@
-"""Writes the pages that the code has already: configuration, commands, findings, clusters.
+"""Writes the pages that the project has elsewhere already.
+
+Configuration, commands and findings come from the code; clusters, contributing, security and the
+changelog are copies of files that lie where people look for them.
 
 `make docs` runs it before it builds the site. A test compares the pages with what this gives.
 """
@@ -6,6 +9,7 @@
 import argparse
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -157,13 +161,18 @@ def findings() -> str:
     return text
 
 
-def clusters() -> str:
-    """The page on clusters: the README beside the definitions, which is installed with them."""
-    return NOTE + (DOCS.parent / "clusters" / "README.md").read_text(encoding="utf-8")
+def copied(file: str) -> str:
+    """A page that is a file of the project, with its links into docs/ made links beside it."""
+    note = f"<!-- Copied by docs/generate.py. Change {file}, then run `make docs`. -->\n\n"
+    text = (DOCS.parent / file).read_text(encoding="utf-8")
+    return note + text.replace("](docs/", "](")
 
 
 PAGES = {
-    "clusters": clusters,
+    "clusters": partial(copied, "clusters/README.md"),
+    "contributing": partial(copied, "CONTRIBUTING.md"),
+    "security": partial(copied, "SECURITY.md"),
+    "changelog": partial(copied, "CHANGELOG.md"),
     "reference/configuration": configuration,
     "reference/commands": commands,
     "reference/findings": findings,
