@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     """(n, 3, S, S) uint8, channels last."""
     targets: list[dict[str, Tensor]]
     frozen: FrozenFeatures | None = None
-    """Cached outputs of the frozen stages for these pictures."""
+    """Cached features of the frozen stages for these pictures."""
 
     def pinned(self) -> "Batch":
         """A copy in pinned memory, from which a GPU copies while the CPU goes on."""
@@ -44,8 +44,8 @@ class Batch(NamedTuple):
         )
 
 
-CachedOutputs = Callable[[Iterable[int], Sequence[bool]], FrozenFeatures]
-"""Looks up outputs of the frozen stages by positions in the split, and whether each is mirrored."""
+FeatureLookup = Callable[[Iterable[int], Sequence[bool]], FrozenFeatures]
+"""Gives features of the frozen stages by positions in the split and whether each is mirrored."""
 
 
 def batches(
@@ -56,7 +56,7 @@ def batches(
     augment: str,
     seed: int,
     epoch: int,
-    outputs: CachedOutputs | None = None,
+    features: FeatureLookup | None = None,
     num_workers: int = 0,
 ) -> Iterator[Batch]:
     """Shuffled batches of an epoch.
@@ -71,7 +71,7 @@ def batches(
         augment: `train.augment`.
         seed: With epoch and index it decides order, flips and changes.
         epoch: From 0.
-        outputs: Cached outputs of the frozen stages, if there are any.
+        features: Cached features of the frozen stages, if there are any.
         num_workers: How many threads prepare batches ahead, see `num_workers_for`.
     """
 
@@ -87,7 +87,7 @@ def batches(
             pictures = torch.stack([picture for picture, _ in changed])
             pictures = pictures.contiguous(memory_format=torch.channels_last)
             targets = [target for _, target in changed]
-        return Batch(pictures, targets, outputs(indices, flips) if outputs else None)
+        return Batch(pictures, targets, features(indices, flips) if features else None)
 
     order = generator(seed, epoch, 0).permutation(len(split.pictures))
     parts = np.array_split(order, steps(len(order), batch_size))
