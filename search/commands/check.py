@@ -22,6 +22,7 @@ from trainer.data.dataset import Picture
 from trainer.data.finding_messages import CODES, allowable
 from trainer.data.findings import Finding
 from trainer.data.loading import resolve_data
+from trainer.text.counts import counted
 from trainer.text.escaping import printable
 
 from ..reporting.console import text_console
@@ -146,8 +147,8 @@ def _print(examined: Examined, console: Console) -> None:
     _print_contents(examined, console)
     for finding in _ordered(examined):
         _print_finding(finding, console)
-    errors, warnings = _count(examined, "error"), _count(examined, "warning")
-    console.print(f"\n{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
+    counts = [counted(_count(examined, kind), kind, zero="no") for kind in ("error", "warning")]
+    console.print(f"\n{', '.join(counts)}")
     codes = sorted({finding.code for finding in examined.errors} & allowable())
     if codes:
         console.print(Text("If one is no error in your data, allow it here, in search and train:"))
@@ -163,8 +164,8 @@ def _print_contents(examined: Examined, console: Console) -> None:
     console.print(f"{examined.format}{': ' if counts else ''}{counts}")
     if examined.categories:
         names = ", ".join(category.name for category in examined.categories)
-        noun = "class" if len(examined.categories) == 1 else "classes"
-        console.print(Text(printable(f"{len(examined.categories)} {noun}: {names}")))
+        count = counted(len(examined.categories), "class", "classes")
+        console.print(Text(printable(f"{count}: {names}")))
 
 
 def _print_finding(finding: Finding, console: Console) -> None:
@@ -184,10 +185,6 @@ def _print_finding(finding: Finding, console: Console) -> None:
         lines.append(f"-> {code.fix}" + (f"; allowed: {code.allowed}" if code.allowed else ""))
     for line in filter(None, lines):
         console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def _draw(examined: Examined, model: Model, out: Path) -> None:
