@@ -14,6 +14,7 @@ from trainer.text.escaping import printable
 from ..ranking.gain_sentence import describe_gain
 from ..ranking.results import SearchResult
 from ..ranking.row import Row, state_in
+from ..space.locations import WINNER
 from ..space.space import Space
 from ..study.environment_changes import describe_changes
 from ..study.search_state import SearchState
@@ -106,7 +107,7 @@ def _print_winner(console: Console, result: SearchResult, row: Row) -> None:
 
 def _print_next(console: Console, result: SearchResult) -> None:
     config = result.config
-    console.print(f"\n{config.folder / 'winner'} holds the weights, figures and pictures.")
+    console.print(f"\n{config.folder / WINNER} holds the weights, figures and pictures.")
     if config.report.is_file():
         console.print(f"{config.report} shows what won and why.")
     console.print("Next:")

@@ -12,7 +12,7 @@ import ray
 from clusters import connect
 from clusters.preflight import failed_checks
 from trainer.config import InputError, TrainConfig
-from trainer.data.canvas import cache_folder
+from trainer.data.canvas import cache_folder, canvases_folder
 from trainer.data.canvas_store import open_canvases
 from trainer.data.dataset import Splits
 from trainer.data.loading import load, resolve_data
@@ -124,7 +124,7 @@ def _decode_pictures(config: SearchConfig, data: Splits) -> None:
     """Decode all pictures of a local search now, to refuse those that cannot be decoded."""
     if config.cluster == "local":
         for split in (data.train, data.val):
-            open_canvases(split, config.model.image_size, cache_folder() / "canvases")
+            open_canvases(split, config.model.image_size, canvases_folder())
 
 
 # -- 2. and 5. the study --------------------------------------------------------------------------

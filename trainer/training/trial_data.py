@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..config import TrainConfig
-from ..data.canvas import cache_folder
+from ..data.canvas import canvases_folder
 from ..data.canvas_store import open_canvases
 from ..data.dataset import Splits
 from ..data.shared_arrays import Bytes
@@ -38,7 +38,7 @@ class TrialData:
         cls, config: TrainConfig, splits: Splits, num_workers: int, on_step: Callable[[], None]
     ) -> "TrialData":
         """Open the canvases of a data set; `on_step` is called while missing ones are made."""
-        folder = cache_folder() / "canvases"
+        folder = canvases_folder()
         size = config.model.image_size
         return cls(
             config,
