@@ -28,8 +28,10 @@ from ray._raylet import (  # type: ignore[attr-defined]
     GcsClient,
     NodeID,
 )
-from ray.core.generated.gcs_pb2 import GcsNodeInfo
-from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
+from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+from ray.core.generated.gcs_service_pb2 import (  # type: ignore[attr-defined]
+    GetAllNodeInfoRequest,
+)
 
 STARTED_TOO_SLOWLY = "The current node timed out during startup."
 
