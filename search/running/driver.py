@@ -12,8 +12,8 @@ import ray
 from clusters import connect
 from clusters.preflight import failed_checks
 from trainer.config import InputError, TrainConfig
-from trainer.data.canvas import cache_folder, canvases_folder
-from trainer.data.canvas_store import open_canvases
+from trainer.data.canvas import cache_folder
+from trainer.data.canvas_store import canvases_folder, open_canvases
 from trainer.data.dataset import Splits
 from trainer.data.loading import load, resolve_data
 

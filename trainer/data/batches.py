@@ -1,8 +1,6 @@
 """Batches of an epoch: a pure function of (seed, epoch, index)."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from math import ceil
 from typing import NamedTuple
@@ -15,6 +13,7 @@ from torch import Tensor
 from ..model.acceleration.chain import FrozenFeatures
 from .augment import FLIPPING, LIGHT, flip, light
 from .canvas import scales
+from .canvas_store import make_ahead
 from .dataset import Picture, Split
 
 
@@ -105,18 +104,8 @@ def _prefetch(
         batch = prepare(part)
         return batch.pinned() if torch.cuda.is_available() else batch
 
-    with ThreadPoolExecutor(num_workers) as pool:
-        pending: deque[Future[Batch]] = deque()
-        try:
-            for part in parts:
-                pending.append(pool.submit(prepare_pinned, part))
-                if len(pending) > num_workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for batch in pending:  # training ends early
-                batch.cancel()
+    with make_ahead(prepare_pinned, parts, num_workers) as prepared:
+        yield from prepared
 
 
 @contextmanager

@@ -84,8 +84,3 @@ def cache_folder() -> Path:
     """Where this machine keeps what can be made again."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "unfreeze"
-
-
-def canvases_folder() -> Path:
-    """Where this machine keeps the canvases of its data sets."""
-    return cache_folder() / "canvases"

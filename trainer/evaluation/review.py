@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
-from ..data.canvas import canvases_folder
-from ..data.canvas_store import open_canvases
+from ..data.canvas_store import canvases_folder, open_canvases
 from ..data.dataset import Picture, Split
 from ..machine_errors import is_accelerator_error
 from ..model.checkpoint import BEST, load, load_trained_state, write_atomically

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..config import TrainConfig
-from ..data.canvas import canvases_folder
-from ..data.canvas_store import open_canvases
+from ..data.canvas_store import canvases_folder, open_canvases
 from ..data.dataset import Splits
 from ..data.shared_arrays import Bytes
 from ..evaluation.coco_metrics import GroundTruth

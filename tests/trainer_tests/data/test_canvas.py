@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 
 from trainer.config import Data, InputError
 from trainer.data import canvas
-from trainer.data.canvas import cache_folder, canvases_folder, fitted, letterbox, scales, to_canvas
+from trainer.data.canvas import cache_folder, fitted, letterbox, scales, to_canvas
 from trainer.data.checks.decoding import decode
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.loading import load_split
@@ -190,7 +190,6 @@ def test_the_cache_lies_where_the_environment_says(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "unfreeze"
-    assert canvases_folder() == tmp_path / "unfreeze" / "canvases"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home" / ".cache" / "unfreeze"
