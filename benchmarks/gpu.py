@@ -146,7 +146,7 @@ def ours(
                     augment=train.augment,
                     seed=0,
                     epoch=number,
-                    outputs=features.get("train"),
+                    features=features.get("train"),
                     num_workers=num_workers,
                 ),
                 set_step=lambda step: None,  # at a learning rate of 0

@@ -310,7 +310,7 @@ class Trial:
             self.data.val_canvases,
             precision=self.config.train.precision,
             batch_size=BATCH_SIZE[default_device().type],
-            outputs=features.get("val"),
+            features=features.get("val"),
         )
         return score(self.data.truth, detections, self.config.model.detections)["map"]
 

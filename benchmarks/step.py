@@ -107,7 +107,7 @@ class Side:
         self.detector: Detector = build(config.model, len(split.categories)).to(default_device())
         self.optimizer = optim.build(self.detector, config.train)
 
-    def step(self, depth: int, outputs: CachedFeatures | None = None) -> float:
+    def step(self, depth: int, features: CachedFeatures | None = None) -> float:
         """Milliseconds a picture of one step, with the making of its batch."""
         count = len(self.split.pictures)
         set_depth(self.detector, self.detector.stages, depth)
@@ -125,7 +125,7 @@ class Side:
                 augment="flip",
                 seed=0,
                 epoch=0,
-                outputs=outputs,
+                features=features,
             ),
             set_step=lambda step: None,  # at a learning rate of 0: all runs do the same
             precision=self.config.train.precision,

@@ -29,7 +29,9 @@ from ray._raylet import (  # type: ignore[attr-defined]
     NodeID,
 )
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
-from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest  # type: ignore[attr-defined]
+from ray.core.generated.gcs_service_pb2 import (  # type: ignore[attr-defined]
+    GetAllNodeInfoRequest,
+)
 
 STARTED_TOO_SLOWLY = "The current node timed out during startup."
 

@@ -1,11 +1,15 @@
-"""Writes the pages that the code has already: the reference, and the page on clusters.
+"""Writes the pages that the project has elsewhere already.
+
+The reference comes from the code; clusters, contributing, security and the changelog are copies of
+files that lie where people look for them.
 
 `make docs` runs it before it builds the site. A test compares the pages with what this gives.
 """
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -159,9 +163,11 @@ def findings() -> str:
     return text
 
 
-def clusters() -> str:
-    """The page on clusters: the README beside the definitions, which is installed with them."""
-    return NOTE + (DOCS.parent / "clusters" / "README.md").read_text(encoding="utf-8")
+def copied(file: str) -> str:
+    """A page that is a file of the project, with its links into docs/ made links beside it."""
+    note = f"<!-- Copied by docs/generate.py. Change {file}, then run `make docs`. -->\n\n"
+    text = (DOCS.parent / file).read_text(encoding="utf-8")
+    return note + text.replace("](docs/", "](")
 
 
 def python() -> str:
@@ -169,8 +175,11 @@ def python() -> str:
     return NOTE + python_reference.reference()
 
 
-PAGES = {
-    "clusters": clusters,
+PAGES: dict[str, Callable[[], str]] = {
+    "clusters": partial(copied, "clusters/README.md"),
+    "contributing": partial(copied, "CONTRIBUTING.md"),
+    "security": partial(copied, "SECURITY.md"),
+    "changelog": partial(copied, "CHANGELOG.md"),
     "reference/configuration": configuration,
     "reference/commands": commands,
     "reference/findings": findings,

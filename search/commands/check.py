@@ -20,6 +20,7 @@ from trainer.data.dataset import Picture
 from trainer.data.finding_messages import CODES, allowable
 from trainer.data.findings import Finding
 from trainer.data.loading import resolve_data
+from trainer.text.counts import counted
 from trainer.text.escaping import printable
 
 from ..reporting.console import Prose, print_json, text_console
@@ -146,8 +147,8 @@ def describe_findings(examined: Examined, console: Console) -> None:
     _print_contents(examined, console)
     for finding in _ordered(examined):
         _print_finding(finding, console)
-    errors, warnings = _count(examined, "error"), _count(examined, "warning")
-    console.print(f"\n{_plural(errors, 'error')}, {_plural(warnings, 'warning')}")
+    counts = [counted(_count(examined, kind), kind, zero="no") for kind in ("error", "warning")]
+    console.print(f"\n{', '.join(counts)}")
     codes = sorted({finding.code for finding in examined.errors} & allowable())
     if codes:
         console.print(Prose("If one is no error in your data, allow it here, in search and train:"))
@@ -162,8 +163,8 @@ def _print_contents(examined: Examined, console: Console) -> None:
     console.print(Prose(f"{examined.format}{': ' if counts else ''}{counts}"))
     if examined.categories:
         names = ", ".join(category.name for category in examined.categories)
-        noun = "class" if len(examined.categories) == 1 else "classes"
-        console.print(Prose(printable(f"{len(examined.categories)} {noun}: {names}")))
+        count = counted(len(examined.categories), "class", "classes")
+        console.print(Prose(printable(f"{count}: {names}")))
 
 
 def _print_finding(finding: Finding, console: Console) -> None:
@@ -184,10 +185,6 @@ def _print_finding(finding: Finding, console: Console) -> None:
     if code.fix:
         allowed = f"; allowed: {code.allowed}" if code.allowed else ""
         console.print(Prose(f"-> {code.fix}{allowed}", indent=2))
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def _draw(examined: Examined, model: Model, out: Path) -> None:

@@ -10,6 +10,7 @@ from trainer.data.canvas import cache_folder
 from trainer.data.dataset import Splits
 from trainer.data.loading import load
 from trainer.phases import plan
+from trainer.text.counts import counted
 from trainer.training.phase_cache import phase_settings
 from trainer.training.probe import gpu_memory_fraction, time_epochs
 
@@ -153,8 +154,8 @@ def _print_trials(console: Console, config: SearchConfig, plan: Plan) -> None:
         seeds = search.confirm.seeds
         console.print(
             Prose(
-                f"then the best {search.confirm.top} and the baseline again with {seeds} other "
-                f"seed{'s' if seeds > 1 else ''}: at most {plan.confirming_epochs} epochs"
+                f"then the best {search.confirm.top} and the baseline again with "
+                f"{counted(seeds, 'other seed')}: at most {plan.confirming_epochs} epochs"
             )
         )
     verb = "varies" if len(varied) == 1 else "vary"

@@ -114,6 +114,8 @@ def _score(text: str) -> float:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from trainer.text.counts import counted
+
     from ..exports.predict import predict_pictures
     from ..reporting import summary
     from ..reporting.console import print_plain
@@ -129,7 +131,7 @@ def _predict(options: argparse.Namespace) -> int:
     )
     for line in result.unreadable:
         print_plain(line, error=True)
-    pictures = f"{result.pictures} picture{'' if result.pictures == 1 else 's'}"
+    pictures = counted(result.pictures, "picture")
     print(f"wrote {pictures} with {result.boxes} boxes to {options.out}")
     if not result.boxes:
         print("no box scores high enough; a lower --threshold draws more")

@@ -7,6 +7,8 @@ from trainer.export.bundle import export_folder
 from trainer.export.conversion import PORTABLE_FILES
 from trainer.model.weights import SPEC_FILE, WEIGHTS_FILE
 
+from ..space.locations import WINNER
+
 
 def find_model(model: str, storage: Path) -> Path:
     """The exported folder, or the one file of such a folder, that MODEL names.
@@ -21,7 +23,7 @@ def find_model(model: str, storage: Path) -> Path:
         return folder
     if (folder / SPEC_FILE).is_file():
         return folder
-    winner = storage / model / "winner"
+    winner = storage / model / WINNER
     if (winner / SPEC_FILE).is_file():
         return winner
     if (storage / model).is_dir():
@@ -32,4 +34,4 @@ def find_model(model: str, storage: Path) -> Path:
 def name_of(model: str) -> str:
     """The name of MODEL: of a search's winner the search's, else its folder's."""
     folder = export_folder(Path(model).resolve())
-    return folder.parent.name if folder.name == "winner" else folder.name
+    return folder.parent.name if folder.name == WINNER else folder.name

@@ -8,7 +8,7 @@ from trainer.model.checkpoint import BEST, LAST, PREVIOUS
 from ..ranking.contenders import may_win
 from ..ranking.trial_order import sort_trials
 from ..space.config import SearchConfig
-from ..space.locations import trial_folder
+from ..space.locations import PHASES, TRIALS, trial_folder
 from ..study.lock import locked
 from ..study.study import Study
 
@@ -74,7 +74,7 @@ def clean(config: SearchConfig, study: Study) -> int:
             needed |= {folder / LAST, folder / PREVIOUS}
     freed = 0
     with locked(config.folder):
-        for name in ("trials", "phases"):
+        for name in (TRIALS, PHASES):
             for file in (config.folder / name).rglob("*"):
                 if file.is_file() and file not in needed:
                     status = file.stat()

@@ -18,7 +18,7 @@ from ..ranking.ranking import rank
 from ..ranking.row import Row, checkpoint_of, metrics_belong_to
 from ..reporting.progress import Progress
 from ..space.config import SearchConfig
-from ..space.locations import trial_folder
+from ..space.locations import WINNER, trial_folder
 from ..study.record import TrialRecord
 from ..study.study import Study
 from .trial_config import config_of
@@ -39,7 +39,7 @@ def export_winner(
     Raises:
         InputError: No checkpoint of the winner exists.
     """
-    out = config.folder / "winner"
+    out = config.folder / WINNER
     metrics = _earlier_metrics(out)
     gain = {"gain": describe_gain(config, rank(config, study.records.values()), best)}
     if metrics_belong_to(metrics, best):

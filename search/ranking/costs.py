@@ -52,7 +52,7 @@ def costs(config: SearchConfig, study: Study) -> Costs:
     ]
     cpus, gpus = allocated_seconds(study, trained)
     budget = config.train.unfreeze.epochs
-    gains = study.cache_speedups
+    speedups = study.cache_speedups
     return Costs(
         trials=len(records),
         epochs_run=sum(not report.forked for report in reports),
@@ -62,28 +62,28 @@ def costs(config: SearchConfig, study: Study) -> Costs:
         ),
         images_from_cache=sum(report.images_from_cache for report in reports if not report.forked),
         seconds=sum(seconds for _, seconds in trained),
-        seconds_without_savings=sum(_uncached_seconds(report, gains) for report in reports)
-        + sum(_stopped_seconds(record, budget, gains) for record in records),
+        seconds_without_savings=sum(_uncached_seconds(report, speedups) for report in reports)
+        + sum(_stopped_seconds(record, budget, speedups) for record in records),
         counts_cached_features=any(
-            _uncached_seconds(report, gains) > report.seconds for report in reports
+            _uncached_seconds(report, speedups) > report.seconds for report in reports
         ),
         cpu_hours=cpus / 3600,
         gpu_hours=gpus / 3600,
     )
 
 
-def _uncached_seconds(report: EpochReport, gains: Sequence[float]) -> float:
+def _uncached_seconds(report: EpochReport, speedups: Sequence[float]) -> float:
     """Seconds that an epoch would have taken without cached features.
 
-    `gains` is their measured speedup by depth.
+    `speedups` are those measured, by depth.
     """
-    is_known = report.images_from_cache and report.depth < len(gains)
-    return report.seconds * (gains[report.depth] if is_known else 1.0)
+    is_known = report.images_from_cache and report.depth < len(speedups)
+    return report.seconds * (speedups[report.depth] if is_known else 1.0)
 
 
-def _stopped_seconds(record: TrialRecord, epochs: int, gains: Sequence[float]) -> float:
+def _stopped_seconds(record: TrialRecord, epochs: int, speedups: Sequence[float]) -> float:
     """Seconds that the remaining unfreeze epochs of a stopped trial would have taken."""
     if record.end is not End.PRUNED:
         return 0.0
-    seconds = [_uncached_seconds(r, gains) for r in record.reports.values() if r.unfreeze_epoch]
+    seconds = [_uncached_seconds(r, speedups) for r in record.reports.values() if r.unfreeze_epoch]
     return (epochs - record.unfreeze_epoch) * mean(seconds) if seconds else 0.0

@@ -4,6 +4,7 @@ from statistics import stdev
 from typing import Any
 
 from trainer.text import escaping
+from trainer.text.counts import counted
 
 from ..ranking.contenders import BASELINE
 from ..ranking.costs import Costs
@@ -93,7 +94,7 @@ def cost_lines(spent: Costs) -> str:
     hours = f"{spent.cpu_hours:.2f} CPU-hours"
     if spent.gpu_hours:
         hours = f"{spent.gpu_hours:.2f} GPU-hours"
-    trials = f"{spent.trials} trial{'' if spent.trials == 1 else 's'}"
+    trials = counted(spent.trials, "trial")
     line = f"{trials}; {spent.epochs_run} epochs trained in {hours}, {spent.epochs_forked} forked"
     if spent.epochs_not_run:
         line += f", {spent.epochs_not_run} not run since ASHA stopped their trials"

@@ -28,7 +28,7 @@ from ..ranking.results import SearchResult
 from ..ranking.row import Row, metrics_belong_to
 from ..space.config import SearchConfig
 from ..space.config_file import stored_config, write_yaml
-from ..space.locations import trial_folder
+from ..space.locations import WINNER, trial_folder
 from ..space.space import read_space
 from ..study.environment_changes import describe_changes
 from ..study.study import Study
@@ -71,7 +71,7 @@ def _metrics(config: SearchConfig, best: Row | None) -> dict[str, Any]:
     """The figures of the export, empty where it is an earlier winner's."""
     if best is None:
         return {}
-    metrics = read_metrics(config.folder / "winner")
+    metrics = read_metrics(config.folder / WINNER)
     return metrics if metrics_belong_to(metrics, best) else {}
 
 
@@ -103,7 +103,7 @@ def page(result: SearchResult, study: Study) -> str:
         table=trials_table(result),
         sections=_sections(result, study),
         # without figures the pictures in the folder are an earlier winner's
-        pictures=_pictures(config.folder / "winner" / "pictures") if result.metrics else [],
+        pictures=_pictures(config.folder / WINNER / "pictures") if result.metrics else [],
         pictured=result.metrics.get("pictured", "test"),
         sheets=_sheets(result),
         events=_events(result),

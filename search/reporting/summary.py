@@ -17,6 +17,7 @@ from ..ranking.gain_sentence import describe_gain
 from ..ranking.results import SearchResult
 from ..ranking.row import Row, state_in
 from ..space.config import SearchConfig
+from ..space.locations import WINNER
 from ..space.space import Space
 from ..study.environment_changes import describe_changes
 from ..study.search_state import SearchState
@@ -121,7 +122,7 @@ def _print_winner(console: Console, result: SearchResult, row: Row) -> None:
 def _print_next(console: Console, result: SearchResult) -> None:
     """Print where the result lies, and the next commands; each path stands at a line's end."""
     config = result.config
-    console.print(f"\nWeights, figures and pictures: {_relative(config.folder / 'winner')}")
+    console.print(f"\nWeights, figures and pictures: {_relative(config.folder / WINNER)}")
     if config.report.is_file():
         console.print(f"What won and why: {_relative(config.report)}")
     console.print("Next:")
@@ -137,7 +138,7 @@ def _model(config: SearchConfig) -> str:
     """What to type for MODEL: the search's name, where the default storage holds it."""
     if config.folder == Path("searches").absolute() / config.name:
         return config.name
-    return quote(str(_relative(config.folder / "winner")))
+    return quote(str(_relative(config.folder / WINNER)))
 
 
 def _relative(path: Path) -> Path:

@@ -11,7 +11,7 @@ from ..ranking.ranking import rank, winner
 from ..ranking.results import SearchResult
 from ..reporting.progress import Progress
 from ..space.config import SearchConfig
-from ..space.locations import tracking_uri
+from ..space.locations import WINNER, tracking_uri
 from ..space.space import Space
 from ..study.search_state import SearchState
 from ..study.study import Study
@@ -77,7 +77,7 @@ def _register(
     uri = tracking_uri(config.tracking)
     if uri == "off" or not config.register_model:
         return
-    winner = config.folder / "winner"
+    winner = config.folder / WINNER
     try:
         with progress.step("adding it to MLflow's registry, as ONNX"):
             line = register(uri, config.name, study.id, winner, metrics, data.val.pictures)

@@ -13,7 +13,7 @@ from clusters import connect
 from clusters.preflight import failed_checks
 from trainer.config import InputError, TrainConfig
 from trainer.data.canvas import cache_folder
-from trainer.data.canvas_store import open_canvases
+from trainer.data.canvas_store import canvases_folder, open_canvases
 from trainer.data.dataset import Splits
 from trainer.data.loading import load, resolve_data
 
@@ -129,7 +129,7 @@ def _decode_pictures(config: SearchConfig, data: Splits, progress: Progress) -> 
         size = config.model.image_size
         with progress.step(f"decoding all pictures, scaled to {size} pixels"):
             for split in (data.train, data.val):
-                open_canvases(split, size, cache_folder() / "canvases")
+                open_canvases(split, size, canvases_folder())
 
 
 # -- 2. and 5. the study --------------------------------------------------------------------------

@@ -24,7 +24,7 @@ class ResolvedAuto:
     trunk_cache: int | str
     text: str
     """Why, in one line; empty if nothing was measured."""
-    gains: tuple[float, ...] = ()
+    speedups: tuple[float, ...] = ()
     """How many times as fast cached features make a phase, by its depth, as measured."""
 
 
@@ -33,7 +33,7 @@ def resolve_auto(config: TrainConfig, data: Splits, threads: int) -> ResolvedAut
     precision = resolve_precision(config.train.precision)
     train = config.train.model_copy(update={"precision": precision})
     choice = choose_cache_depth(config.model_copy(update={"train": train}), data, threads)
-    return ResolvedAuto(precision, choice.setting, choice.text, choice.gains)
+    return ResolvedAuto(precision, choice.setting, choice.text, choice.speedups)
 
 
 def resolve_on_worker(
@@ -84,7 +84,7 @@ def is_resolved(study: Study) -> bool:
 def record_resolved(study: Study, resolved: ResolvedAuto, progress: Progress) -> None:
     """Record what `auto` resolved to, and tell the user why."""
     study.precision = resolved.precision
-    study.cache_speedups = resolved.gains
+    study.cache_speedups = resolved.speedups
     study.trunk_cache = resolved.trunk_cache
     if resolved.text:
         progress.say(resolved.text)

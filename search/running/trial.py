@@ -22,7 +22,7 @@ from trainer.training.engine import DivergedError
 from trainer.training.fit import fit
 from trainer.training.phase_cache import PhaseCache
 
-from ..space.locations import trial_folder
+from ..space.locations import PHASES, trial_folder
 from ..study.disk import is_disk_full
 from ..study.record import End, to_json
 from .trial_resources import USABLE_GPU_MEMORY
@@ -133,6 +133,6 @@ def phase_cache(folder: Path, cap: float) -> PhaseCache:
 
     `cap` is the most bytes that its phases may take.
     """
-    phases = folder / "phases"
-    others = tuple(sorted(p for p in folder.parent.glob("*/phases") if p != phases))
+    phases = folder / PHASES
+    others = tuple(sorted(p for p in folder.parent.glob(f"*/{PHASES}") if p != phases))
     return PhaseCache(phases, others, cap)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from clusters import nodes
 from clusters.definitions import nodes_after_growth
 from clusters.nodes import Node
+from trainer.text.counts import counted
 
 from ..space.config import TrialResources
 
@@ -53,10 +54,6 @@ def describe_slots(resources: TrialResources, cluster: str = "local") -> str:
     unit, amount = ("GPU", gpus) if gpus else ("CPU", cpus)
     growth = f"; up to {grown} when the cluster has grown" if grown > now else ""
     return (
-        f"{_count(now, 'trial')}{SLOTS_MARK}{amount:g} {unit}{'s' if amount > 1 else ''} each "
-        f"({_count(len(machines), 'node')}{growth})"
+        f"{counted(now, 'trial')}{SLOTS_MARK}{counted(amount, unit)} each "
+        f"({counted(len(machines), 'node')}{growth})"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -14,10 +14,17 @@ STUDY_VARIABLE = "UNFREEZE_STUDY"
 SQLITE = "sqlite:///"
 """Begins the URI of a SQLite file."""
 
+TRIALS = "trials"
+"""Folder in a search's folder: the checkpoints and the review of each trial."""
+PHASES = "phases"
+"""Folder in a search's folder: the phases that trials finished, for other trials to start from."""
+WINNER = "winner"
+"""Folder in a search's folder: the export of its winner."""
+
 
 def trial_folder(search: Path, number: int) -> Path:
     """The folder of a trial's checkpoints; `search` is the search's folder."""
-    return search / "trials" / str(number)
+    return search / TRIALS / str(number)
 
 
 def tracking_uri(uri: str | None) -> str:

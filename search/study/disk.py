@@ -4,6 +4,8 @@ import errno
 import shutil
 from pathlib import Path
 
+from ..space.locations import PHASES, TRIALS
+
 FULL_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers of a full disk and of a used-up quota."""
 
@@ -15,7 +17,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 def delete_partial_files(folder: Path) -> None:
     """Delete half-written files in a search's folder; nobody may run the search meanwhile."""
-    for part in [*folder.glob("trials/*/.*"), *folder.glob("phases/.*")]:
+    for part in [*folder.glob(f"{TRIALS}/*/.*"), *folder.glob(f"{PHASES}/.*")]:
         # a worker that outlives its driver may finish the file meanwhile
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)

@@ -16,7 +16,7 @@ from trainer.text.redaction import redacted
 
 from ..space.config import SearchConfig
 from ..space.config_file import CONFIG_FILE, RESTORE_HINT, stored_config, write_yaml
-from ..space.locations import study_uri
+from ..space.locations import TRIALS, study_uri
 from ..space.sampling import base_parameters
 from ..space.space import Space, contains, with_values
 from .disk import delete_partial_files
@@ -57,7 +57,7 @@ def refuse_changes(config: SearchConfig) -> None:
     ]
     if not errors:
         return
-    has_trials = any((config.folder / "trials").glob("*"))
+    has_trials = any((config.folder / TRIALS).glob("*"))
     raise InputError(
         [
             f"{config.folder} holds a search of this name with another configuration; give "
@@ -156,7 +156,7 @@ def _refuse_other_study(config: SearchConfig, study: Study, uri: str | None) -> 
             "give this one another --name"
         )
         raise InputError([missing if uri is None else elsewhere])
-    if not is_known and any((folder / "trials").glob("*")):
+    if not is_known and any((folder / TRIALS).glob("*")):
         raise InputError([f"{place} has none of the trials in {folder}; {RESTORE_HINT}"])
     other = Path(study.folder or folder)
     if uri is not None and (other / CONFIG_FILE).is_file() and not other.samefile(folder):

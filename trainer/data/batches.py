@@ -1,8 +1,6 @@
 """Batches of an epoch: a pure function of (seed, epoch, index)."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from math import ceil
 from typing import NamedTuple
@@ -15,6 +13,7 @@ from torch import Tensor
 from ..model.acceleration.chain import FrozenFeatures
 from .augment import FLIPPING, LIGHT, flip, light
 from .canvas import scales
+from .canvas_store import make_ahead
 from .dataset import Picture, Split
 
 
@@ -25,7 +24,7 @@ class Batch(NamedTuple):
     """(n, 3, S, S) uint8, channels last."""
     targets: list[dict[str, Tensor]]
     frozen: FrozenFeatures | None = None
-    """Cached outputs of the frozen stages for these pictures."""
+    """Cached features of the frozen stages for these pictures."""
 
     def pinned(self) -> "Batch":
         """A copy in pinned memory, from which a GPU copies while the CPU goes on."""
@@ -44,8 +43,8 @@ class Batch(NamedTuple):
         )
 
 
-CachedOutputs = Callable[[Iterable[int], Sequence[bool]], FrozenFeatures]
-"""Looks up outputs of the frozen stages by positions in the split, and whether each is mirrored."""
+FeatureLookup = Callable[[Iterable[int], Sequence[bool]], FrozenFeatures]
+"""Gives features of the frozen stages by positions in the split and whether each is mirrored."""
 
 
 def batches(
@@ -56,7 +55,7 @@ def batches(
     augment: str,
     seed: int,
     epoch: int,
-    outputs: CachedOutputs | None = None,
+    features: FeatureLookup | None = None,
     num_workers: int = 0,
 ) -> Iterator[Batch]:
     """Shuffled batches of an epoch.
@@ -71,7 +70,7 @@ def batches(
         augment: `train.augment`.
         seed: With epoch and index it decides order, flips and changes.
         epoch: From 0.
-        outputs: Cached outputs of the frozen stages, if there are any.
+        features: Cached features of the frozen stages, if there are any.
         num_workers: How many threads prepare batches ahead, see `num_workers_for`.
     """
 
@@ -87,7 +86,7 @@ def batches(
             pictures = torch.stack([picture for picture, _ in changed])
             pictures = pictures.contiguous(memory_format=torch.channels_last)
             targets = [target for _, target in changed]
-        return Batch(pictures, targets, outputs(indices, flips) if outputs else None)
+        return Batch(pictures, targets, features(indices, flips) if features else None)
 
     order = generator(seed, epoch, 0).permutation(len(split.pictures))
     parts = np.array_split(order, steps(len(order), batch_size))
@@ -105,18 +104,8 @@ def _prefetch(
         batch = prepare(part)
         return batch.pinned() if torch.cuda.is_available() else batch
 
-    with ThreadPoolExecutor(num_workers) as pool:
-        pending: deque[Future[Batch]] = deque()
-        try:
-            for part in parts:
-                pending.append(pool.submit(prepare_pinned, part))
-                if len(pending) > num_workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for batch in pending:  # training ends early
-                batch.cancel()
+    with make_ahead(prepare_pinned, parts, num_workers) as prepared:
+        yield from prepared
 
 
 @contextmanager

@@ -5,24 +5,33 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
 from . import canvas, pixels
-from .canvas import letterbox
-from .dataset import Picture, Split
+from .canvas import cache_folder, letterbox
+from .dataset import Split
 from .shared_arrays import locked, open_array, write_array
 
 UNUSED = 30 * 24 * 3600.0
 """Files that nobody opened for this many seconds are removed when others are made."""
 AHEAD = min(32, (os.cpu_count() or 1) + 4)
 """Most canvases that are made or wait for the disk at once, one per thread."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def canvases_folder() -> Path:
+    """Where this machine keeps the canvases of its data sets."""
+    return cache_folder() / "canvases"
 
 
 def open_canvases(
@@ -72,21 +81,40 @@ def _make_store(
             if time.time() - file.stat().st_mtime > UNUSED:
                 file.unlink()
     # PIL decodes and scales without the interpreter's lock
-    with write_array(folder, key, len(split.pictures)) as add, ThreadPoolExecutor(AHEAD) as pool:
-        for pixels_of_canvas in _in_order(pool, partial(letterbox, size=size), split.pictures):
+    make = partial(letterbox, size=size)
+    with (
+        write_array(folder, key, len(split.pictures)) as add,
+        make_ahead(make, split.pictures, AHEAD) as canvases,
+    ):
+        for pixels_of_canvas in canvases:
             on_step()
             add(pixels_of_canvas)
 
 
+@contextlib.contextmanager
+def make_ahead(
+    make: Callable[[Item], Made], items: Iterable[Item], threads: int
+) -> Iterator[Iterator[Made]]:
+    """What `make` gives for each item, in order, made by threads.
+
+    At most as many results as threads wait to be used: an executor's `map` would make all of them.
+    What has not begun when the caller leaves is not made.
+    """
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        contextlib.closing(_in_order(pool, make, items, threads)) as results,
+    ):
+        yield results
+
+
 def _in_order(
-    pool: Executor, make: Callable[[Picture], NDArray[np.uint8]], pictures: Sequence[Picture]
-) -> Iterator[NDArray[np.uint8]]:
-    """The canvas of each picture, in order, with at most AHEAD of them in memory."""
-    pending: deque[Future[NDArray[np.uint8]]] = deque()
+    pool: Executor, make: Callable[[Item], Made], items: Iterable[Item], ahead: int
+) -> Generator[Made, None, None]:
+    pending: deque[Future[Made]] = deque()
     try:
-        for picture in pictures:
-            pending.append(pool.submit(make, picture))
-            if len(pending) > AHEAD:
+        for item in items:
+            pending.append(pool.submit(make, item))
+            if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.batches import CachedOutputs
+from ..data.batches import FeatureLookup
 from ..data.canvas import letterbox, scales
 from ..data.dataset import Picture, Split
 from ..model.detectors import Detector
@@ -32,7 +32,7 @@ def detect(
     *,
     precision: str = "fp32",
     batch_size: int = 1,
-    outputs: CachedOutputs | None = None,
+    features: FeatureLookup | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Detect on the canvases of a split.
@@ -43,7 +43,7 @@ def detect(
         canvases: (n, S, S, 3).
         precision: fp32, bf16 or fp16.
         batch_size: Pictures at once.
-        outputs: Cached outputs of the frozen stages, if there are any.
+        features: Cached features of the frozen stages, if there are any.
         on_step: Called before each batch.
 
     Returns:
@@ -58,7 +58,7 @@ def detect(
         pictures = split.pictures[start : start + batch_size]
         batch = torch.from_numpy(np.array(canvases[start : start + batch_size])).permute(0, 3, 1, 2)
         positions = range(start, start + len(pictures))
-        frozen = outputs(positions, [False] * len(positions)).to(device) if outputs else None
+        frozen = features(positions, [False] * len(positions)).to(device) if features else None
         with autocast(device, precision):
             detections = detector(batch.to(device), frozen=frozen)
         for picture, each in zip(pictures, detections, strict=True):

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
-from ..data.canvas import cache_folder
-from ..data.canvas_store import open_canvases
+from ..data.canvas_store import canvases_folder, open_canvases
 from ..data.dataset import Picture, Split
 from ..machine_errors import is_accelerator_error
 from ..model.checkpoint import BEST, load, load_trained_state, write_atomically
@@ -112,7 +111,7 @@ def _detect(
     return detect(
         detector.to(chosen),
         split,
-        open_canvases(split, config.model.image_size, cache_folder() / "canvases"),
+        open_canvases(split, config.model.image_size, canvases_folder()),
         precision=resolve_precision(config.train.precision),
         batch_size=BATCH_SIZE[chosen.type],
         on_step=on_step,

@@ -200,7 +200,7 @@ def _train(
             augment=train.augment,
             seed=train.seed,
             epoch=epoch,
-            outputs=features,
+            features=features,
             num_workers=data.num_workers,
         ),
         set_step=set_step,
@@ -227,7 +227,7 @@ def _evaluate(
             data.val_canvases,
             precision=data.config.train.precision,
             batch_size=BATCH_SIZE[detector.mean.device.type],
-            outputs=features,
+            features=features,
             on_step=on_step,
         )
     return detections, score(data.truth, detections, data.config.model.detections)

@@ -29,7 +29,7 @@ from .trial_state import build_learner, with_resolved_precision
 
 TIMED_STEPS = 2
 """Steps that are timed, after one warm-up step."""
-MIN_GAIN = 1.2
+MIN_SPEEDUP = 1.2
 """Cached features are used where they make a phase at least this many times as fast."""
 ROUNDS = 3
 """Number of times that a phase is timed with cached features and without, in turn."""
@@ -62,7 +62,7 @@ class FeatureCacheChoice:
     """The largest depth at which features are cached."""
     text: str
     """The choice and its reason in one line; empty if the user's value is kept."""
-    gains: tuple[float, ...] = ()
+    speedups: tuple[float, ...] = ()
     """By depth, how many times as fast cached features make a phase; measured for `auto` only."""
 
 
@@ -117,8 +117,8 @@ def _largest_batch(config: TrainConfig) -> int:
 def choose_cache_depth(config: TrainConfig, data: Splits, threads: int) -> FeatureCacheChoice:
     """Resolve `train.trunk_cache`.
 
-    `auto` becomes the largest depth at which cached features make a phase MIN_GAIN times as fast.
-    Every value is limited to what the disk has room for. Raises InputError as `fit` does.
+    `auto` becomes the largest depth at which cached features make a phase MIN_SPEEDUP times as
+    fast. Every value is limited to what the disk has room for. Raises InputError as `fit` does.
     """
     if config.train.trunk_cache == "off":
         return FeatureCacheChoice("off", "")
@@ -140,7 +140,7 @@ def _choose(probe: "_Probe") -> FeatureCacheChoice:
     """Try depth after depth, from 0, until caching has no gain or no room."""
     setting, stages = probe.config.train.trunk_cache, len(probe.learner.detector.stages)
     deepest = plan(probe.config.train, stages)[-1]
-    gains: list[float] = []
+    speedups: list[float] = []
     sizes: dict[int, int] = {}
     used_bytes, depths, reason = 0, 0, ""
     for depth in range(stages if setting == "auto" else min(int(setting) + 1, stages)):
@@ -153,25 +153,25 @@ def _choose(probe: "_Probe") -> FeatureCacheChoice:
             break
         if setting == "auto":
             phase = replace(deepest, depth=depth, batch_size=PROBE_BATCH_SIZE)
-            gain = probe.gain(phase, features)
-            if gain < MIN_GAIN:
-                reason = f"they would make a phase of depth {depth} {gain:.2f} times as fast"
+            speedup = probe.speedup(phase, features)
+            if speedup < MIN_SPEEDUP:
+                reason = f"they would make a phase of depth {depth} {speedup:.2f} times as fast"
                 break
-            gains.append(gain)
+            speedups.append(speedup)
         used_bytes, depths = sum(sizes.values()), depth + 1
     if setting != "auto" and not reason:
         return FeatureCacheChoice(setting, "")
     if not depths:
         return FeatureCacheChoice("off", f"{NOT_CACHED}: {reason}")
-    text = _describe(depths - 1, used_bytes, gains, reason)
-    return FeatureCacheChoice(depths - 1, text, tuple(gains))
+    text = _describe(depths - 1, used_bytes, speedups, reason)
+    return FeatureCacheChoice(depths - 1, text, tuple(speedups))
 
 
-def _describe(depth: int, used_bytes: int, gains: list[float], reason: str) -> str:
+def _describe(depth: int, used_bytes: int, speedups: list[float], reason: str) -> str:
     size = f"{used_bytes / 1e9:.1f} GB" if used_bytes > 1e9 else f"{used_bytes / 1e6:.0f} MB"
     text = f"features of the frozen stages are cached to depth {depth} ({size})"
-    if gains:
-        text += f": phases are {', '.join(f'{gain:.1f}' for gain in gains)} times as fast"
+    if speedups:
+        text += f": phases are {', '.join(f'{speedup:.1f}' for speedup in speedups)} times as fast"
     return text + (f"; not deeper: {reason}" if reason else "")
 
 
@@ -214,7 +214,7 @@ class _Probe:
             for position, tensor in zip(features.cut.cached, tensors, strict=True)
         }
 
-    def gain(self, phase: Phase, features: Features) -> float:
+    def speedup(self, phase: Phase, features: Features) -> float:
         """How many times as fast cached features make a phase.
 
         On a CPU the process time is measured, which other programs disturb least.
@@ -256,7 +256,7 @@ class _Probe:
             augment=self.config.train.augment,
             seed=0,
             epoch=0,
-            outputs=features,
+            features=features,
         )
         with num_workers_for(self.device) as num_workers:
             started = now()
@@ -298,7 +298,7 @@ class _Probe:
             *self.val,
             precision=self.config.train.precision,
             batch_size=BATCH_SIZE[self.device.type],
-            outputs=features,
+            features=features,
         )
         if self.device.type == "cuda":
             evaluate()  # warm-up: loads and chooses the kernels

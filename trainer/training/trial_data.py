@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..config import TrainConfig
-from ..data.canvas import cache_folder
-from ..data.canvas_store import open_canvases
+from ..data.canvas_store import canvases_folder, open_canvases
 from ..data.dataset import Splits
 from ..data.shared_arrays import Bytes
 from ..evaluation.coco_metrics import GroundTruth
@@ -38,7 +37,7 @@ class TrialData:
         cls, config: TrainConfig, splits: Splits, num_workers: int, on_step: Callable[[], None]
     ) -> "TrialData":
         """Open the canvases of a data set; `on_step` is called while missing ones are made."""
-        folder = cache_folder() / "canvases"
+        folder = canvases_folder()
         size = config.model.image_size
         return cls(
             config,

@@ -193,12 +193,12 @@ def test_batches_that_threads_make_ahead_are_the_same(
 def test_threads_are_no_further_ahead_than_there_are_of_them(split: Split) -> None:
     made: list[int] = []
 
-    def outputs(indices: Iterable[int], mirrored: Sequence[bool]) -> Any:
+    def features(indices: Iterable[int], mirrored: Sequence[bool]) -> Any:
         made.append(len(mirrored))
 
     canvases = np.zeros((13, SIZE, SIZE, 3), dtype=np.uint8)
     settings: dict[str, Any] = {"batch_size": 1, "augment": "none", "seed": 0, "epoch": 0}
-    prefetched = batches(split, canvases, **settings, outputs=outputs, num_workers=2)
+    prefetched = batches(split, canvases, **settings, features=features, num_workers=2)
     next(prefetched)
     assert len(made) <= 3
     prefetched.close()  # type: ignore[attr-defined]
@@ -206,13 +206,13 @@ def test_threads_are_no_further_ahead_than_there_are_of_them(split: Split) -> No
 
 
 def test_what_goes_wrong_in_a_thread_is_raised_where_batches_are_used(split: Split) -> None:
-    def outputs(indices: Iterable[int], mirrored: Sequence[bool]) -> Any:
+    def features(indices: Iterable[int], mirrored: Sequence[bool]) -> Any:
         raise MemoryError("no memory")
 
     canvases = np.zeros((13, SIZE, SIZE, 3), dtype=np.uint8)
     settings: dict[str, Any] = {"batch_size": 1, "augment": "none", "seed": 0, "epoch": 0}
     with pytest.raises(MemoryError):
-        list(batches(split, canvases, **settings, outputs=outputs, num_workers=2))
+        list(batches(split, canvases, **settings, features=features, num_workers=2))
 
 
 @pytest.mark.parametrize(("device", "threads", "num_workers"), [("cpu", 4, 0), ("cuda", 4, 3)])

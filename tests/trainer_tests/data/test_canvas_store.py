@@ -17,7 +17,12 @@ import pytest
 from trainer.config import Data, InputError
 from trainer.data import canvas, canvas_store, pixels, shared_arrays
 from trainer.data.canvas import letterbox
-from trainer.data.canvas_store import canvases_digest, open_canvases
+from trainer.data.canvas_store import (
+    canvases_digest,
+    canvases_folder,
+    make_ahead,
+    open_canvases,
+)
 from trainer.data.dataset import Picture, Split, Splits
 from trainer.data.loading import load, load_split
 
@@ -237,3 +242,32 @@ def test_what_a_process_that_died_left_of_a_store_goes(tiny: Splits, tmp_path: P
     open_canvases(tiny.val, 32, tmp_path, lambda: steps.append(1))
     assert list(tmp_path.glob("*.part")) == [other]
     assert len(steps) >= len(tiny.val.pictures)  # whoever waits is called again and again
+
+
+def test_results_come_in_order_and_few_are_made_ahead() -> None:
+    begun: list[int] = []
+
+    def make(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.01 if item % 2 else 0)  # so that later ones are ready before earlier ones
+        return -item
+
+    with make_ahead(make, range(20), threads=3) as results:
+        assert [next(results) for _ in range(5)] == [0, -1, -2, -3, -4]
+        time.sleep(0.05)
+        assert max(begun) <= 8
+    assert max(begun) <= 8  # the rest is never made
+    with make_ahead(make, range(7), threads=3) as results:
+        assert list(results) == [-item for item in range(7)]
+
+
+def test_what_goes_wrong_for_an_item_is_raised_in_its_place() -> None:
+    with make_ahead(lambda item: 1 / item, [2, 1, 0, 1], threads=2) as results:
+        assert [next(results), next(results)] == [0.5, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_canvases_lie_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert canvases_folder() == tmp_path / "unfreeze" / "canvases"

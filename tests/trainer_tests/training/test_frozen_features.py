@@ -48,7 +48,7 @@ def losses(
         detector,
         optimizer,
         torch.amp.GradScaler("cpu", enabled=False),
-        batches(*pictures, batch_size=2, augment="flip", seed=1, epoch=0, outputs=cached),
+        batches(*pictures, batch_size=2, augment="flip", seed=1, epoch=0, features=cached),
         set_step=set_step,
         precision="fp32",
         clip_norm=10.0,
@@ -57,7 +57,7 @@ def losses(
     ).losses
     pyramids: list[Tensor] = []
     detector.neck.register_forward_hook(lambda *hook: pyramids.extend(hook[2].values()))
-    detect(detector, *pictures, batch_size=2, outputs=cached)
+    detect(detector, *pictures, batch_size=2, features=cached)
     return means, pyramids
 
 

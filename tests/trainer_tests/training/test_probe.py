@@ -65,9 +65,9 @@ def test_cached_features_are_timed_in_the_phases_that_use_them(
 ) -> None:
     used: list[bool] = []
 
-    def spy(*arguments: Any, outputs: Any, **named: Any) -> Any:
-        used.append(outputs is not None)
-        return batches(*arguments, outputs=outputs, **named)
+    def spy(*arguments: Any, features: Any, **named: Any) -> Any:
+        used.append(features is not None)
+        return batches(*arguments, features=features, **named)
 
     monkeypatch.setattr(probe, "batches", spy)
     config = tiny_config({"train.trunk_cache": 2, "train.unfreeze.depth": "all"})
@@ -77,20 +77,20 @@ def test_cached_features_are_timed_in_the_phases_that_use_them(
 
 
 @pytest.mark.parametrize(
-    ("gains", "setting"), [([1.9, 1.2, 1.1], 1), ([1.1], "off"), ([2.0] * 5, 4)]
+    ("speedups", "setting"), [([1.9, 1.2, 1.1], 1), ([1.1], "off"), ([2.0] * 5, 4)]
 )
 def test_features_are_cached_as_deep_as_they_have_a_gain(
     tiny: Splits,
     tiny_config: Make,
     monkeypatch: pytest.MonkeyPatch,
-    gains: list[float],
+    speedups: list[float],
     setting: int | str,
 ) -> None:
-    measured = iter(gains)
-    monkeypatch.setattr(probe._Probe, "gain", lambda self, phase, features: next(measured))
+    measured = iter(speedups)
+    monkeypatch.setattr(probe._Probe, "speedup", lambda self, phase, features: next(measured))
     choice = choose_cache_depth(tiny_config(AUTO), tiny, 1)
     assert choice.setting == setting
-    for gain in gains:
+    for gain in speedups:
         assert f"{gain:.1f}" in choice.text
 
 
@@ -99,9 +99,9 @@ def test_the_measured_gain_decides(
 ) -> None:
     before = sorted(features_folder().glob("*"))
     monkeypatch.setattr(probe, "ROUNDS", 1)
-    monkeypatch.setattr(probe, "MIN_GAIN", 0.0)
+    monkeypatch.setattr(probe, "MIN_SPEEDUP", 0.0)
     assert choose_cache_depth(tiny_config(AUTO), tiny, 1).setting == 4
-    monkeypatch.setattr(probe, "MIN_GAIN", 1000.0)
+    monkeypatch.setattr(probe, "MIN_SPEEDUP", 1000.0)
     choice = choose_cache_depth(tiny_config(AUTO), tiny, 1)
     assert choice.setting == "off"
     assert "not cached: they would make a phase of depth 0" in choice.text
@@ -134,7 +134,7 @@ def test_the_depth_of_the_user_is_limited_to_the_room(
 
     monkeypatch.setattr(probe, "space_problem", space_problem)
     choice = choose_cache_depth(tiny_config({"train.trunk_cache": 3}), tiny, 1)
-    assert choice.setting == 0 and not choice.gains
+    assert choice.setting == 0 and not choice.speedups
     assert "cached to depth 0" in choice.text
     assert choice.text.endswith("; not deeper: they are too many")
 
@@ -148,7 +148,7 @@ def test_a_measurement_that_fails_turns_the_cache_off(
     def fail(self: object, phase: object, features: object) -> float:
         raise error
 
-    monkeypatch.setattr(probe._Probe, "gain", fail)
+    monkeypatch.setattr(probe._Probe, "speedup", fail)
     choice = choose_cache_depth(tiny_config(AUTO), tiny, 1)
     assert choice.setting == "off"
     assert choice.text.endswith(str(error).splitlines()[0])
