@@ -67,7 +67,7 @@ def test_a_space_that_the_training_ignores_refuses_nothing(
             "train.head": {"epochs": 0},
             "space": {
                 "train.unfreeze.schedule": {"choice": ["gradual", "at_once"]},
-                "train.unfreeze.lr": {"log": [0.5, 0.9]},  # the file's own value lies outside
+                "train.unfreeze.lr": {"log": [0.5, 0.9]},  # the value in the file lies outside
             },
             "search.first": [{"train.unfreeze.lr": 0.6}],
         }
