@@ -113,7 +113,7 @@ def run_line(line: str) -> None:
     if command == "unfreeze ui":
         check_ui()
         return
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     if command.startswith("unfreeze init"):
         shorten(Path("search.yaml"))
