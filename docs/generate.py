@@ -8,7 +8,7 @@ changelog are copies of files that lie where people look for them.
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -168,7 +168,7 @@ def copied(file: str) -> str:
     return note + text.replace("](docs/", "](")
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "clusters": partial(copied, "clusters/README.md"),
     "contributing": partial(copied, "CONTRIBUTING.md"),
     "security": partial(copied, "SECURITY.md"),
