@@ -167,7 +167,7 @@ def copied(file: str) -> str:
     """A page that is a file of the project, with its links into docs/ made links beside it."""
     note = f"<!-- Copied by docs/generate.py. Change {file}, then run `make docs`. -->\n\n"
     text = (DOCS.parent / file).read_text(encoding="utf-8")
-    return note + text.replace("](docs/", "](")
+    return note + text.replace("](../docs/", "](").replace("](docs/", "](")
 
 
 def python() -> str:
