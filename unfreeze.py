@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pandas as pd
@@ -58,6 +58,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is
 AnyPath = str | os.PathLike[str]
 Source = AnyPath | Mapping[str, Any] | SearchConfig | None
 """A data set, a YAML file of a search, the content of such a file, or a configuration."""
+DIGITS: Literal["digits"] = "digits"
+"""The name of the embedded data set."""
 
 # -- data -----------------------------------------------------------------------------------------
 
@@ -122,7 +124,7 @@ def check(
     Raises:
         InputError: There is no data set.
     """
-    place = with_images("digits" if data == "digits" else find_data(Path(data)), images)
+    place = with_images(DIGITS if _is_embedded(data) else find_data(Path(data)), images)
     resolved = with_allowed_codes(resolve_data(place, cache_folder()), allow)
     return Check(examine(resolved, cache_folder(), pictures=pictures))
 
@@ -213,8 +215,8 @@ def search(
     continues an interrupted search, and returns at once where the search is complete.
 
     Args:
-        source: A data set, a search's YAML, its content, or a configuration; None searches the
-            embedded digits.
+        source: A data set, a search's YAML, its content, or a configuration; None or `digits`
+            searches the embedded digits.
         name: Of the search and its folder; by default the YAML's, else its file's or the data
             set's folder's.
         trials: How many trials to run in all.
@@ -252,7 +254,7 @@ def train(
     """
     from search.running import single  # MLflow, which nothing else here needs
 
-    if name is None and source is not None and not isinstance(source, Mapping | SearchConfig):
+    if name is None and isinstance(source, str | os.PathLike) and not _is_embedded(source):
         name = f"{folder_name(Path(source))}-train" if _is_data(Path(source)) else None
     config = _to_config(source, name, {"search.asha": "off"}, settings, allow, without_space=True)
     single.train(config, Quiet() if quiet else summary.lines())
@@ -284,7 +286,7 @@ def _to_config(
     """The checked configuration of a source, with what was given over it."""
     changes = {**(settings or {}), **{k: v for k, v in given.items() if v is not None}}
     folder = Path()
-    if source is None:
+    if source is None or _is_embedded(source):
         raw = read_config(None, {})
     elif isinstance(source, SearchConfig):
         raw = source.model_dump(mode="json", exclude_unset=True)
@@ -300,6 +302,11 @@ def _to_config(
     if name is not None:
         raw["name"] = name
     return check_config_and_data(raw, folder, allow, without_space=without_space)
+
+
+def _is_embedded(source: object) -> bool:
+    """Whether the embedded data set is meant, and no folder of its name."""
+    return source == DIGITS and not Path(DIGITS).exists()
 
 
 def _is_data(place: Path) -> bool:

@@ -222,4 +222,13 @@ class Model:
 
 
 def _to_image(picture: Image.Image | NDArray[np.uint8]) -> Image.Image:
-    return to_rgb(Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture)
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise InputError(
+                [
+                    f"picture: an array of {picture.dtype} {picture.shape} (legal: uint8, in the "
+                    "form (height, width, 3), RGB)"
+                ]
+            )
+        picture = Image.fromarray(picture)
+    return to_rgb(picture)

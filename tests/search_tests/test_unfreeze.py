@@ -131,6 +131,20 @@ def test_a_data_set_gets_the_configuration_that_init_writes(
     assert of_data.model_copy(update={"train": of_file.train}) == of_file
 
 
+def test_digits_are_the_embedded_data_set_unless_a_folder_has_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[SearchConfig] = []
+    monkeypatch.setattr("search.running.driver.run", lambda config, _: started.append(config))
+    for source in (None, "digits"):
+        with pytest.raises(unfreeze.InputError, match="no search"):  # since none has run
+            unfreeze.search(source, quiet=True)
+    assert started[0] == started[1] and started[0].data == "digits"
+    Path("digits").mkdir()
+    (error,) = errors_of(unfreeze.search, "digits")
+    assert error.startswith("digits: ")
+
+
 def test_a_yolo_yaml_is_data_and_no_search(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("train: images\nnames: [a]\n")
     (error,) = errors_of(unfreeze.search, tmp_path / "data.yaml")

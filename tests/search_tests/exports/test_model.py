@@ -68,6 +68,16 @@ def test_a_folder_alone_is_refused_with_the_way_to_name_its_pictures(
     assert error.endswith(f"give a list: [{pictures[0].parent}]")
 
 
+@pytest.mark.parametrize(
+    "array", [np.zeros((40, 60)), np.zeros((40, 60, 3)), np.zeros((3, 40, 60), dtype=np.uint8)]
+)
+def test_an_array_that_is_no_picture_is_refused_with_the_legal_form(
+    model: Path, array: np.ndarray[Any, Any]
+) -> None:
+    (error,) = errors_of(Model(model).predict, array)
+    assert str(array.shape) in error and "uint8" in error
+
+
 @pytest.mark.parametrize("picture", ["gone.png", "broken.png"])
 def test_a_picture_that_cannot_be_read_is_named(model: Path, picture: str) -> None:
     Path("broken.png").write_bytes(b"no picture")
