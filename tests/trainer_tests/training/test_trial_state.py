@@ -149,9 +149,11 @@ def test_the_average_starts_after_the_head_phase_which_others_share(
     unbroken: Unbroken, averaged: Unbroken
 ) -> None:
     assert_same(averaged.after(2), unbroken.after(2))
-    keys = [{folder.name for folder in t.cache.folder.iterdir()} for t in (averaged, unbroken)]
-    assert len(keys[0]) == len(keys[1]) == 3
-    assert len(keys[0] & keys[1]) == 1
+    kept, others = (
+        {folder.name for folder in trial.cache.folder.iterdir()} for trial in (averaged, unbroken)
+    )  # other tests keep more phases beside those of `unbroken`
+    assert len(kept) == 3 and len(others) >= 3
+    assert len(kept & others) == 1
 
 
 def test_the_average_is_what_is_scored_and_kept(
