@@ -163,7 +163,7 @@ class Search:
 
     @property
     def study(self) -> optuna.Study:
-        """The Optuna study: parameters and values of every trial, for Optuna's own functions."""
+        """The Optuna study: parameters and values of every trial, for Optuna's functions."""
         return load_study(self.config).optuna
 
     @property

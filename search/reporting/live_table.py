@@ -125,7 +125,7 @@ class LiveTable:
 class NotebookTable(LiveTable):
     """The live table in the output of a notebook's cell, drawn again at each report.
 
-    rich's own live display needs a widget that many notebooks lack.
+    rich's live display needs a widget that many notebooks lack.
     """
 
     def __init__(self, console: Console) -> None:
