@@ -11,7 +11,7 @@ It does what the `unfreeze` command does, with the same folders and files.
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import optuna
 import pandas as pd
 
+from clusters.definitions import ClusterConnectionError
 from search.commands.check import describe_findings
 from search.commands.init import choose_search, folder_name
 from search.exports.model import Model, Prediction
@@ -28,9 +29,11 @@ from search.reporting import summary
 from search.reporting.console import plain_text
 from search.reporting.progress import Quiet
 from search.reporting.report import read_result
+from search.reporting.status import current_state
 from search.space.config import STORAGE, SearchConfig
 from search.space.config_file import apply_settings, read_config, read_yaml
 from search.space.data import check_config_and_data, find_data, with_allowed_codes, with_images
+from search.study.lock import SearchBusyError
 from search.study.reading import load_study, read_search_config
 from trainer.config import InputError
 from trainer.data.canvas import cache_folder
@@ -41,10 +44,12 @@ from trainer.text.yaml import load_yaml
 
 __all__ = [
     "Check",
+    "ClusterConnectionError",
     "InputError",
     "Model",
     "Prediction",
     "Search",
+    "SearchBusyError",
     "SearchConfig",
     "check",
     "load",
@@ -185,7 +190,9 @@ class Search:
         return load(self.name, storage=self.config.storage)
 
     def _result(self) -> SearchResult:
-        return read_result(self.config, load_study(self.config))
+        study = load_study(self.config)
+        state = current_state(self.config, study.state)
+        return replace(read_result(self.config, study), state=state)
 
     def __repr__(self) -> str:
         result = self._result()
@@ -330,7 +337,7 @@ def load(model: AnyPath, *, storage: AnyPath = STORAGE) -> Model:
     Raises:
         InputError: There is no such model.
     """
-    return Model(find_model(str(model), Path(storage)))
+    return Model(find_model(str(model), Path(storage)).absolute())
 
 
 def _as_html(text: str) -> str:

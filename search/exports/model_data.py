@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.config import InputError
 from trainer.data.canvas import cache_folder
-from trainer.data.dataset import Split, Splits
+from trainer.data.dataset import SPLIT_NAMES, Split, Splits
 from trainer.data.formats.layouts import find_layout
 from trainer.data.loading import load, load_split
 
@@ -31,6 +31,8 @@ def load_named_split(place: Path, name: str, allow: Sequence[str]) -> Split:
     Raises:
         InputError: DATA is damaged, or has no such split.
     """
+    if name not in SPLIT_NAMES:
+        raise InputError([f"split: {name} (legal: {', '.join(SPLIT_NAMES)})"])
     if _is_one_split(place):
         return load_split(with_allowed_codes(find_layout(place), allow), name, cache_folder())
     split: Split | None = getattr(load_data(place, allow), name)

@@ -66,10 +66,10 @@ class Standing:
 def _standing(config: SearchConfig) -> Standing:
     """Raises InputError for a search whose study cannot be read."""
     study = load_study(config)
-    return Standing(config, study, _state(config, study.state))
+    return Standing(config, study, current_state(config, study.state))
 
 
-def _state(config: SearchConfig, state: Any) -> str:
+def current_state(config: SearchConfig, state: Any) -> str:
     """The search's state. One that says `running`, but that no process holds, was killed."""
     if is_held(config.folder):
         return "running"

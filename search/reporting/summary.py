@@ -86,7 +86,9 @@ def describe_result(result: SearchResult, console: Console) -> None:
     console.print(Prose(cost_lines(result.costs)))
     if result.reason:
         console.print(Prose(f"\nThe search stopped. {result.reason}"))
-    if result.state in UNFINISHED:
+    if result.state == SearchState.RUNNING:
+        console.print("It is running.")
+    elif result.state in UNFINISHED:
         console.print(Prose(f"{result.state.capitalize()}. The same command again continues."))
     elif result.winner is None:
         console.print("No trial came to a result:")

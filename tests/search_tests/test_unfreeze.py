@@ -14,6 +14,7 @@ from search.commands.cli import main
 from search.space.config import SearchConfig
 from search.space.config_file import write_yaml
 from search.space.validation import checked_config
+from search.study.lock import locked
 from trainer.config import Data
 
 from .conftest import MadeUp, Trained, errors_of
@@ -158,6 +159,31 @@ def test_the_trials_are_a_frame_by_number(made_up: MadeUp) -> None:
     search = unfreeze.open_search("made-up", storage=made_up.config.storage)
     assert list(search.trials.index)[-1] == 3  # the one that failed
     assert search.trials["rank"].is_monotonic_increasing
+
+
+def test_a_search_that_another_process_runs_is_running(made_up: MadeUp, tmp_path: Path) -> None:
+    shutil.copytree(made_up.config.folder, tmp_path / "made-up")
+    search = unfreeze.open_search("made-up", storage=tmp_path)
+    assert search.state == "done"
+    with locked(tmp_path / "made-up"):
+        assert search.state == "running"
+        assert "Winner" not in str(search) and "It is running." in str(search)
+
+
+def test_a_model_stays_where_it_is_when_the_folder_changes(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.config.storage.parent)
+    model = unfreeze.load("once")
+    monkeypatch.chdir(tmp_path)
+    assert model.metrics["val"] and model.classes == ("red", "blue")
+
+
+def test_a_split_that_is_none_is_refused(trained: Trained) -> None:
+    data = trained.config.folder / "search.yaml"
+    assert errors_of(lambda: unfreeze.load(trained.winner).evaluate(data, split="tests")) == [
+        "split: tests (legal: train, val, test)"
+    ]
 
 
 def test_the_study_is_optunas(made_up: MadeUp) -> None:
