@@ -20,26 +20,24 @@ import optuna
 import pandas as pd
 
 from clusters.definitions import ClusterConnectionError
-from search.commands.check import describe_findings
+from search.commands.check import describe_findings, examine_data, model_of
 from search.commands.init import choose_search, folder_name
 from search.exports.model import Model, Prediction
 from search.exports.model_location import find_model
 from search.ranking.results import SearchResult, to_frame
 from search.reporting import summary
 from search.reporting.console import plain_text
-from search.reporting.progress import Quiet
+from search.reporting.progress import Progress, Quiet
 from search.reporting.report import read_result
 from search.reporting.status import current_state
 from search.space.config import STORAGE, SearchConfig
 from search.space.config_file import apply_settings, read_config, read_yaml
-from search.space.data import check_config_and_data, find_data, with_allowed_codes, with_images
+from search.space.data import check_config_and_data, find_data
 from search.study.lock import SearchBusyError
 from search.study.reading import load_study, read_search_config
 from trainer.config import InputError
-from trainer.data.canvas import cache_folder
-from trainer.data.checks.examine import Examined, examine
+from trainer.data.checks.examine import Examined
 from trainer.data.findings import Finding
-from trainer.data.loading import resolve_data
 from trainer.text.yaml import load_yaml
 
 __all__ = [
@@ -129,9 +127,9 @@ def check(
     Raises:
         InputError: There is no data set.
     """
-    place = with_images(DIGITS if _is_embedded(data) else find_data(Path(data)), images)
-    resolved = with_allowed_codes(resolve_data(place, cache_folder()), allow)
-    return Check(examine(resolved, cache_folder(), pictures=pictures))
+    place = Path(data)
+    chosen = DIGITS if _is_embedded(data) else find_data(place)
+    return Check(examine_data(chosen, allow, images, pictures, model_of(place)))
 
 
 # -- searches -------------------------------------------------------------------------------------
@@ -238,11 +236,12 @@ def search(
         SearchBusyError: Another process runs this search.
         ClusterConnectionError: The cluster does not answer.
     """
-    given = {"search.trials": trials, "cluster": cluster}
     from search.running import driver  # Ray, which nothing else here needs
 
-    config = _to_config(source, name, given, settings, allow)
-    driver.run(config, Quiet() if quiet else summary.progress())
+    progress = Quiet() if quiet else summary.progress()
+    given = {"search.trials": trials, "cluster": cluster}
+    config = _to_config(source, name, given, settings, allow, progress)
+    driver.run(config, progress)
     return open_search(config.name, storage=config.storage)
 
 
@@ -263,8 +262,10 @@ def train(
 
     if name is None and isinstance(source, str | os.PathLike) and not _is_embedded(source):
         name = f"{folder_name(Path(source))}-train" if _is_data(Path(source)) else None
-    config = _to_config(source, name, {"search.asha": "off"}, settings, allow, without_space=True)
-    single.train(config, Quiet() if quiet else summary.lines())
+    progress = Quiet() if quiet else summary.lines()
+    given = {"search.asha": "off"}
+    config = _to_config(source, name, given, settings, allow, progress, without_space=True)
+    single.train(config, progress)
     return open_search(config.name, storage=config.storage)
 
 
@@ -287,6 +288,7 @@ def _to_config(
     given: Mapping[str, Any],
     settings: Mapping[str, Any] | None,
     allow: Sequence[str],
+    progress: Progress,
     *,
     without_space: bool = False,
 ) -> SearchConfig:
@@ -298,13 +300,15 @@ def _to_config(
     elif isinstance(source, SearchConfig):
         raw = source.model_dump(mode="json", exclude_unset=True)
     elif isinstance(source, Mapping):
-        raw = dict(source)
+        raw = deepcopy(dict(source))
     elif _is_data(Path(source)):
-        raw = load_yaml(choose_search(Path(source), Path.cwd(), name, allow).text)
+        chosen = choose_search(Path(source), Path.cwd(), name, allow)
+        for note in chosen.notes:
+            progress.say(note)
+        raw = load_yaml(chosen.text)
     else:
         raw = read_config(Path(source), {})
         folder = Path(source).parent
-    raw = deepcopy(raw)
     apply_settings(raw, changes)
     if name is not None:
         raw["name"] = name

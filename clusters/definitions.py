@@ -1,9 +1,6 @@
 """The clusters that are defined in files: where their head is, and how far they may grow."""
 
-import math
 import os
-import re
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +21,6 @@ JOBS = "http://127.0.0.1:8265"
 """Ray's Jobs API: it listens on the head's loopback alone, and is reached through a tunnel."""
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves its definition on a head."""
-
-QUANTITY = re.compile(
-    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?P<suffix>[numkMGTPE]?|[KMGTPE]i)",
-    re.ASCII,
-)
-"""A quantity in Kubernetes' notation."""
-POWERS = {"n": -3, "u": -2, "m": -1, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
-"""First letter of a suffix: the power of 1000, or with an `i` behind it of 1024."""
 
 
 class ClusterConnectionError(Exception):
@@ -121,44 +110,15 @@ def jobs_address() -> str:
 
 
 def _pod(file: Path, group: dict[str, Any]) -> Node:
-    """What a pod of a group of workers offers, counted as Ray's autoscaler counts it.
+    """What a pod of a group of workers offers. Raises ClusterConnectionError."""
+    from .ray_internals import pod_resources  # imports Ray, which the other functions do not need
 
-    CPUs come from the group's `resources`, its `rayStartParams`, the limits of the Ray container,
-    or its requests, in this order; GPUs likewise. Parts of a CPU are rounded up.
-    Raises ClusterConnectionError.
-    """
-    container = group["template"]["spec"]["containers"][0].get("resources") or {}
-    offered = (container.get("requests") or {}) | (container.get("limits") or {})
-    params, resources = group.get("rayStartParams") or {}, group.get("resources") or {}
-    gpus = [amount for name, amount in offered.items() if name.endswith("gpu")]
-    given = {
-        "CPU": [resources.get("CPU"), params.get("num-cpus"), offered.get("cpu")],
-        "GPU": [resources.get("GPU"), params.get("num-gpus"), *gpus, 0],
-    }
-    where = f"cluster: {file}: workers {group.get('groupName', '')}:"
-    counts = {}
-    for name, amounts in given.items():
-        amount = next((amount for amount in amounts if amount is not None), None)
-        if amount is None:
-            raise ClusterConnectionError(f"{where} no limit of cpu; give the container one")
-        try:
-            counts[name] = math.ceil(quantity(amount))
-        except ValueError:
-            raise ClusterConnectionError(
-                f"{where} {name} is {amount} (legal: a quantity of Kubernetes, as 4, 1.5 or 500m)"
-            ) from None
-    return Node(counts["CPU"], counts["GPU"])
-
-
-def quantity(text: str | float) -> Decimal:
-    """A quantity in Kubernetes' notation: `4`, `1.5`, `1e3`, `500m`, `512M`, `2Gi`.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    match = QUANTITY.fullmatch(str(text))
-    if match is None:
-        raise ValueError(text)
-    suffix = match["suffix"]
-    base = 1024 if suffix.endswith("i") else 1000
-    return Decimal(match["number"]) * Decimal(base) ** POWERS.get(suffix[:1], 0)
+    try:
+        counts = pod_resources(group)
+    except (ValueError, TypeError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise ClusterConnectionError(
+            f"cluster: {file}: workers {group.get('groupName', '')}: Ray cannot count their CPUs "
+            f"and GPUs ({reason}); give the container limits"
+        ) from error
+    return Node(counts["CPU"], counts.get("GPU", 0))

@@ -10,6 +10,7 @@ Ray has no public setting for any of these:
 - `asks_for_token`: whether the Ray of this node refuses those who show no token.
 - `is_node`: whether this machine is one of a cluster's nodes. Without this check `ray.init` tries
   for minutes.
+- `pod_resources`: what Ray's autoscaler for Kubernetes counts in a pod.
 - `process_groups`: Ray starts its processes in the process group of the driver.
 - `STARTED_TOO_SLOWLY`: the text of a bare Exception, which `ray.init` raises when a raylet takes
   more than 30 s to start. That limit is a constant inside Ray.
@@ -20,6 +21,7 @@ Ray has no public setting for any of these:
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from ray._private import ray_constants, services
 from ray._private.authentication import authentication_token_setup, authentication_utils
@@ -28,6 +30,7 @@ from ray._raylet import (  # type: ignore[attr-defined]
     GcsClient,
     NodeID,
 )
+from ray.autoscaler._private.kuberay import autoscaling_config
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2 import (  # type: ignore[attr-defined]
     GetAllNodeInfoRequest,
@@ -79,6 +82,17 @@ def is_node(address: str, timeout: float) -> bool:
             timeout=timeout, node_selectors=selectors, state_filter=GcsNodeInfo.GcsNodeState.ALIVE
         )
     )
+
+
+def pod_resources(group: dict[str, Any]) -> dict[str, int]:
+    """What Ray's autoscaler counts in a pod of a group of workers of a RayCluster, by resource.
+
+    Raises ValueError, TypeError or LookupError for a group that it cannot count.
+    """
+    resources: dict[str, int] = autoscaling_config._get_ray_resources_from_group_spec(
+        group, is_head=False
+    )
+    return resources
 
 
 def is_slow_start(error: BaseException) -> bool:

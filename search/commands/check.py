@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import zip_longest
@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from trainer.config import InputError, Model
+from trainer.config import Data, InputError, Model
 from trainer.config_errors import parse_valid_fields
 from trainer.data.canvas import cache_folder
 from trainer.data.checks.examine import Examined, examine
@@ -57,11 +57,9 @@ def check_data(
     """
     if out is not None:
         _check_out(out)
-    data = with_images(find_data(place), images)
-    data = with_allowed_codes(resolve_data(data, cache_folder()), allow)
     model = model_of(place)
     with progress_bar() as step:
-        examined = examine(data, cache_folder(), pictures=pictures, step=step, model=model)
+        examined = examine_data(find_data(place), allow, images, pictures, model, step)
     if not as_json:
         describe_findings(examined, text_console())
     if out is not None:
@@ -69,6 +67,31 @@ def check_data(
     if as_json:  # last: a failure before it prints JSON too
         print_json(_as_json(examined))
     return not examined.errors
+
+
+def examine_data(
+    data: Data | str,
+    allow: Sequence[str],
+    images: Sequence[str],
+    pictures: bool,
+    model: Model,
+    step: Callable[[int, int], None] = lambda done, of: None,
+) -> Examined:
+    """Examine a data set with the codes and folders that a user gives.
+
+    Args:
+        data: the data set; `digits` is the embedded one.
+        allow: codes of errors that are none in it.
+        images: folders of its pictures, each DIR or SPLIT=DIR.
+        pictures: whether to decode the pictures too.
+        model: its canvas and its detections are what objects are measured by.
+        step: called with how many more pictures are done, and how many there are.
+
+    Raises:
+        InputError: its images cannot be given so, or a code is unknown.
+    """
+    resolved = with_allowed_codes(resolve_data(with_images(data, images), cache_folder()), allow)
+    return examine(resolved, cache_folder(), pictures=pictures, step=step, model=model)
 
 
 def _check_out(out: Path) -> None:

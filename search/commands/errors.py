@@ -12,7 +12,6 @@ from trainer.text.redaction import redacted
 
 USER_ERRORS = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP}
 """Errors of the operating system that a user can do something about."""
-DISK_FULL = {ENOSPC, EDQUOT}
 
 
 class UsageError(SystemExit):
@@ -43,15 +42,17 @@ def explain(error: BaseException, resumable: bool) -> tuple[list[str], int] | No
     from clusters.definitions import ClusterConnectionError
     from trainer.config import InputError
 
+    from ..study.disk import is_disk_full
     from ..study.lock import SearchBusyError
 
     if isinstance(error, InputError):
         return error.errors, 2
     if isinstance(error, OSError) and error.errno in USER_ERRORS:
         line = f"{error.filename or 'disk'}: {error.strerror}"
-        if error.errno not in DISK_FULL:
+        if not is_disk_full(error):
             return [line], 2
-        return [line + ("; free some space, and the same command continues" * resumable)], 1
+        hint = "; free some space, and the same command continues" if resumable else ""
+        return [line + hint], 1
     if isinstance(error, SearchBusyError | ClusterConnectionError):
         return [str(error)], 1
     if isinstance(error, KeyboardInterrupt):
@@ -68,10 +69,12 @@ def writing(option: str, path: Path) -> Iterator[None]:
     """
     from trainer.config import InputError
 
+    from ..study.disk import is_disk_full
+
     try:
         yield
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if is_disk_full(error):
             raise
         raise InputError([f"{option} {path} cannot be written ({error.strerror})"]) from error
 

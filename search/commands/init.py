@@ -87,8 +87,10 @@ class ChosenSearch:
     """A search.yaml that was chosen for a data set."""
 
     text: str
+    data_notes: tuple[str, ...]
+    """What was dropped from the data set or added to it, one line each."""
     notes: tuple[str, ...]
-    """What a user should know about the data set and the choices, one line each."""
+    """What a user should know about the choices, one line each."""
     counts: str
     """Pictures and boxes of each split, in words."""
 
@@ -117,7 +119,7 @@ def write_search(
     # not resolve(): a link keeps its path, as when it is read
     folder = Path(os.path.abspath(out)).parent  # noqa: PTH100
     chosen = choose_search(place, folder, _search_name(out, place), allow, images)
-    for note in chosen.notes:
+    for note in (*chosen.data_notes, *chosen.notes):
         say(note)
     if out == STDOUT:
         print(chosen.text, end="")
@@ -155,7 +157,7 @@ def choose_search(
     gpu = torch.cuda.is_available()
     size, notes = choose_canvas_size(splits, gpu)
     text = _search_yaml(name or folder_name(place), data, folder, splits, size, gpu)
-    return ChosenSearch(text, (*splits.notes, *notes), _counts(splits))
+    return ChosenSearch(text, tuple(splits.notes), tuple(notes), _counts(splits))
 
 
 def _check_out(out: Path) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from trainer.config import InputError
 from trainer.data.canvas import open_picture
+from trainer.data.dataset import Category
 from trainer.data.pixels import to_rgb
 from trainer.evaluation.drawing import Box, draw
 from trainer.evaluation.predict import find_pictures, predict
@@ -38,8 +39,8 @@ class Prediction:
     """The picture, upright and in RGB."""
     boxes: tuple[Box, ...]
     """Each with its category, its score and its (x, y, width, height)."""
-    classes: tuple[str, ...]
-    """Names of all classes of the model."""
+    categories: tuple[Category, ...]
+    """All classes of the model, with the ids and names of its data set."""
     file: Path | None = None
     """Of the picture, if it was read from a file."""
 
@@ -56,8 +57,9 @@ class Prediction:
 
     @property
     def class_id(self) -> NDArray[np.int64]:
-        """Index of each box's class in `classes`, (boxes,)."""
-        return np.array([self.classes.index(name) for name in self.class_names], dtype=np.int64)
+        """Position of each box's class among the model's classes, (boxes,)."""
+        positions = {category.id: i for i, category in enumerate(self.categories)}
+        return np.array([positions[box.category.id] for box in self.boxes], dtype=np.int64)
 
     @property
     def class_names(self) -> list[str]:
@@ -162,7 +164,7 @@ class Model:
         detect, spec = self._opened
         least = spec.thresholds if threshold is None else threshold
         boxes = predict(detect, spec.categories, image, spec.config.model.image_size, least)
-        return Prediction(image, tuple(boxes), self.classes, file)
+        return Prediction(image, tuple(boxes), spec.categories, file)
 
     def evaluate(
         self, data: AnyPath, *, split: str = "val", allow: Sequence[str] = ()

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from math import nan
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ..space.config import SearchConfig
 from ..space.space import Space
 from .costs import Costs
 from .row import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ["trial", "rank", "state", "map", "map_50", "map_75", "best_epoch", "epochs", "seconds"]
 COLUMNS += ["confirms"]
@@ -34,13 +35,15 @@ class SearchResult:
     """Why it stopped early; empty if it did not."""
 
 
-def to_frame(result: SearchResult) -> pd.DataFrame:
+def to_frame(result: SearchResult) -> "pd.DataFrame":
     """A row for each trial, best first, by the trial's number.
 
     `map`, `map_50` and `map_75` are of its best epoch on val, which is `best_epoch`. `epochs`
     counts its epochs, `seconds` what those took that it ran itself. `confirms` is the trial that it
     trains again with another seed. Then comes a column for each searched field.
     """
+    import pandas as pd  # half a second, which a command that lists searches does not need
+
     columns = {
         name: [row.values.get(name) for row in result.rows]
         for name in dict.fromkeys(dimension.name for dimension in result.space)

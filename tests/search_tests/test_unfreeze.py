@@ -11,6 +11,7 @@ import pytest
 
 import unfreeze
 from search.commands.cli import main
+from search.commands.init import ChosenSearch
 from search.space.config import SearchConfig
 from search.space.config_file import write_yaml
 from search.space.validation import checked_config
@@ -43,6 +44,21 @@ def test_a_check_is_that_of_the_command(tiny_data: Data, capsys: Captured) -> No
     assert [f.code for f in checked.findings] == [f["code"] for f in printed["findings"]]
     main(["check", str(tiny_data.train)])
     assert " ".join(str(checked).split()) == " ".join(capsys.readouterr().out.split())
+
+
+def test_a_check_reports_what_the_model_cannot_see_as_the_command_does(
+    tiny_data: Data, capsys: Captured
+) -> None:
+    content = json.loads(tiny_data.train.read_text())
+    for annotation in content["annotations"]:
+        annotation["bbox"][2:] = [0.1, 0.1]
+    Path("specks.json").write_text(json.dumps(content))
+    images = str(tiny_data.train.parent / "images")
+    codes = [finding.code for finding in unfreeze.check("specks.json", images=[images]).findings]
+    main(["check", "specks.json", "--images", images, "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert codes == [finding["code"] for finding in printed["findings"]]
+    assert "box-vanishing" in codes
 
 
 def test_errors_of_the_data_are_findings_unless_they_are_allowed(tiny_data: Data) -> None:
@@ -130,6 +146,18 @@ def test_a_data_set_gets_the_configuration_that_init_writes(
     of_data, of_file = started
     assert (of_data.name, of_data.search.trials, of_data.train.seed) == (folder.name, 5, 3)
     assert of_data.model_copy(update={"train": of_file.train}) == of_file
+
+
+def test_what_was_chosen_for_a_data_set_is_said_unless_quiet(
+    tiny_data: Data, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    chosen = ChosenSearch("name: tiny\ndata: digits\n", ("of the data",), ("a canvas of 640",), "")
+    monkeypatch.setattr("unfreeze.choose_search", lambda *_: chosen)
+    monkeypatch.setattr("search.running.driver.run", lambda config, _: None)
+    for quiet, said in ((False, "a canvas of 640\n"), (True, "")):
+        with pytest.raises(unfreeze.InputError, match="no search"):  # since none has run
+            unfreeze.search(tiny_data.train, quiet=quiet)
+        assert capsys.readouterr().out == said
 
 
 def test_digits_are_the_embedded_data_set_unless_a_folder_has_the_name(

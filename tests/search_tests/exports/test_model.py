@@ -9,9 +9,11 @@ from PIL import Image
 
 from search.exports import model as python_model
 from search.exports.evaluate import evaluate_model
-from search.exports.model import Model
+from search.exports.model import Model, Prediction
 from search.exports.predict import predict_pictures
 from trainer.config import Data, InputError
+from trainer.data.dataset import Category
+from trainer.evaluation.drawing import Box
 
 from ..conftest import Trained, errors_of
 
@@ -41,9 +43,16 @@ def test_boxes_are_arrays_best_first_and_equal_those_of_the_command(
     assert predicted.xyxy.shape == (count, 4) and predicted.xyxy.dtype == np.float32
     assert predicted.confidence.shape == predicted.class_id.shape == (count,)
     assert (np.diff(predicted.confidence) <= 0).all()
-    assert [predicted.classes[i] for i in predicted.class_id] == predicted.class_names
+    assert [Model(model).classes[i] for i in predicted.class_id] == predicted.class_names
     done = predict_pictures(str(model), [pictures[0]], Path(), Path("out"), 0.0)
     assert done.boxes == count
+
+
+def test_classes_of_the_same_name_stay_apart() -> None:
+    categories = (Category(3, "cell"), Category(7, "cell"))
+    boxes = tuple(Box(category, 0.5, (0.0, 0.0, 1.0, 1.0)) for category in reversed(categories))
+    predicted = Prediction(Image.new("RGB", (4, 4)), boxes, categories)
+    assert predicted.class_id.tolist() == [1, 0]
 
 
 def test_without_boxes_the_arrays_are_empty(model: Path, pictures: list[Path]) -> None:

@@ -127,14 +127,14 @@ def test_durations_have_the_unit_that_reads_best(seconds: float, text: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("whole", "text"),
+    ("unsaved", "text"),
     [
         (60.0, ""),
         (7200.0, "training took 60 s of trials' time; without forks and stops about 2.0 h"),
     ],
 )
-def test_saved_time_is_described_where_some_was_saved(whole: float, text: str) -> None:
-    assert time_saved(Costs(1, 2, 0, 0, 0, 60.0, whole, False, 0.0, 0.0)) == text
+def test_saved_time_is_described_where_some_was_saved(unsaved: float, text: str) -> None:
+    assert time_saved(Costs(1, 2, 0, 0, 0, 60.0, unsaved, False, 0.0, 0.0)) == text
 
 
 def test_lines_for_a_terminal_name_what_was_run_and_what_was_not() -> None:
