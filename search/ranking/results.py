@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..space.config import SearchConfig
 from ..space.space import Space
 from .costs import Costs
-from .row import Row
+from .row import Row, state_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,17 +48,19 @@ def to_frame(result: SearchResult) -> "pd.DataFrame":
         name: [row.values.get(name) for row in result.rows]
         for name in dict.fromkeys(dimension.name for dimension in result.space)
     }
-    frame = pd.DataFrame([_cells(row) for row in result.rows], columns=COLUMNS).assign(**columns)
+    frame = pd.DataFrame(
+        [_cells(row, result.state) for row in result.rows], columns=COLUMNS
+    ).assign(**columns)
     return frame.astype({"best_epoch": "Int64", "confirms": "Int64"}).set_index("trial")
 
 
-def _cells(row: Row) -> dict[str, Any]:
+def _cells(row: Row, search_state: str) -> dict[str, Any]:
     record, best = row.record, row.record.best
     reports = list(record.reports.values())
     return {
         "trial": record.number,
         "rank": row.rank,
-        "state": row.state,
+        "state": state_in(search_state, row),
         "map": best.map if best else nan,
         "map_50": best.map_50 if best else nan,
         "map_75": best.map_75 if best else nan,
